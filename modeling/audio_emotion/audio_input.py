@@ -1,0 +1,288 @@
+"""Anything that a user may call audio to one mono waveform, its duration and what is odd about it."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import importlib
+import io
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+try:  # a checkpoint loads without them; what needs them says so
+    import soundfile
+except ImportError:
+    soundfile = None
+try:
+    import soxr
+except ImportError:
+    soxr = None
+
+SHORTEST = 0.25  # seconds; below, no model of ours says anything
+SHORT = 1.0  # seconds; below, an answer carries the flag "short"
+SILENCE = 1e-3  # peak, -60 dB of full scale; the quietest of RAVDESS's clips peak at 7 times as much
+FULL_SCALE = 0.99  # a peak that may come from clipping
+MAX_CHANNELS = 32  # the smaller axis of a 2-D array is its channels only below this
+RATES = (1_000, 768_000)  # hertz; a rate outside was given in another unit
+URL_TIMEOUT = 30.0  # seconds
+PASS_ARRAYS = 'pass {"array": samples, "sampling_rate": rate in hertz}'
+
+
+@dataclass(frozen=True)
+class AudioClip:
+    """One clip, ready for a feature extractor.
+
+    Args:
+        waveform (`numpy.ndarray` of shape `(S,)`): mono float32 samples, ±1 unless flagged.
+        duration: of the source, in seconds.
+        flags: any of `"silence"`, `"clipped"`, `"short"` (less than a second) and `"out_of_range"` (outside ±1).
+        name: how messages call the source.
+    """
+
+    waveform: np.ndarray
+    duration: float
+    flags: tuple[str, ...]
+    name: str
+
+
+def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
+    """Read one clip, average its channels and resample it.
+
+    Args:
+        source: a path, an http(s) URL, the bytes of a file, a binary file object, `{"array" | "raw", "sampling_rate"}`
+            with a numpy array, list or torch tensor, a row of `datasets` (`{"audio": ...}`, `{"path", "bytes"}`) or a
+            decoder of torchcodec. An array is `(S,)`, `(C, S)` or `(S, C)`: of two axes the smaller one is the
+            channels. Integer arrays are scaled to ±1 by their type; 64-bit ones, as lists of integers become, are
+            taken for 16-bit audio if every sample fits, else for 32-bit audio.
+        sampling_rate: of the result, in hertz.
+
+    Raises:
+        ValueError: where the source is missing, is no audio, holds no samples or NaN or infinite ones, lasts less than
+            0.25 s, or is a bare array, whose rate nobody knows.
+    """
+    samples, rate, name = _samples_of(source)
+    if samples.size == 0:
+        raise ValueError(f"{name}: expected audio of at least {SHORTEST} s, got no samples. Leave this clip out.")
+    if not np.isfinite(samples).all():
+        count = int((~np.isfinite(samples)).sum())
+        raise ValueError(
+            f"{name}: expected finite samples, got {count} that are NaN or infinite. Repair the recording, or leave "
+            "this clip out."
+        )
+    duration = len(samples) / rate  # seconds
+    if duration < SHORTEST:
+        raise ValueError(
+            f"{name}: expected at least {SHORTEST} s of audio, got {duration:.3f} s. Join it with its neighbours, or "
+            "leave this clip out."
+        )
+    waveform = resample(samples.mean(axis=1), rate, sampling_rate)  # (S,)
+    return AudioClip(np.ascontiguousarray(waveform, dtype=np.float32), duration, _flags(samples, duration), name)
+
+
+def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndarray, int]:
+    """Decode an audio file, or the sound track of a video.
+
+    Args:
+        source: the file's bytes, or its path.
+        name: how messages call it; by default its path.
+
+    Returns:
+        samples `(S, C)` in float32, and their rate in hertz.
+
+    Raises:
+        ValueError: where the file is missing, empty or undecodable.
+    """
+    if isinstance(source, (str, Path)):
+        name = name or str(source)
+        try:
+            source = Path(source).read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            raise ValueError(f"{name}: expected an audio file, got {type(error).__name__}: {error}.") from error
+    name = name or _name_of_bytes(source)
+    if not source:
+        raise ValueError(f"{name}: expected an audio file, got an empty one (0 bytes).")
+    try:
+        return _decode_with_soundfile(source) if _soundfile_knows(source) else _decode_with_av(source)
+    except Exception as error:  # a decoder may fail in any way on bytes that are no audio
+        raise ValueError(
+            f"{name}: expected audio that can be decoded (wav, flac, mp3 and ogg by soundfile; m4a, mp4 and webm by "
+            f"PyAV), got {len(source)} bytes that cannot: {str(error).rstrip('.')}. Repair or convert the file, or "
+            "leave it out."
+        ) from error
+
+
+def resample(samples: np.ndarray, rate: float, sampling_rate: float) -> np.ndarray:
+    """Change the rate of samples `(S,)` or `(S, C)` from `rate` to `sampling_rate`, both in hertz.
+
+    Raises:
+        ImportError: where the rates differ and soxr is missing.
+    """
+    if rate == sampling_rate:
+        return samples
+    if soxr is None:
+        raise ImportError(f"Resampling from {rate} to {sampling_rate} Hz needs soxr: `pip install soxr`.")
+    return soxr.resample(samples, rate, sampling_rate)
+
+
+def _samples_of(source: Any) -> tuple[np.ndarray, float, str]:
+    """Samples `(S, C)` in float32, their rate in hertz and the source's name."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return *decode(_download(source), source), source
+    if isinstance(source, (str, Path)):
+        return *decode(source), str(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return *decode(bytes(source)), _name_of_bytes(source)
+    if isinstance(source, Mapping):
+        return _samples_of_mapping(source)
+    if callable(getattr(source, "get_all_samples", None)):  # torchcodec, whose class need not be installed
+        try:
+            decoded = source.get_all_samples()
+        except RuntimeError as error:
+            raise ValueError(f"decoder: expected audio that can be decoded, got {error}") from error
+        return _samples_of_array(decoded.data, decoded.sample_rate, "decoder")
+    if callable(getattr(source, "read", None)):
+        name = str(getattr(source, "name", "file object"))
+        content = source.read()
+        if not isinstance(content, bytes):
+            raise ValueError(f"{name}: expected a file opened in binary mode ('rb'), got one opened as text.")
+        return *decode(content, name), name
+    if isinstance(source, (np.ndarray, np.number, list, tuple, float, int)) or _is_tensor(source):
+        shape = f" of shape {tuple(source.shape)}" if isinstance(source, np.ndarray) or _is_tensor(source) else ""
+        raise ValueError(f"bare array{shape}: expected its sampling rate beside it, got none. Please {PASS_ARRAYS}.")
+    raise ValueError(
+        f"{type(source).__name__} object: expected audio, got something else. Pass a path, a URL, bytes, a binary "
+        "file, a row of datasets or a dict with an array and its rate."
+    )
+
+
+def _samples_of_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
+    """The same for a dict: an array with its rate, a row, or a struct of path and bytes."""
+    array = source.get("array", source.get("raw"))
+    if array is not None:
+        if (rate := source.get("sampling_rate")) is None:
+            raise ValueError(f"array in a dict: expected its sampling rate beside it, got none. Please {PASS_ARRAYS}.")
+        return _samples_of_array(array, rate, str(source.get("path") or "array"))
+    if source.get("audio") is not None:
+        samples, rate, name = _samples_of(source["audio"])
+        return samples, rate, str(source.get("id") or name)
+    if source.get("bytes") is not None:
+        name = str(source.get("path") or _name_of_bytes(source["bytes"]))
+        return *decode(bytes(source["bytes"]), name), name
+    if source.get("path") is not None:
+        return _samples_of(source["path"])
+    raise ValueError(
+        f'dict: expected "array" and "sampling_rate", or "audio", or "bytes" or "path", got {sorted(map(str, source))}'
+        f"{', all None' if source else ''}. Name the audio by one of these."
+    )
+
+
+def _samples_of_array(array: Any, rate: Any, name: str) -> tuple[np.ndarray, float, str]:
+    """Check an array and its rate, scale integers, and bring the channels last."""
+    if _is_tensor(array):
+        array = array.detach().cpu()
+        array = array.float() if array.is_floating_point() else array  # numpy has no bfloat16
+    try:
+        array = np.asarray(array)
+        rate = float(rate)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected an array of samples and a rate in hertz, got {error}.") from error
+    name = f"{name} of shape {array.shape}" if name == "array" else name
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"{name}: expected a sampling rate in hertz ({RATES[0]} to {RATES[1]}), got {rate:g}.")
+    if array.ndim == 2 and min(array.shape) < MAX_CHANNELS:
+        samples = array.T if array.shape[0] < array.shape[1] else array  # (S, C)
+    elif array.ndim == 1:
+        samples = array[:, None]  # (S, 1)
+    else:
+        raise ValueError(
+            f"{name}: expected an array of shape (samples,), (channels, samples) or (samples, channels) with fewer "
+            f"than {MAX_CHANNELS} channels, got {array.shape}. Pass several clips as a list of dicts."
+        )
+    return _in_unit_range(samples, name), rate, name
+
+
+def _in_unit_range(samples: np.ndarray, name: str) -> np.ndarray:
+    """Samples in float32; integers are divided by the full scale of their type."""
+    kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
+    if kind == "f":
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+            return samples.astype(np.float32)
+    if kind == "u":
+        middle = 2.0 ** (bits - 1)  # unsigned audio rests at the middle of its range
+        return ((samples - middle) / middle).astype(np.float32)
+    if kind == "i":
+        if bits == 64:
+            bits = 16 if samples.size == 0 or np.abs(samples).max() <= 2**15 else 32
+        return (samples / 2.0 ** (bits - 1)).astype(np.float32)
+    raise ValueError(f"{name}: expected samples that are floats or integers, got {samples.dtype}.")
+
+
+def _flags(samples: np.ndarray, duration: float) -> tuple[str, ...]:
+    """What is odd about samples `(S, C)` as they came, before averaging and resampling hide it."""
+    level = np.abs(samples)  # (S, C)
+    peak = level.max()
+    limited = level >= peak * (1 - 1e-5)  # at the highest level that occurs
+    found = {
+        "silence": peak < SILENCE,
+        "clipped": peak >= FULL_SCALE and (limited[:-2] & limited[1:-1] & limited[2:]).any(),  # three in a row
+        "short": duration < SHORT,
+        "out_of_range": peak > 1.0,
+    }
+    return tuple(flag for flag, holds in found.items() if holds)
+
+
+def _soundfile_knows(content: bytes) -> bool:
+    """Whether libsndfile recognises the format; what it then finds broken is broken, and PyAV is not asked."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)):
+            return True
+    except Exception:
+        return False
+
+
+def _decode_with_soundfile(content: bytes) -> tuple[np.ndarray, int]:
+    """wav, flac, mp3, ogg and what else libsndfile knows."""
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        samples = file.read(dtype="float32", always_2d=True)  # (S, C)
+        if len(samples) < file.frames:
+            raise ValueError(f"it is cut short, {len(samples)} of {file.frames} samples")
+        return samples, file.samplerate
+
+
+def _decode_with_av(content: bytes) -> tuple[np.ndarray, int]:
+    """m4a, mp4, webm and what else FFmpeg knows: the first sound track."""
+    try:
+        av = importlib.import_module("av")  # by name: optional, and slow to import
+    except ImportError as error:
+        missing = "av" if soundfile else "soundfile"
+        raise ImportError(f"{missing} is not installed (`pip install {missing}`)") from error
+    with av.open(io.BytesIO(content)) as container:
+        if not container.streams.audio:
+            raise ValueError("it has no sound track")
+        rate = container.streams.audio[0].rate
+        to_floats = av.AudioResampler(format="fltp", rate=rate)
+        frames = [part for frame in container.decode(audio=0) for part in to_floats.resample(frame)]
+        frames += to_floats.resample(None)
+    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T, rate  # (S, C)
+
+
+def _download(url: str) -> bytes:
+    """The content of a URL."""
+    request = urllib.request.Request(url, headers={"User-Agent": "audio-emotion"})
+    try:
+        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
+            return response.read()
+    except (OSError, ValueError) as error:  # URLError is an OSError
+        raise ValueError(f"{url}: expected an audio file, got {type(error).__name__}: {error}.") from error
+
+
+def _is_tensor(source: Any) -> bool:
+    """Whether this is a torch tensor; torch itself need not be installed here."""
+    return type(source).__module__.partition(".")[0] == "torch"
+
+
+def _name_of_bytes(content: bytes | bytearray | memoryview) -> str:
+    return f"audio of {len(content)} bytes"

@@ -1,0 +1,55 @@
+"""Configuration of the fused teacher."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_emotion import EmotionConfig
+
+FUSIONS = ("concatenate", "gate")
+
+
+@strict
+class FusedEmotionConfig(EmotionConfig):
+    r"""Configuration of a [`FusedEmotionForAudioClassification`]: several streams into one TC-GRU.
+
+    Args:
+        streams (`list[dict]`):
+            One dict a stream, in fusion order. The log-mel filterbank is
+            `{"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40}`. A pretrained encoder is
+            `{"name", "kind": "encoder", "config", "preprocessing", "frame_rate", "one_at_a_time", "layers", "source",
+            "revision"}`, as [`FusedEmotionModel.from_encoders`] writes it: the encoder's own configuration with its
+            `model_type`, the facts of its `preprocessor_config.json`, frames per second, whether padding changes its
+            numbers (then clips run one at a time), and which hidden states are mixed (`None`: all).
+        projection_size (`int`, *optional*, defaults to 128):
+            Width `P` to which every stream is projected before fusion.
+        fusion (`str`, *optional*, defaults to `"concatenate"`):
+            `"concatenate"` per frame (the paper's reading) or a softmax `"gate"` per frame.
+        stream_dropout (`float`, *optional*, defaults to 0.0):
+            Probability with which a stream is silenced for a clip in training; above 0, streams can be dropped later.
+    """
+
+    model_type = "fused-emotion"
+
+    convolution_size: int = 128
+    look_ahead: int = 1
+    streams: list[dict] | tuple[dict, ...] = ()
+    projection_size: int = 128
+    fusion: str = "concatenate"
+    stream_dropout: float | int = 0.0
+
+    def validate_architecture(self):
+        """Check what must agree; called by the constructor.
+
+        Raises:
+            ValueError: naming the field, what it may be and what it is.
+        """
+        super().validate_architecture()
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"`fusion` must be one of {FUSIONS}, got {self.fusion!r}.")
+        names = [stream["name"] for stream in self.streams]
+        if len(set(names)) != len(names):
+            raise ValueError(f"Every stream needs its own name, got {names}.")
+        for stream in self.streams:
+            if stream["kind"] not in ("encoder", "log-mel"):
+                raise ValueError(f"A stream's `kind` is 'encoder' or 'log-mel', got {stream['kind']!r}.")

@@ -1,0 +1,52 @@
+"""Configuration of the distilled students."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_emotion import EmotionConfig
+
+# Named sizes; `small` is the published default. Parameter limits: nano 75 k, small 0.5 M, base 2 M.
+STUDENT_SIZES = {
+    "nano": {"convolution_size": 32, "hidden_size": 48, "embedding_size": 48},
+    "small": {"convolution_size": 128, "hidden_size": 128, "embedding_size": 128},
+    "base": {"convolution_size": 256, "hidden_size": 288, "embedding_size": 256},
+}
+
+
+@strict
+class StudentEmotionConfig(EmotionConfig):
+    r"""Configuration of a [`StudentEmotionForAudioClassification`]: log-mel frames into a small causal TC-GRU.
+
+    Every default streams: fixed normalisation, a causal convolution, a forward GRU and a cumulative read-out.
+
+    Args:
+        num_mel_bins (`int`, *optional*, defaults to 40):
+            Mel filters of the front end (40 as in the paper's baseline).
+        frames_per_step (`int`, *optional*, defaults to 4):
+            Log-mel frames (10 ms each) stacked into one step of the trunk: 2, 4 or 8 give 50, 25 or 12.5 Hz.
+        teacher_emotions (`dict[str, list[str]]`, *optional*):
+            While distilling, one further head for each named teacher in that teacher's own label space.
+    """
+
+    model_type = "student-emotion"
+
+    read_out: str = "attentive"
+    num_mel_bins: int = 40
+    frames_per_step: int = 4
+    teacher_emotions: dict[str, list[str]] | None = None
+
+    @classmethod
+    def of_size(cls, size: str, **fields) -> "StudentEmotionConfig":
+        """Build the configuration of a named size.
+
+        Args:
+            size: `"nano"`, `"small"` or `"base"`.
+            **fields: any field, which replaces the size's own.
+
+        Raises:
+            ValueError: on an unknown size.
+        """
+        if size not in STUDENT_SIZES:
+            raise ValueError(f"`size` must be one of {list(STUDENT_SIZES)}, got {size!r}.")
+        return cls(**{**STUDENT_SIZES[size], **fields})

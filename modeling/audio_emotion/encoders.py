@@ -1,0 +1,231 @@
+"""The streams of the teacher: a waveform in, frames on one 50 Hz grid out.
+
+A stream is any pretrained Hugging Face audio encoder with hidden states over time, or the log-mel filterbank. A family
+that this file does not know by name comes through the same door as wav2vec 2.0 (waveform in) or w2v-BERT (its own
+feature extractor's `input_features` in). Layers are mixed with one learned softmax weight each (SUPERB,
+https://arxiv.org/abs/2105.01051); each layer is normalised first, so that a weight means a share: our choice.
+"""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
+
+from .log_mel import LogMel, frame_mask, stack_frames
+from .whisper_frames import whisper_hidden_states, whisper_log_mel
+
+GRID = 50.0  # frames per second that all streams share
+# Of the hidden states' own deviation: more than this, and a family runs one clip at a time. The rounding of a Whisper
+# alone reaches 1.4e-4 of it; what group norm lets through is a hundred times more.
+PADDING_TOLERANCE = 1e-3
+
+
+def bare_encoder(config) -> nn.Module:
+    """Build an encoder with random weights from its configuration; of an encoder-decoder, the encoder alone."""
+    model = AutoModel.from_config(config)
+    return model.get_encoder() if config.is_encoder_decoder else model
+
+
+def encoder_configuration(stream: dict):
+    """The stream's own configuration object; layer drop is off, as it would shorten the hidden states."""
+    config = AutoConfig.for_model(**stream["config"])
+    config.dtype = None  # the teacher's, not the one that the encoder's own file had
+    for switch in ("layerdrop", "encoder_layerdrop"):
+        if switch in stream["config"]:
+            setattr(config, switch, 0.0)
+    return config
+
+
+class EncoderStream(nn.Module):
+    """A pretrained encoder, its layer mix and its projection.
+
+    Args:
+        stream: the stream's dict, see `FusedEmotionConfig`.
+        projection_size: width `P` of the projected frames.
+    """
+
+    def __init__(self, stream: dict, projection_size: int):
+        super().__init__()
+        config = encoder_configuration(stream)
+        self.stream = stream
+        self.encoder = bare_encoder(config)
+        self.frozen = False
+        self.num_layers = len(stream["layers"]) if stream["layers"] is not None else config.num_hidden_layers + 1
+        self.layer_mix = nn.Linear(self.num_layers, 1, bias=False)  # a softmax of its weight row mixes the layers
+        self.projection = nn.Linear(config.hidden_size, projection_size)
+
+    def train(self, mode: bool = True):
+        """Switch dropout on or off; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def freeze(self) -> None:
+        """Take the encoder out of training; layer mix and projection stay in it."""
+        self.frozen = True
+        self.encoder.requires_grad_(False).eval()
+
+    def encode(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the encoder.
+
+        Args:
+            waveform (`torch.Tensor` of shape `(B, S)`): 16 kHz samples.
+            mask (`torch.Tensor` of shape `(B, S)`): 1 for true samples.
+
+        Returns:
+            the chosen hidden states `(B, L, T, H)` on the 50 Hz grid and the number of true frames `(B,)`.
+        """
+        lengths = mask.sum(-1).long()  # (B,)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.stream["one_at_a_time"]:
+                clips = zip(waveform, lengths, strict=True)
+                alone = [self._hidden_states(clip[None, :length], length[None]) for clip, length in clips]
+                time = max(states.shape[2] for states, _ in alone)
+                states = torch.cat([nn.functional.pad(s, (0, 0, 0, time - s.shape[2])) for s, _ in alone])
+                return states, torch.cat([frames for _, frames in alone])
+            return self._hidden_states(waveform, lengths)
+
+    def _hidden_states(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One call of the encoder on a batch that it can take as it is."""
+        mask = frame_mask(lengths, waveform.shape[1])  # (B, S)
+        if self.encoder.config.model_type == "whisper":
+            features, frames = whisper_log_mel(waveform.float() * mask, lengths, self.encoder.config.num_mel_bins)
+            states, frames = whisper_hidden_states(self.encoder, features, frames)
+        elif self.encoder.main_input_name == "input_values":
+            if self.stream["preprocessing"].get("do_normalize", True):
+                waveform = normalised_waveform(waveform.float(), mask)
+            # Families that run one clip at a time were trained without a mask.
+            attention_mask = None if self.stream["one_at_a_time"] else mask.long()
+            output = self.encoder(
+                (waveform * mask).to(self.encoder.dtype), attention_mask=attention_mask, output_hidden_states=True
+            )
+            # Large models normalise before each layer and once at the end, which the last hidden state lacks.
+            states = [*output.hidden_states[:-1], output.last_hidden_state]
+            frames = self.encoder._get_feat_extract_output_lengths(lengths)
+        else:
+            states, frames = self._from_own_features(waveform, lengths)
+        if self.stream["layers"] is not None:
+            states = [states[layer] for layer in self.stream["layers"]]
+        return on_grid(torch.stack(list(states), dim=1), frames.clamp(min=1), self.stream["frame_rate"])
+
+    def _from_own_features(self, waveform: torch.Tensor, lengths: torch.Tensor):
+        """Hidden states of a family that takes the features of its own feature extractor (w2v-BERT)."""
+        facts = self.stream["preprocessing"]
+        extractor = getattr(transformers, facts["feature_extractor_type"]).from_dict(facts)
+        clips = [clip[:length].float().cpu().numpy() for clip, length in zip(waveform, lengths, strict=True)]
+        inputs = extractor(clips, sampling_rate=facts["sampling_rate"], padding=True, return_tensors="pt")
+        inputs = inputs.to(waveform.device)
+        states = self.encoder(
+            inputs["input_features"].to(self.encoder.dtype),
+            attention_mask=inputs["attention_mask"],
+            output_hidden_states=True,
+        ).hidden_states
+        return states, inputs["attention_mask"].sum(-1)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Mix the hidden states `(B, L, T, H)` and project them: `(B, T, P)`, 0 where `mask (B, T)` is."""
+        states = nn.functional.layer_norm(states.to(self.projection.weight.dtype), states.shape[-1:])
+        weights = self.layer_mix.weight.softmax(dim=-1).view(1, -1, 1, 1)  # (1, L, 1, 1)
+        return self.projection((weights * states).sum(1)) * mask.unsqueeze(-1)  # (B, T, P)
+
+
+class LogMelStream(nn.Module):
+    """The log-mel filterbank as a stream: pairs of 10 ms frames make the 50 Hz grid.
+
+    Args:
+        stream: the stream's dict, see `FusedEmotionConfig`.
+        projection_size: width `P` of the projected frames.
+        sampling_rate: of the waveform, in hertz.
+    """
+
+    def __init__(self, stream: dict, projection_size: int, sampling_rate: int):
+        super().__init__()
+        self.log_mel = LogMel(stream["num_mel_bins"], sampling_rate)
+        self.projection = nn.Linear(2 * stream["num_mel_bins"], projection_size)
+
+    def encode(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features `(B, 1, T, 2 M)`, with one layer like a single hidden state, and their number `(B,)`."""
+        frames, lengths = stack_frames(*self.log_mel(waveform, mask), per_step=2)
+        return frames.unsqueeze(1), lengths
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Project `(B, 1, T, 2 M)` to `(B, T, P)`, 0 where `mask (B, T)` is."""
+        return self.projection(states.squeeze(1).to(self.projection.weight.dtype)) * mask.unsqueeze(-1)
+
+
+def normalised_waveform(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit variance over each clip's true samples, `(B, S)`; what wav2vec 2.0's extractor does."""
+    count = mask.sum(-1, keepdim=True)  # (B, 1)
+    mean = (waveform * mask).sum(-1, keepdim=True) / count
+    variance = ((waveform - mean).square() * mask).sum(-1, keepdim=True) / count
+    return (waveform - mean) / (variance + 1e-7).sqrt()
+
+
+def on_grid(states: torch.Tensor, frames: torch.Tensor, frame_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take the nearest earlier frame for each step of the 50 Hz grid.
+
+    Args:
+        states (`torch.Tensor` of shape `(B, L, T, H)`): hidden states.
+        frames (`torch.Tensor` of shape `(B,)`): true frames.
+        frame_rate: of the states, in hertz.
+
+    Returns:
+        states `(B, L, T', H)` and true frames `(B,)` at 50 Hz.
+    """
+    if frame_rate == GRID:
+        return states, frames
+    steps = int(states.shape[2] * GRID / frame_rate)
+    nearest = (torch.arange(steps, device=states.device) * frame_rate / GRID).long()  # (T',)
+    return states[:, :, nearest], (frames * GRID / frame_rate).long().clamp(min=1)
+
+
+def load_encoder(source: str, layers: list[int] | None = None, revision: str | None = None) -> tuple[dict, nn.Module]:
+    """Load a pretrained encoder in float32 and find out what a stream needs to know of it.
+
+    Frame rate and the effect of padding are measured, not looked up, so that a new family needs no code: group-norm
+    wav2vec 2.0 and HuBERT, and data2vec's stacked positional convolutions, let padding into true frames, and are
+    therefore run one clip at a time.
+
+    Args:
+        source: Hub id or folder, with a `preprocessor_config.json`.
+        layers: hidden states to mix, 0 being the input of the first layer; None for all.
+        revision: of the Hub repository.
+
+    Returns:
+        the stream's dict, see `FusedEmotionConfig`, and the encoder.
+
+    Raises:
+        OSError: where there is no such checkpoint, or it lacks `preprocessor_config.json`.
+    """
+    facts, _ = FeatureExtractionMixin.get_feature_extractor_dict(source, revision=revision)
+    model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    stream = {
+        "name": Path(source).name,
+        "kind": "encoder",
+        "source": source if not Path(source).exists() else Path(source).name,
+        "revision": revision,
+        "config": {**model.config.to_diff_dict(), "model_type": model.config.model_type},
+        "preprocessing": facts,
+        "frame_rate": GRID,
+        "layers": layers,
+        "one_at_a_time": False,
+    }
+    probe = EncoderStream(stream, projection_size=1)
+    probe.encoder = encoder
+    probe.eval()
+    noise = 0.1 * torch.randn(2, 64000, generator=torch.Generator().manual_seed(0))  # 4 s
+    mask = torch.ones(2, 64000)
+    mask[0, 32000:] = 0
+    with torch.no_grad():
+        states, frames = probe.encode(noise * mask, mask)
+        alone, _ = probe.encode(noise[:1, :32000], mask[:1, :32000])
+    stream["frame_rate"] = (frames[1] - frames[0]).item() / 2  # the difference: no clip has a whole number of frames
+    difference = (states[:1, :, : alone.shape[2]] - alone)[:, :, : frames[0]].abs().max()
+    stream["one_at_a_time"] = bool(difference > PADDING_TOLERANCE * alone.std())
+    return stream, encoder

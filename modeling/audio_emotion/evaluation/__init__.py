@@ -1,0 +1,1 @@
+"""Metrics, protocols, robustness and fairness, reports."""

@@ -1,0 +1,89 @@
+"""Waveforms to one padded batch and its mask: checks the rate and the channels, changes no sample."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+from transformers import BatchFeature, SequenceFeatureExtractor
+
+
+class EmotionFeatureExtractor(SequenceFeatureExtractor):
+    """Pads clips to a batch; teacher, student and pipeline all take exactly this.
+
+    No normalisation happens here: each encoder makes its own features inside the model.
+
+    Args:
+        feature_size: values per sample, 1.
+        sampling_rate: expected rate, in hertz.
+        padding_value: of the silence after shorter clips.
+        **kwargs: passed on.
+    """
+
+    model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012 - transformers reads a class attribute
+
+    def __init__(self, feature_size: int = 1, sampling_rate: int = 16000, padding_value: float = 0.0, **kwargs):
+        super().__init__(
+            feature_size=feature_size,
+            sampling_rate=sampling_rate,
+            padding_value=padding_value,
+            **{"padding_side": "right", "return_attention_mask": True, **kwargs},
+        )
+
+    def __call__(
+        self,
+        raw_speech,
+        sampling_rate: int | None = None,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """Check and pad one clip or a list of clips.
+
+        Args:
+            raw_speech: mono samples in ±1, `(S,)`, or a list of such.
+            sampling_rate: of the samples, in hertz; required, because a wrong rate gives wrong numbers silently.
+            padding: as in transformers; by default to the longest clip.
+            max_length: with `padding="max_length"` or `truncation`, in samples.
+            truncation: whether to cut at `max_length`.
+            pad_to_multiple_of: round the padded length up to a multiple of this.
+            return_tensors: `"pt"`, `"np"` or None.
+            **kwargs: refused, except what stock pipelines hand over (`return_attention_mask`).
+
+        Returns:
+            `input_values` `(B, S)` in float32 and `attention_mask` `(B, S)`.
+
+        Raises:
+            ValueError: on a missing or other rate, several channels, an empty or a non-finite clip.
+            TypeError: on an unknown keyword.
+        """
+        if unknown := set(kwargs) - {"return_attention_mask", "device", "do_normalize"}:
+            raise TypeError(f"Unknown keywords {sorted(unknown)}.")
+        if sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"Expected audio at {self.sampling_rate} Hz, got {sampling_rate} Hz. Resample it first, or let "
+                '`pipeline("audio-emotion")` do it: pass {"array": ..., "sampling_rate": ...}.'
+            )
+        several = isinstance(raw_speech, (list, tuple)) and len(raw_speech) > 0 and not np.isscalar(raw_speech[0])
+        clips = [np.asarray(clip, dtype=np.float32) for clip in (raw_speech if several else [raw_speech])]
+        if not several and clips[0].ndim == 2 and isinstance(raw_speech, np.ndarray):
+            raise ValueError(
+                f"Expected one clip of shape (samples,), got an array of shape {clips[0].shape}. Average its "
+                "channels, or pass several clips as a list."
+            )
+        for number, clip in enumerate(clips):
+            if clip.ndim != 1 or clip.size == 0 or not np.isfinite(clip).all():
+                raise ValueError(
+                    f"Clip {number} must be one channel of at least one finite sample, got shape {clip.shape}"
+                    f"{'' if np.isfinite(clip).all() else ' with NaN or infinite samples'}."
+                )
+        return self.pad(
+            BatchFeature({"input_values": clips}),
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,
+            return_tensors=return_tensors,
+        )

@@ -1,0 +1,1 @@
+"""Publishing: checkpoints that load where the package is absent, and their cards."""

@@ -1,0 +1,227 @@
+"""The fused teacher: several pretrained encoders and the log-mel filterbank into one TC-GRU."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from .configuration_fused_emotion import FusedEmotionConfig
+from .encoders import EncoderStream, LogMelStream, load_encoder
+from .heads import EmotionHeads
+from .log_mel import frame_mask
+from .losses import supervised_terms
+from .outputs import EmotionOutput
+from .pretrained_emotion import EmotionPreTrainedModel
+from .trunk import EmotionTrunk
+
+
+class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
+    """Ties the teacher to its configuration, and builds one from pretrained encoders."""
+
+    config_class = FusedEmotionConfig
+    base_model_prefix = "teacher"
+    _supports_sdpa = True
+
+    @classmethod
+    def from_encoders(
+        cls,
+        sources: Sequence[str],
+        layers: dict[str, list[int]] | None = None,
+        revisions: dict[str, str] | None = None,
+        **fields,
+    ):
+        """Build a teacher from pretrained encoders; fusion, trunk and heads are new.
+
+        Args:
+            sources: Hub ids or folders, and `"log-mel"` for the filterbank, in fusion order.
+            layers: for a source, the hidden states to mix (0 is the input of the first layer); all where not given.
+            revisions: for a source, the revision of its Hub repository.
+            **fields: of [`FusedEmotionConfig`].
+
+        Raises:
+            OSError: where a source does not exist or lacks its `preprocessor_config.json`.
+        """
+        streams, encoders = [], []
+        for source in sources:
+            if source == "log-mel":
+                streams.append({"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40})
+                encoders.append(None)
+                continue
+            stream, encoder = load_encoder(source, (layers or {}).get(source), (revisions or {}).get(source))
+            streams.append(stream)
+            encoders.append(encoder)
+        model = cls(FusedEmotionConfig(streams=streams, **fields))
+        for stream, encoder in zip(model.base_model.streams, encoders, strict=True):
+            if encoder is not None:
+                stream.encoder.load_state_dict(encoder.state_dict())
+        return model
+
+
+class FusedEmotionModel(FusedEmotionPreTrainedModel):
+    """The teacher without heads: waveform to embedding.
+
+    Args:
+        config: a `FusedEmotionConfig`.
+    """
+
+    def __init__(self, config: FusedEmotionConfig):
+        super().__init__(config)
+        self.streams = nn.ModuleList(
+            LogMelStream(stream, config.projection_size, config.sampling_rate)
+            if stream["kind"] == "log-mel"
+            else EncoderStream(stream, config.projection_size)
+            for stream in config.streams
+        )
+        self.silent: set[str] = set()
+        count = len(config.streams)
+        self.gate = nn.Linear(count * config.projection_size, count) if config.fusion == "gate" else None
+        fused_size = config.projection_size * (1 if config.fusion == "gate" else count)
+        self.trunk = EmotionTrunk(fused_size, config)
+        self.post_init()
+
+    def freeze_encoders(self) -> None:
+        """Take every pretrained encoder out of training, as the paper does."""
+        for stream in self.streams:
+            if isinstance(stream, EncoderStream):
+                stream.freeze()
+
+    def drop_streams(self, names: Iterable[str]) -> None:
+        """Do without some streams at inference; their encoders are not run.
+
+        Raises:
+            ValueError: on an unknown name, when nothing would be left, or when the model was trained without
+                `stream_dropout` and so has never met a missing stream.
+        """
+        known = {stream["name"] for stream in self.config.streams}
+        names = set(names)
+        if not names <= known or names >= known:
+            raise ValueError(f"Expected some, not all, of the streams {sorted(known)}, got {sorted(names)}.")
+        if not self.config.stream_dropout:
+            raise ValueError("This teacher was trained with `stream_dropout=0` and cannot do without a stream.")
+        self.silent = names
+
+    def encode(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor | None], torch.Tensor]:
+        """Run every stream's encoder: the part that can be cached while the encoders are frozen.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+
+        Returns:
+            one `(B, L_e, T, H_e)` per stream, None for a dropped one, and the frames `(B,)` that all streams have.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        encoded = [
+            None if facts["name"] in self.silent else stream.encode(input_values * attention_mask, attention_mask)
+            for facts, stream in zip(self.config.streams, self.streams, strict=True)
+        ]
+        lengths = torch.stack([each[1] for each in encoded if each is not None]).amin(0)  # (B,)
+        time = min(each[0].shape[2] for each in encoded if each is not None)
+        return [None if each is None else each[0][:, :, :time] for each in encoded], lengths
+
+    def fuse(self, states: list[torch.Tensor | None], lengths: torch.Tensor) -> torch.Tensor:
+        """Mix, project and fuse the streams per frame: `(B, T, E * P)`, or `(B, T, P)` behind a gate."""
+        first = next(each for each in states if each is not None)
+        batch, time = first.shape[0], first.shape[2]
+        mask = frame_mask(lengths, time).to(self.trunk.embedding.weight.dtype)  # (B, T)
+        views = [
+            mask.new_zeros(batch, time, self.config.projection_size) if each is None else stream(each, mask)
+            for stream, each in zip(self.streams, states, strict=True)
+        ]
+        heard = torch.tensor([each is not None for each in states], device=mask.device).expand(batch, -1)  # (B, E)
+        if self.training and self.config.stream_dropout:
+            heard = self._silence_some(heard)
+        views = torch.stack(views, dim=2) * heard[:, None, :, None]  # (B, T, E, P)
+        if self.gate is not None:
+            scores = self.gate(views.flatten(2)).masked_fill(~heard[:, None], float("-inf"))  # (B, T, E)
+            return (scores.softmax(-1).unsqueeze(-1) * views).sum(2) * mask.unsqueeze(-1)  # (B, T, P)
+        scale = heard.shape[1] / heard.sum(-1, keepdim=True).to(views.dtype)  # (B, 1)
+        return views.flatten(2) * scale.unsqueeze(-1)  # (B, T, E * P)
+
+    def _silence_some(self, heard: torch.Tensor) -> torch.Tensor:
+        """Silence streams at random, `(B, E)`; a clip that would lose all of them keeps all of them."""
+        kept = heard & (torch.rand(heard.shape, device=heard.device) >= self.config.stream_dropout)
+        return torch.where(kept.any(-1, keepdim=True), kept, heard)
+
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> EmotionOutput:
+        """Embed a batch of clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+            return_dict (`bool`, *optional*): `False` gives a tuple.
+        """
+        states, lengths = self.encode(input_values, attention_mask)
+        embedding, _, mask = self.trunk(self.fuse(states, lengths), lengths)
+        output = EmotionOutput(embedding=embedding, frame_mask=mask)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
+    """The teacher with its heads: dimensions and categories.
+
+    Args:
+        config: a `FusedEmotionConfig`.
+    """
+
+    def __init__(self, config: FusedEmotionConfig):
+        super().__init__(config)
+        self.teacher = FusedEmotionModel(config)
+        self.heads = EmotionHeads(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        dimension_labels: torch.Tensor | None = None,
+        output_frames: bool = False,
+        return_dict: bool | None = None,
+    ) -> EmotionOutput:
+        """Judge a batch of clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): class numbers (-100 where missing) or
+                distributions.
+            dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
+            output_frames (`bool`, *optional*): whether to judge every frame, too. The encoders have heard the whole
+                clip: unlike a student's, these are not what a clip cut short would give.
+            return_dict (`bool`, *optional*): `False` gives a tuple.
+        """
+        states, lengths = self.teacher.encode(input_values, attention_mask)
+        output = self.judge(states, lengths, output_frames)
+        terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
+        if terms:
+            output.loss = sum(terms.values())
+        return output if return_dict is not False else output.to_tuple()
+
+    def judge(
+        self, states: list[torch.Tensor | None], lengths: torch.Tensor, output_frames: bool = False
+    ) -> EmotionOutput:
+        """What follows the encoders, so that training can start from their cached states.
+
+        Args:
+            states: one `(B, L_e, T, H_e)` per stream, as [`FusedEmotionModel.encode`] gives them.
+            lengths (`torch.Tensor` of shape `(B,)`): true frames.
+            output_frames: whether to judge every frame, too.
+        """
+        fused = self.teacher.fuse(states, lengths)
+        embedding, frames, mask = self.teacher.trunk(fused, lengths, output_frames)
+        output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
+        if frames is not None:
+            each = self.heads(frames)
+            output.frame_dimensions, output.frame_logits = each["dimensions"], each["logits"]
+        return output

@@ -1,0 +1,119 @@
+"""The distilled students: log-mel front end, causal TC-GRU, heads."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import torch
+
+from .configuration_student_emotion import StudentEmotionConfig
+from .heads import EmotionHeads
+from .log_mel import HOP, WINDOW, LogMel, stack_frames
+from .losses import supervised_terms
+from .outputs import EmotionOutput
+from .pretrained_emotion import EmotionPreTrainedModel
+from .trunk import EmotionTrunk
+
+
+class StudentEmotionPreTrainedModel(EmotionPreTrainedModel):
+    """Ties the students to their configuration."""
+
+    config_class = StudentEmotionConfig
+    base_model_prefix = "student"
+
+
+class StudentEmotionModel(StudentEmotionPreTrainedModel):
+    """A student without heads: waveform to embedding.
+
+    Args:
+        config: a `StudentEmotionConfig`.
+    """
+
+    def __init__(self, config: StudentEmotionConfig):
+        super().__init__(config)
+        self.log_mel = LogMel(config.num_mel_bins, config.sampling_rate)
+        self.trunk = EmotionTrunk(config.frames_per_step * config.num_mel_bins, config)
+        self.post_init()
+
+    def features(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
+        """Waveform `(B, S)` to steps `(B, T, F)` and their number `(B,)`.
+
+        A step is `frames_per_step` log-mel frames. A clip shorter than one step is filled up with silence.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        shortest = WINDOW + (self.config.frames_per_step - 1) * HOP
+        if input_values.shape[1] < shortest:
+            missing = (0, shortest - input_values.shape[1])
+            input_values = torch.nn.functional.pad(input_values, missing)
+            attention_mask = torch.nn.functional.pad(attention_mask, missing)
+        frames, lengths = self.log_mel(input_values * attention_mask, attention_mask)
+        return stack_frames(frames, lengths, self.config.frames_per_step)
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> EmotionOutput:
+        """Embed a batch of clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+            return_dict (`bool`, *optional*): `False` gives a tuple.
+        """
+        features, lengths = self.features(input_values, attention_mask)
+        embedding, _, mask = self.trunk(features.to(self.dtype), lengths)
+        output = EmotionOutput(embedding=embedding, frame_mask=mask)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
+    """A student with its heads: dimensions, categories and, while distilling, one head per teacher.
+
+    Args:
+        config: a `StudentEmotionConfig`.
+    """
+
+    def __init__(self, config: StudentEmotionConfig):
+        super().__init__(config)
+        self.student = StudentEmotionModel(config)
+        self.heads = EmotionHeads(config, config.teacher_emotions)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        dimension_labels: torch.Tensor | None = None,
+        output_frames: bool = False,
+        return_dict: bool | None = None,
+    ) -> EmotionOutput:
+        """Judge a batch of clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): class numbers (-100 where missing) or
+                distributions.
+            dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
+            output_frames (`bool`, *optional*): whether to judge the clip as if it ended at each frame, too.
+            return_dict (`bool`, *optional*): `False` gives a tuple.
+        """
+        features, lengths = self.student.features(input_values, attention_mask)
+        output = self.judge(features, lengths, output_frames)
+        terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
+        if terms:
+            output.loss = sum(terms.values())
+        return output if return_dict is not False else output.to_tuple()
+
+    def judge(self, features: torch.Tensor, lengths: torch.Tensor, output_frames: bool = False) -> EmotionOutput:
+        """What follows the front end: steps `(B, T, F)` with lengths `(B,)` to the output. Training masks between."""
+        embedding, frames, mask = self.student.trunk(features.to(self.dtype), lengths, output_frames)
+        output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
+        if frames is not None:
+            if self.config.bidirectional:
+                raise ValueError("`output_frames` needs a forward GRU; this model's `bidirectional` is true.")
+            each = self.heads(frames)
+            output.frame_dimensions, output.frame_logits = each["dimensions"], each["logits"]
+        return output

@@ -1,0 +1,1 @@
+"""The workshop: what recipes need and checkpoints do not."""

@@ -1,0 +1,1 @@
+"""Corpora: one module each, all giving the same rows."""

@@ -1,0 +1,207 @@
+"""Reading audio: every form gives the same waveform, and what cannot be heard is refused by name."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audio_emotion import read_audio
+from audio_emotion.audio_input import decode, resample
+
+
+def encoded(samples: np.ndarray, rate: int = 16000, **how) -> bytes:
+    """Samples as the bytes of a file."""
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate, **{"format": "WAV", "subtype": "FLOAT", **how})
+    return content.getvalue()
+
+
+def tone(rate: int, seconds: float = 1.5, level: float = 0.5) -> np.ndarray:
+    """440 Hz, `(S,)`."""
+    return level * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+
+
+def test_path_bytes_file_and_row_give_the_samples_of_the_file(speech, tmp_path):
+    content = encoded(speech)
+    path = tmp_path / "clip.wav"
+    path.write_bytes(content)
+    decoder = SimpleNamespace(
+        get_all_samples=lambda: SimpleNamespace(data=torch.from_numpy(speech)[None], sample_rate=16000)
+    )
+    forms = [
+        path,
+        str(path),
+        content,
+        io.BytesIO(content),
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": str(path)},
+        {"audio": {"bytes": content, "path": "x.wav"}, "emotion": "sad"},
+        {"audio": {"array": speech, "sampling_rate": 16000}},
+        {"raw": torch.from_numpy(speech), "sampling_rate": 16000},
+        {"array": speech.tolist(), "sampling_rate": 16000},
+        decoder,
+        {"audio": decoder},
+    ]
+
+    for form in forms:
+        clip = read_audio(form)
+        assert clip.waveform.dtype == np.float32
+        np.testing.assert_array_equal(clip.waveform, speech)
+        assert clip.duration == 2.0
+        assert clip.flags == ()
+
+
+def test_url_is_fetched(speech, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(encoded(speech))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        clip = read_audio(f"{address}/clip.wav")
+        with pytest.raises(ValueError, match=r"missing\.wav.*404"):
+            read_audio(f"{address}/missing.wav")
+        server.shutdown()
+
+    np.testing.assert_array_equal(clip.waveform, speech)
+    assert clip.name == f"{address}/clip.wav"
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000])
+def test_any_rate_becomes_the_same_tone_at_16_khz(rate):
+    clip = read_audio({"array": tone(rate), "sampling_rate": rate})
+
+    assert clip.waveform.shape[0] == pytest.approx(24000, abs=1)
+    assert clip.duration == pytest.approx(1.5, abs=1e-4)
+    np.testing.assert_allclose(clip.waveform[2000:22000], tone(16000)[2000:22000], atol=2e-3)
+
+
+@pytest.mark.parametrize("layout", ["channels first", "channels last"])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_channels_are_averaged_in_either_layout(speech, layout, count):
+    gains = np.linspace(0.5, 1.0, count, dtype=np.float32)
+    channels = gains[:, None] * speech
+
+    clip = read_audio({"array": channels if layout == "channels first" else channels.T, "sampling_rate": 16000})
+
+    np.testing.assert_allclose(clip.waveform, gains.mean() * speech, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("integers", "quantum"),
+    [
+        (lambda x: (x * 2**15).astype(np.int16), 2**-15),
+        (lambda x: (x * 2**31).astype(np.int32), 2**-23),
+        (lambda x: (x * 2**7 + 2**7).astype(np.uint8), 2**-6),
+        (lambda x: (x * 2**15).astype(np.int64).tolist(), 2**-15),
+        (lambda x: torch.from_numpy((x * 2**15).astype(np.int16)), 2**-15),
+        (lambda x: torch.from_numpy(x).bfloat16(), 2**-8),
+    ],
+)
+def test_integers_and_half_precision_come_out_within_a_quantum(speech, integers, quantum):
+    clip = read_audio({"array": integers(speech.astype(np.float32)), "sampling_rate": 16000})
+
+    np.testing.assert_allclose(clip.waveform, speech, atol=quantum)
+    assert clip.flags == ()
+
+
+@pytest.mark.parametrize(("form", "tolerance"), [("FLAC", 1e-4), ("OGG", 0.1), ("MP3", 0.1)])
+def test_compressed_formats_are_decoded(form, tolerance):
+    stereo = np.stack([tone(44100)] * 2, axis=1)
+
+    samples, rate = decode(encoded(stereo, 44100, format=form, subtype=None))
+
+    assert rate == 44100
+    assert samples.dtype == np.float32
+    assert samples.shape[1] == 2
+    assert abs(len(samples) - len(stereo)) < 3000  # mp3 pads to whole frames
+    assert abs(samples.std() - stereo.std()) < tolerance
+
+
+def test_sound_track_of_a_video_container_is_decoded():
+    av = pytest.importorskip("av")
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as container:
+        track = container.add_stream("aac", rate=44100, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.stack([tone(44100)] * 2).astype(np.float32), "fltp", "stereo")
+        frame.sample_rate = 44100
+        for packet in [*track.encode(frame), *track.encode(None)]:
+            container.mux(packet)
+
+    clip = read_audio(content.getvalue())
+
+    assert abs(clip.duration - 1.5) < 0.1
+    assert abs(clip.waveform[4000:20000].std() - 0.5 / np.sqrt(2)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("samples", "flags"),
+    [
+        (np.zeros(32000), ("silence",)),
+        (np.clip(3 * tone(16000), -1, 1), ("clipped",)),
+        (tone(16000, level=1.0), ()),  # loud is not clipped
+        (tone(16000, seconds=0.5), ("short",)),
+        (tone(16000, level=1.5), ("out_of_range",)),
+        (np.zeros(8000), ("silence", "short")),
+    ],
+)
+def test_flags_say_what_is_odd(samples, flags):
+    assert read_audio({"array": samples, "sampling_rate": 16000}).flags == flags
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.wav", r"missing\.wav: expected an audio file.*No such file"),
+        (b"", "0 bytes"),
+        (b"no audio at all" * 50, "audio of 750 bytes: expected audio that can be decoded"),
+        (encoded(np.zeros(0)), "no samples"),
+        (io.StringIO("text"), "binary mode"),
+        (np.zeros(16000), r"bare array of shape \(16000,\).*sampling_rate"),
+        ([0.1, 0.2], "bare array.*sampling_rate"),
+        ({"array": np.zeros(16000)}, "sampling_rate"),
+        ({"array": np.zeros(16000), "sampling_rate": 16}, "hertz.*got 16"),
+        ({"array": np.zeros(16000), "sampling_rate": "fast"}, "rate in hertz"),
+        ({"array": np.zeros(0), "sampling_rate": 16000}, "no samples"),
+        ({"array": np.zeros(3999), "sampling_rate": 16000}, r"at least 0\.25 s.*got 0\.250 s"),
+        ({"array": np.full(16000, np.nan), "sampling_rate": 16000}, "16000 that are NaN or infinite"),
+        ({"array": np.array([0.0] * 9999 + [np.inf]), "sampling_rate": 16000}, "1 that are NaN or infinite"),
+        ({"array": np.zeros((100, 100)), "sampling_rate": 16000}, r"\(100, 100\)"),
+        ({"array": np.zeros(16000, dtype=bool), "sampling_rate": 16000}, "got bool"),
+        ({"text": "hello"}, r"dict: expected.*'text'"),
+        ({"bytes": None, "path": None}, "all None"),
+        (None, "NoneType object"),
+    ],
+)
+def test_what_cannot_be_heard_is_refused_with_its_reason(source, message):
+    with pytest.raises(ValueError, match=message):
+        read_audio(source)
+
+
+def test_a_file_that_is_cut_short_is_refused_by_its_name(speech, tmp_path):
+    path = tmp_path / "cut.flac"
+    content = encoded(speech, format="FLAC", subtype="PCM_16")
+    path.write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(ValueError, match=r"cut\.flac: expected audio that can be decoded"):
+        read_audio(path)
+
+
+def test_resample_leaves_the_same_rate_alone_and_keeps_channels():
+    stereo = np.stack([tone(48000), tone(48000)], axis=1).astype(np.float32)
+
+    assert resample(stereo, 48000, 48000) is stereo
+    assert resample(stereo, 48000, 16000).shape == (24000, 2)

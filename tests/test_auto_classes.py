@@ -1,0 +1,96 @@
+"""Loading: the Auto classes find everything, bit for bit, and never make weights up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
+
+from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.log_mel import LogMel
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    return write_checkpoint(tiny_model, tmp_path / "checkpoint")
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_what_is_loaded_says_the_same_bit_for_bit(tiny_model, folder, speech):
+    loaded = AutoModelForAudioClassification.from_pretrained(folder)
+    base = AutoModel.from_pretrained(folder)
+    clip = AutoFeatureExtractor.from_pretrained(folder)(speech, sampling_rate=16000, return_tensors="pt")
+
+    assert type(loaded) is type(tiny_model)
+    assert type(base) is type(tiny_model.base_model)
+    assert loaded.config.to_dict() == AutoConfig.from_pretrained(folder).to_dict() | {
+        "dtype": loaded.config.to_dict()["dtype"]
+    }
+    with torch.no_grad():
+        before, after = tiny_model(**clip), loaded(**clip)
+        assert torch.equal(base(**clip).embedding, before.embedding)
+    for name in ("dimensions", "logits", "embedding"):
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_front_end_of_a_loaded_model_equals_a_fresh_one(folder):
+    # transformers builds models without memory: a buffer outside the checkpoint would come back as garbage.
+    loaded = AutoModelForAudioClassification.from_pretrained(folder)
+    (front_end,) = [module for module in loaded.modules() if isinstance(module, LogMel)]
+    fresh = LogMel(front_end.num_mel_bins, front_end.sampling_rate)
+
+    for name, buffer in fresh.named_buffers():
+        assert torch.equal(buffer, front_end.get_buffer(name)), name
+
+
+def test_a_missing_head_is_an_error_that_names_its_tensors(folder):
+    change_weights(folder, lambda weights: weights.pop("heads.emotions.weight"))
+
+    with pytest.raises(ValueError, match=r"lacks weights.*heads\.emotions\.weight"):
+        AutoModelForAudioClassification.from_pretrained(folder)
+    with pytest.raises(ValueError, match=r"heads\.emotions\.weight"):
+        pipeline("audio-emotion", model=str(folder), device="cpu")
+
+
+def test_a_missing_part_of_the_body_is_an_error_even_for_new_heads(tiny_model, folder):
+    name = next(name for name in tiny_model.state_dict() if name.endswith("trunk.embedding.weight"))
+    change_weights(folder, lambda weights: weights.pop(name))
+
+    with pytest.raises(ValueError, match=r"trunk\.embedding\.weight"):
+        type(tiny_model).from_pretrained(folder, new_heads=True)
+
+
+def test_a_head_of_another_shape_is_an_error_unless_new_heads_are_asked_for(tiny_model, folder):
+    change_weights(folder, lambda weights: weights.update({"heads.emotions.weight": torch.zeros(7, 10)}))
+
+    with pytest.raises((ValueError, RuntimeError), match=r"heads\.emotions\.weight|mismatch"):
+        type(tiny_model).from_pretrained(folder)
+    model = type(tiny_model).from_pretrained(folder, new_heads=True)
+    assert model.heads.emotions.weight.shape == (4, 10)
+    assert torch.isfinite(model.heads.emotions.weight).all()
+
+
+def test_pipeline_needs_no_trust_where_the_package_is_imported(tiny_model, folder, speech):
+    assert "custom_pipelines" in json.loads((folder / "config.json").read_text())
+
+    judge = pipeline("audio-emotion", model=str(folder), device="cpu")
+
+    assert type(judge.model) is type(tiny_model)
+    assert judge({"array": speech, "sampling_rate": 16000})["duration"] == 2.0
+
+
+def test_stock_classification_gives_our_scores(folder, speech):
+    clip = {"array": speech, "sampling_rate": 16000}
+    ours = pipeline("audio-emotion", model=str(folder), device="cpu")(clip)["emotions"]
+    stock = pipeline("audio-classification", model=str(folder), device="cpu")(dict(clip))
+
+    assert [each["label"] for each in stock] == [each["label"] for each in ours]
+    assert [each["score"] for each in stock] == pytest.approx([each["score"] for each in ours], abs=1e-6)

@@ -1,0 +1,165 @@
+"""Configurations: what is wrong is refused by name, and JSON changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+
+from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
+from audio_emotion.configuration_student_emotion import STUDENT_SIZES, StudentEmotionConfig
+
+LOG_MEL = {"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40}
+BOTH = [
+    (StudentEmotionConfig, {"teacher_emotions": {"speech": ["a", "b"]}, "num_mel_bins": 20}),
+    (FusedEmotionConfig, {"streams": [LOG_MEL], "fusion": "gate", "stream_dropout": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), BOTH)
+def test_a_configuration_survives_its_file(kind, fields, tmp_path):
+    config = kind(
+        **fields,
+        emotions=["calm", "angry"],
+        dimension_weights=[0.5, 0.25, 0.25],
+        read_out="statistics",
+        license="CC-BY-NC-SA-4.0",
+        training_data=[{"corpus": "ravdess", "speakers": ["01"]}],
+        dimensions_source="norm-derived",
+    )
+    config.save_pretrained(tmp_path)
+
+    again = kind.from_pretrained(tmp_path)
+
+    assert again.to_json_string() == config.to_json_string()
+    assert again.id2label == {0: "calm", 1: "angry"}
+    assert again.label2id == {"calm": 0, "angry": 1}
+
+
+@pytest.mark.parametrize(("kind", "fields"), BOTH)
+@pytest.mark.parametrize("value", [0, 1, 0.0, 0.25])
+def test_a_whole_number_is_as_good_as_a_float(kind, fields, value, tmp_path):
+    """JSON and YAML write 1.0 as 1 where they please, and strict fields would refuse it."""
+    kind(**fields, dropout=value, dimension_weights=[1, 0, 0.5]).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["dropout"] = int(value) if value == int(value) else value
+    (tmp_path / "config.json").write_text(json.dumps(written))
+
+    again = kind.from_pretrained(tmp_path)
+
+    assert again.dropout == value
+    assert list(again.dimension_weights) == [1, 0, 0.5]
+
+
+def test_stream_dropout_may_be_a_whole_number():
+    assert FusedEmotionConfig(streams=[LOG_MEL], stream_dropout=0).stream_dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "misspelt", "meant"),
+    [
+        (StudentEmotionConfig, "hiden_size", "hidden_size"),
+        (StudentEmotionConfig, "frame_per_step", "frames_per_step"),
+        (StudentEmotionConfig, "emotion", "emotions"),
+        (FusedEmotionConfig, "projecton_size", "projection_size"),
+        (FusedEmotionConfig, "readout", "read_out"),
+    ],
+)
+def test_a_misspelt_field_is_an_error_that_names_the_right_one(kind, misspelt, meant):
+    with pytest.raises(TypeError, match=f"{misspelt}.*Did you mean `{meant}`"):
+        kind(**{misspelt: 5})
+
+
+@pytest.mark.parametrize(("kind", "fields"), BOTH)
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"read_out": "mean"}, "read_out"),
+        ({"dimension_weights": [1.0]}, "dimension_weights"),
+        ({"look_ahead": 3}, "look_ahead"),
+        ({"look_ahead": -1}, "look_ahead"),
+        ({"emotions": ["calm", "calm"]}, "emotions"),
+    ],
+)
+def test_fields_that_do_not_agree_are_refused_by_name(kind, fields, wrong, named):
+    with pytest.raises((ValueError, StrictDataclassClassValidationError), match=named):
+        kind(**fields, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"fusion": "sum"}, "fusion"),
+        ({"streams": [LOG_MEL, LOG_MEL]}, "name"),
+        ({"streams": [{**LOG_MEL, "kind": "mfcc"}]}, "kind"),
+    ],
+)
+def test_wrong_streams_are_refused_by_name(wrong, named):
+    with pytest.raises((ValueError, StrictDataclassClassValidationError), match=named):
+        FusedEmotionConfig(**wrong)
+
+
+def test_a_field_of_the_wrong_type_is_refused():
+    with pytest.raises(StrictDataclassFieldValidationError, match="hidden_size"):
+        StudentEmotionConfig(hidden_size="128")
+
+
+def test_an_unknown_size_is_an_error_that_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"nano.*small.*base.*'huge'"):
+        StudentEmotionConfig.of_size("huge")
+
+
+def test_a_field_replaces_that_of_the_size():
+    config = StudentEmotionConfig.of_size("nano", hidden_size=40, emotions=["calm"])
+
+    assert config.hidden_size == 40
+    assert config.convolution_size == STUDENT_SIZES["nano"]["convolution_size"]
+
+
+@pytest.mark.parametrize(("kind", "fields"), BOTH)
+def test_a_model_of_dimensions_alone_has_no_labels(kind, fields, tmp_path):
+    kind(**fields).save_pretrained(tmp_path)
+    for config in (kind(**fields), kind.from_pretrained(tmp_path)):
+        assert list(config.emotions) == []
+        assert config.id2label == {}
+        assert config.label2id == {}
+        assert config.num_labels == 0
+
+
+@pytest.mark.parametrize(
+    "assign",
+    [
+        lambda config: setattr(config, "id2label", {0: "x", 1: "y"}),
+        lambda config: setattr(config, "id2label", {"1": "y", "0": "x"}),
+        lambda config: setattr(config, "emotions", ["x", "y"]),
+    ],
+)
+def test_emotions_and_labels_are_one_thing_whichever_is_assigned(assign):
+    config = StudentEmotionConfig(emotions=["a", "b", "c"])
+    assign(config)
+
+    assert config.emotions == ["x", "y"]
+    assert {int(index): name for index, name in config.id2label.items()} == {0: "x", 1: "y"}
+    assert config.label2id == {"x": 0, "y": 1}
+    assert config.num_labels == 2
+
+
+def test_labels_alone_name_the_emotions():
+    config = StudentEmotionConfig(id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1})
+
+    assert config.emotions == ["x", "y"]
+
+
+def test_a_number_of_labels_alone_makes_as_many_emotions():
+    config = StudentEmotionConfig(num_labels=3)
+
+    assert config.emotions == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert config.num_labels == 3
+
+
+def test_the_order_of_more_than_ten_labels_is_that_of_numbers(tmp_path):
+    names = [f"emotion {number}" for number in range(12)]
+    StudentEmotionConfig(emotions=names).save_pretrained(tmp_path)
+
+    assert StudentEmotionConfig.from_pretrained(tmp_path).emotions == names

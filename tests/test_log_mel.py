@@ -1,0 +1,125 @@
+"""The log-mel front end: its numbers, its frames, and that a checkpoint keeps it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+
+from audio_emotion.log_mel import FLOOR, HOP, WINDOW, LogMel, frame_mask, stack_frames
+
+RATE = 16000
+
+
+def noise(samples: int) -> torch.Tensor:
+    return 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
+
+
+def test_frames_are_the_log_of_the_mel_power_written_out():
+    """HTK mel, triangles, power of a Hann-windowed frame: by the formulas, in float64."""
+    bins, waveform = 12, noise(2000)
+    frames = LogMel(bins, RATE).unnormalised(waveform)[0]
+
+    def mel(hertz: float) -> float:
+        return 2595.0 * np.log10(1.0 + hertz / 700.0)
+
+    corners = 700.0 * (10 ** (np.linspace(mel(20.0), mel(RATE / 2), bins + 2) / 2595.0) - 1.0)
+    frequencies = np.arange(WINDOW // 2 + 1) * RATE / WINDOW
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    for t in range(frames.shape[0]):
+        power = np.abs(np.fft.rfft(waveform[0, t * HOP : t * HOP + WINDOW].numpy().astype(np.float64) * window)) ** 2
+        for m in range(bins):
+            low, middle, high = corners[m : m + 3]
+            rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
+            triangle = np.maximum(0.0, np.minimum(rising, falling))
+            assert frames[t, m].item() == pytest.approx(np.log(power @ triangle + FLOOR), abs=1e-3)
+
+
+def test_frames_are_those_of_transformers():
+    bins, waveform = 40, noise(RATE)
+    filters = mel_filter_bank(WINDOW // 2 + 1, bins, 20.0, RATE / 2, RATE, mel_scale="htk")
+    power = spectrogram(
+        waveform[0].numpy(),
+        window_function(WINDOW, "hann"),
+        frame_length=WINDOW,
+        hop_length=HOP,
+        power=2.0,
+        center=False,
+        mel_filters=filters,
+        mel_floor=0.0,
+    )
+
+    ours = LogMel(bins, RATE).unnormalised(waveform)[0].numpy()
+
+    np.testing.assert_allclose(ours, np.log(power.T + FLOOR), atol=1e-3)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(400, 1), (559, 1), (560, 2), (16000, 98)])
+def test_only_frames_that_lie_wholly_inside_the_clip_count(samples, frames):
+    features, lengths = LogMel(10, RATE)(noise(samples), torch.ones(1, samples))
+
+    assert features.shape == (1, frames, 10)
+    assert lengths.tolist() == [frames]
+
+
+def test_padding_adds_zeros_and_changes_no_frame():
+    front_end = LogMel(10, RATE)
+    front_end.set_statistics(torch.full((10,), -3.0), torch.full((10,), 2.0))
+    clip = noise(1000)
+    waveform, mask = torch.zeros(1, 3000), torch.zeros(1, 3000)
+    waveform[:, :1000], mask[:, :1000] = clip, 1
+
+    padded, lengths = front_end(waveform, mask)
+    alone, _ = front_end(clip, torch.ones(1, 1000))
+
+    assert lengths.tolist() == [alone.shape[1]]
+    torch.testing.assert_close(padded[:, : alone.shape[1]], alone)
+    assert not padded[:, alone.shape[1] :].any()
+
+
+def test_statistics_are_fixed_and_not_those_of_the_clip():
+    front_end = LogMel(10, RATE)
+    raw = front_end.unnormalised(noise(RATE))
+    front_end.set_statistics(raw.mean((0, 1)), raw.std((0, 1)))
+
+    features, _ = front_end(noise(RATE), torch.ones(1, RATE))
+    louder, _ = front_end(10 * noise(RATE), torch.ones(1, RATE))
+
+    torch.testing.assert_close(features.mean((0, 1)), torch.zeros(10), atol=1e-4, rtol=0)
+    torch.testing.assert_close(features.std((0, 1)), torch.ones(10), atol=1e-4, rtol=0)
+    assert (louder.mean((0, 1)) > 1).all()
+
+
+def test_digital_silence_is_finite():
+    assert LogMel(10, RATE)(torch.zeros(1, 800), torch.ones(1, 800))[0].isfinite().all()
+
+
+def test_mixed_precision_leaves_the_front_end_alone():
+    front_end, waveform = LogMel(10, RATE), noise(RATE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = front_end(waveform, torch.ones(1, RATE))
+
+    assert torch.equal(mixed, front_end(waveform, torch.ones(1, RATE))[0])
+
+
+def test_steps_are_neighbouring_frames_side_by_side_and_an_unfilled_one_is_left_out():
+    frames = torch.arange(14.0).view(2, 7, 1)
+    frames[1, 5:] = 0
+
+    steps, lengths = stack_frames(frames, torch.tensor([7, 5]), per_step=2)
+
+    assert steps[0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert steps[1].tolist() == [[7, 8], [9, 10], [0, 0]]  # the frame 11 is half a step
+    assert lengths.tolist() == [3, 2]
+
+
+def test_a_clip_shorter_than_a_step_is_one_step():
+    steps, lengths = stack_frames(torch.ones(1, 3, 2), torch.tensor([3]), per_step=4)
+
+    assert steps.tolist() == [[[1.0] * 6 + [0.0] * 2]]
+    assert lengths.tolist() == [1]
+
+
+def test_a_frame_mask_has_as_many_ones_as_frames():
+    assert frame_mask(torch.tensor([0, 2, 3]), 3).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]

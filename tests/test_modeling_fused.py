@@ -1,0 +1,255 @@
+"""The fused teacher: fusion by its formula, streams that can be missing, and loading that never lies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
+
+from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
+
+TEACHER = {"emotions": ["calm", "angry", "sad"], "projection_size": 8, "convolution_size": 8} | {
+    "hidden_size": 12,
+    "embedding_size": 10,
+}
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory) -> list[str]:
+    """Two tiny encoders at 50 Hz, and the filterbank."""
+    folders = []
+    for seed, name in enumerate(["first", "second"]):
+        torch.manual_seed(seed)
+        config = Wav2Vec2Config(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            conv_dim=(8, 8, 8, 8),
+            conv_kernel=(10, 8, 4, 4),
+            conv_stride=(5, 4, 4, 4),
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            num_conv_pos_embeddings=8,
+            num_conv_pos_embedding_groups=2,
+        )
+        folder = tmp_path_factory.mktemp("encoders") / name
+        AutoModel.from_config(config).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor().save_pretrained(folder)
+        folders.append(str(folder))
+    return [*folders, "log-mel"]
+
+
+def teacher(sources: list[str], **fields) -> FusedEmotionForAudioClassification:
+    torch.manual_seed(0)
+    return FusedEmotionForAudioClassification.from_encoders(sources, **{**TEACHER, **fields}).eval()
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two clips, 1 s and 0.6 s."""
+    waveform = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(2, 16000).long()
+    mask[1, 9600:] = 0
+    return waveform * mask, mask
+
+
+@torch.no_grad()
+def test_a_stream_is_a_softmax_over_normalised_layers_then_a_projection(sources):
+    stream = teacher(sources).teacher.streams[0]
+    states, _ = stream.encode(*batch())
+    mask = torch.ones(2, states.shape[2])
+
+    mixed = torch.zeros(2, states.shape[2], 16)
+    shares = stream.layer_mix.weight[0].exp() / stream.layer_mix.weight[0].exp().sum()
+    for layer in range(3):
+        state = states[:, layer]
+        centred = state - state.mean(-1, keepdim=True)
+        mixed += shares[layer] * centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    expected = mixed @ stream.projection.weight.T + stream.projection.bias
+    torch.testing.assert_close(stream(states, mask), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_concatenation_puts_the_streams_side_by_side_in_their_order(sources):
+    model = teacher(sources).teacher
+    states, lengths = model.encode(*batch())
+    mask = (torch.arange(states[0].shape[2]) < lengths[:, None]).float()
+
+    fused = model.fuse(states, lengths)
+
+    assert fused.shape == (2, states[0].shape[2], 24)
+    for number, stream in enumerate(model.streams):
+        torch.testing.assert_close(fused[..., 8 * number : 8 * (number + 1)], stream(states[number], mask))
+    assert not fused[1, lengths[1] :].any()
+
+
+@torch.no_grad()
+def test_a_gate_is_one_softmax_over_the_streams_per_frame(sources):
+    model = teacher(sources, fusion="gate").teacher
+    states, lengths = model.encode(*batch())
+    mask = (torch.arange(states[0].shape[2]) < lengths[:, None]).float()
+
+    fused = model.fuse(states, lengths)
+
+    views = [stream(state, mask) for stream, state in zip(model.streams, states, strict=True)]
+    shares = model.gate(torch.cat(views, dim=-1)).softmax(-1)
+    expected = sum(shares[..., number, None] * view for number, view in enumerate(views))
+    torch.testing.assert_close(fused, expected * mask[..., None])
+    assert fused.shape == (2, states[0].shape[2], 8)
+    assert not fused[1, lengths[1] :].any()
+
+
+@pytest.mark.parametrize("fusion", ["concatenate", "gate"])
+@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@torch.no_grad()
+def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, read_out):
+    model = teacher(sources, fusion=fusion, read_out=read_out, stream_dropout=0.3)
+    waveform, mask = batch()
+    for silent in ([], ["first"], ["second", "log-mel"]):
+        if silent:
+            model.teacher.drop_streams(silent)
+        batched, alone = model(waveform, mask), model(waveform[1:, :9600])
+
+        assert (batched.embedding[1] - alone.embedding[0]).abs().max() < 1e-4
+        assert (batched.dimensions[1] - alone.dimensions[0]).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_a_model_without_stream_dropout_cannot_do_without_a_stream(sources):
+    model = teacher(sources)
+
+    with pytest.raises(ValueError, match="stream_dropout"):
+        model.teacher.drop_streams(["first"])
+
+
+@pytest.mark.parametrize("names", [["third"], ["first", "second", "log-mel"]])
+def test_streams_to_drop_must_be_some_of_those_that_there_are(sources, names):
+    with pytest.raises(ValueError, match="first"):
+        teacher(sources, stream_dropout=0.5).teacher.drop_streams(names)
+
+
+@pytest.mark.parametrize("fusion", ["concatenate", "gate"])
+@torch.no_grad()
+def test_a_dropped_stream_is_not_run_and_has_no_say(sources, fusion, monkeypatch):
+    model = teacher(sources, fusion=fusion, stream_dropout=0.5)
+    waveform, mask = batch()
+    whole = model(waveform, mask)
+    model.teacher.drop_streams(["first"])
+    monkeypatch.setattr(model.teacher.streams[0], "encode", None)  # calling it would fail
+
+    dropped = model(waveform, mask)
+    torch.nn.init.normal_(model.teacher.streams[0].projection.weight)
+
+    assert torch.equal(model(waveform, mask).embedding, dropped.embedding)
+    assert not torch.allclose(dropped.embedding, whole.embedding)
+    model.teacher.drop_streams([])
+    assert model.teacher.silent == set()
+
+
+@pytest.mark.parametrize("fusion", ["concatenate", "gate"])
+@torch.no_grad()
+def test_dropping_at_inference_is_what_training_silenced(sources, fusion):
+    """A clip whose first stream is silenced in training is fused as if that stream had been dropped."""
+    model = teacher(sources, fusion=fusion, stream_dropout=0.5).teacher
+    states, lengths = model.encode(*batch())
+    model.train()
+    model._silence_some = lambda heard: torch.tensor([[False, True, True], [False, True, True]])
+    silenced = model.fuse(states, lengths)
+    model.eval()
+
+    torch.testing.assert_close(model.fuse([None, *states[1:]], lengths), silenced)
+
+
+def test_stream_dropout_silences_its_share_and_never_everything(sources):
+    model = teacher(sources, stream_dropout=0.4).teacher
+    torch.manual_seed(0)
+
+    kept = model._silence_some(torch.ones(20000, 3, dtype=torch.bool))
+
+    assert kept.any(-1).all()
+    # A clip that would lose all three, 0.4 to the third, keeps all three.
+    assert (~kept).float().mean().item() == pytest.approx(0.4 - 0.4**3, abs=0.01)
+
+
+@torch.no_grad()
+def test_stream_dropout_is_for_training_alone(sources):
+    model = teacher(sources, stream_dropout=0.9, dropout=0.0)
+    plain = teacher(sources, stream_dropout=0.0, dropout=0.0)
+
+    assert torch.equal(model(*batch()).embedding, plain(*batch()).embedding)
+
+
+@torch.no_grad()
+def test_training_can_start_from_cached_states(sources):
+    model = teacher(sources)
+    waveform, mask = batch()
+
+    states, lengths = model.teacher.encode(waveform, mask)
+
+    assert torch.equal(model.judge(states, lengths).dimensions, model(waveform, mask).dimensions)
+
+
+@torch.no_grad()
+def test_the_filterbank_alone_is_a_teacher_too():
+    model = teacher(["log-mel"])
+    waveform, mask = batch()
+
+    batched = model(waveform, mask, output_frames=True)
+
+    assert (batched.dimensions[1] - model(waveform[1:, :9600]).dimensions[0]).abs().max() < 1e-4
+    assert batched.frame_dimensions.shape == (2, 49, 3)
+
+
+@torch.no_grad()
+def test_the_model_without_heads_loads_from_the_one_with_heads_and_is_no_classifier_itself(sources, tmp_path):
+    model = teacher(sources)
+    model.save_pretrained(tmp_path / "whole")
+
+    bare = FusedEmotionModel.from_pretrained(tmp_path / "whole")
+
+    assert torch.equal(bare(*batch()).embedding, model(*batch()).embedding)
+    bare.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ValueError, match=r"heads\.dimensions\.weight"):
+        FusedEmotionForAudioClassification.from_pretrained(tmp_path / "bare")
+
+
+@torch.no_grad()
+def test_the_model_without_heads_can_be_built_from_encoders(sources):
+    torch.manual_seed(0)
+    bare = FusedEmotionModel.from_encoders(sources, **TEACHER).eval()
+    held = bare.streams[1].encoder.state_dict()
+
+    for name, tensor in teacher(sources).teacher.streams[1].encoder.state_dict().items():
+        assert torch.equal(held[name], tensor), name
+    assert bare(*batch()).embedding.shape == (2, 10)
+
+
+def test_two_encoders_of_one_name_are_an_error(sources):
+    with pytest.raises(Exception, match="its own name"):
+        teacher([sources[0], sources[0]])
+
+
+@torch.no_grad()
+def test_labels_given_on_loading_make_new_heads_and_keep_the_encoders(sources, tmp_path):
+    model = teacher(sources)
+    model.save_pretrained(tmp_path)
+
+    tuned = FusedEmotionForAudioClassification.from_pretrained(
+        tmp_path, id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1}, new_heads=True
+    )
+
+    assert tuned.config.emotions == ["x", "y"]
+    assert tuned(*batch()).logits.shape == (2, 2)
+    assert torch.equal(tuned(*batch()).embedding, model(*batch()).embedding)
+
+
+def test_a_saved_teacher_names_no_folder_of_this_machine(sources, tmp_path):
+    model = teacher(sources)
+    model.save_pretrained(tmp_path)
+
+    text = (tmp_path / "config.json").read_text()
+
+    assert [stream.get("source") for stream in model.config.streams] == ["first", "second", None]
+    assert sources[0] not in text
+    assert str(tmp_path.parent) not in text

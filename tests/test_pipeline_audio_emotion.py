@@ -1,0 +1,231 @@
+"""The pipeline's answer: its form, its numbers, and that neither batch nor window changes them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+import audio_emotion
+from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor, StudentEmotionForAudioClassification
+from audio_emotion.pipeline_audio_emotion import window_bounds
+
+
+def judge_of(model) -> AudioEmotionPipeline:
+    return AudioEmotionPipeline(
+        model=model, feature_extractor=EmotionFeatureExtractor(), task="audio-emotion", device="cpu"
+    )
+
+
+def clip_of(waveform: np.ndarray, rate: int = 16000) -> dict:
+    return {"array": waveform, "sampling_rate": rate}
+
+
+def numbers_of(answer) -> list[float]:
+    """Every number of a nested answer, in order; fails on anything that plain JSON does not have."""
+    if isinstance(answer, dict):
+        return [number for item in answer.values() for number in numbers_of(item)]
+    if isinstance(answer, list):
+        return [number for item in answer for number in numbers_of(item)]
+    assert type(answer) in (float, str), f"expected plain Python, got {type(answer)}"
+    return [answer] if isinstance(answer, float) else []
+
+
+@pytest.fixture
+def clips(speech) -> list[dict]:
+    return [clip_of(speech), clip_of(speech[:17321]), clip_of(0.5 * speech[3000:31000]), clip_of(speech[:5000])]
+
+
+def test_answer_is_what_the_model_says(tiny_model, speech):
+    answer = judge_of(tiny_model)(clip_of(speech))
+
+    with torch.no_grad():
+        output = tiny_model(torch.from_numpy(speech)[None])
+    assert list(answer) == ["dimensions", "scale", "emotions", "duration", "flags"]
+    assert list(answer["dimensions"]) == ["activation", "valence", "dominance"]
+    np.testing.assert_allclose(list(answer["dimensions"].values()), output.dimensions[0], atol=1e-6)
+    scores = {each["label"]: each["score"] for each in answer["emotions"]}
+    np.testing.assert_allclose(
+        [scores[name] for name in tiny_model.config.emotions], output.logits[0].softmax(-1), atol=1e-6
+    )
+    assert sorted(scores.values(), reverse=True) == list(scores.values())
+    assert (answer["scale"], answer["duration"], answer["flags"]) == ([0.0, 1.0], 2.0, [])
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_everything_in_a_batch_equals_everything_alone(tiny_model, clips):
+    judge = judge_of(tiny_model)
+    asked = {"return_embedding": True, "return_frames": True, "window": 0.5, "hop": 0.3}
+
+    alone = [judge(clip, **asked) for clip in clips]
+
+    for batched in (
+        judge(clips, batch_size=3, **asked),
+        judge(clips, **asked),
+        judge(clips[::-1], batch_size=4, **asked)[::-1],
+    ):
+        for one, other in zip(alone, batched, strict=True):
+            assert [list(each) for each in (one, one["windows"][0])] == [
+                list(each) for each in (other, other["windows"][0])
+            ]
+            np.testing.assert_allclose(numbers_of(other), numbers_of(one), atol=1e-4)
+
+
+def test_scale_and_top_k_only_change_how_the_answer_is_written(tiny_student, speech):
+    plain = judge_of(tiny_student)(clip_of(speech), return_uncertainty=True)
+    scaled = judge_of(tiny_student)(clip_of(speech), scale=(1, 7), top_k=2, return_uncertainty=True)
+
+    assert scaled["scale"] == [1.0, 7.0]
+    assert scaled["emotions"] == plain["emotions"][:2]
+    for name, value in plain["dimensions"].items():
+        assert scaled["dimensions"][name] == pytest.approx(1 + 6 * value, abs=1e-5)
+        assert scaled["uncertainty"][name] == pytest.approx(6 * plain["uncertainty"][name], abs=1e-5)
+
+
+def test_uncertainty_is_the_standard_deviation(tiny_student, speech):
+    answer = judge_of(tiny_student)(clip_of(speech), return_uncertainty=True)
+
+    with torch.no_grad():
+        variance = tiny_student(torch.from_numpy(speech)[None]).log_variance[0].exp()
+    np.testing.assert_allclose(list(answer["uncertainty"].values()), variance.sqrt(), rtol=1e-5)
+
+
+def test_a_frame_is_what_the_clip_cut_at_its_end_would_give(tiny_student, speech):
+    judge = judge_of(tiny_student)
+
+    frames = judge(clip_of(speech), return_frames=True)["frames"]
+
+    assert [frame["start"] for frame in frames] == [0.0, *[frame["end"] for frame in frames[:-1]]]
+    for number in (10, 30, len(frames) - 1):
+        cut = judge(clip_of(speech[: round(16000 * frames[number]["end"])]))
+        np.testing.assert_allclose(numbers_of(frames[number]["dimensions"]), numbers_of(cut["dimensions"]), atol=1e-4)
+        assert [each["label"] for each in frames[number]["emotions"]] == [each["label"] for each in cut["emotions"]]
+
+
+def test_a_window_is_what_that_piece_alone_would_give(tiny_model, speech):
+    judge = judge_of(tiny_model)
+
+    windows = judge(clip_of(speech), window=0.75)["windows"]
+
+    assert [(each["start"], each["end"]) for each in windows] == [(0.0, 0.75), (0.75, 1.5), (1.5, 2.0)]
+    for window in windows:
+        piece = judge(clip_of(speech[round(16000 * window["start"]) : round(16000 * window["end"])]))
+        np.testing.assert_allclose(numbers_of(window["dimensions"]), numbers_of(piece["dimensions"]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "window", "hop", "expected"),
+    [
+        (100, 1.0, None, [(0, 100)]),
+        (250, 1.0, None, [(0, 100), (100, 200), (200, 250)]),
+        (210, 1.0, None, [(0, 100), (100, 200)]),  # a tenth of a second is too short to be judged
+        (250, 1.0, 0.5, [(0, 100), (50, 150), (100, 200), (150, 250)]),
+        (60, 1.0, 0.1, [(0, 60)]),
+        (300, 0.5, 2.0, [(0, 50), (200, 250)]),
+    ],
+)
+def test_window_bounds_cover_the_clip(samples, window, hop, expected):
+    assert window_bounds(samples, window, hop, rate=100) == expected
+
+
+def test_streams_stay_streams(tiny_student, clips):
+    judge = judge_of(tiny_student)
+    durations = [answer["duration"] for answer in judge(clips)]
+    rows = [{"audio": clip} for clip in clips]
+
+    for stream in ((clip for clip in clips), iter(clips), KeyDataset(rows, "audio")):
+        answers = judge(stream, batch_size=2)
+        assert not isinstance(answers, list)
+        assert [answer["duration"] for answer in answers] == durations
+    assert judge([]) == []
+
+
+def test_bad_clips_are_skipped_only_on_request(tiny_student, clips):
+    judge = judge_of(tiny_student)
+    mixed = [clips[0], "missing.wav", clips[1], b""]
+
+    with pytest.raises(ValueError, match=r"missing\.wav"):
+        judge(mixed)
+    for batch_size in (1, 2):
+        good, missing, other, empty = judge(mixed, on_error="skip", batch_size=batch_size)
+        assert good["duration"] == 2.0
+        assert other["emotions"]
+        assert missing["input"] == "missing.wav"
+        assert "No such file" in missing["error"]
+        assert empty == {"error": empty["error"], "input": "audio of 0 bytes"}
+
+
+def test_flags_reach_the_answer(tiny_student):
+    assert judge_of(tiny_student)(clip_of(np.zeros(8000)))["flags"] == ["silence", "short"]
+
+
+@pytest.mark.parametrize(("field", "absent"), [("emotions", "emotions"), ("dimensions", "dimensions")])
+def test_a_head_that_the_model_lacks_is_left_out(tiny_student_config, speech, field, absent):
+    fields = tiny_student_config.to_dict() | {field: [], "id2label": None, "label2id": None, "predict_variance": False}
+    fields["dimension_weights"] = None
+    model = StudentEmotionForAudioClassification(type(tiny_student_config)(**fields))
+
+    answer = judge_of(model)(clip_of(speech), return_frames=True, window=1.0)
+
+    for part in (answer, answer["frames"][0], answer["windows"][0]):
+        assert absent not in part
+        assert {"emotions", "dimensions"} & set(part)
+    assert ("scale" in answer) == (absent != "dimensions")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"top_n": 3}, TypeError, "top_n.*top_k"),
+        ({"top_k": 0}, ValueError, "at least 1"),
+        ({"scale": (7, 1)}, ValueError, "lower one first"),
+        ({"window": 0.1}, ValueError, r"at least 0\.25 seconds"),
+        ({"hop": 1.0}, ValueError, "needs `window`"),
+        ({"on_error": "ignore"}, ValueError, "raise.*skip"),
+        ({"return_uncertainty": True}, ValueError, "predict_variance"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_refused(tiny_teacher, speech, parameters, error, message):
+    with pytest.raises(error, match=message):
+        judge_of(tiny_teacher)(clip_of(speech), **parameters)
+
+
+def test_a_model_in_half_precision_answers_in_floats(tiny_model, speech):
+    exact = judge_of(tiny_model)(clip_of(speech))
+    rough = judge_of(tiny_model.to(torch.bfloat16))(clip_of(speech), return_embedding=True)
+
+    difference = np.subtract(numbers_of(rough["dimensions"]), numbers_of(exact["dimensions"]))
+    assert np.abs(difference).max() < 0.02
+    assert all(type(number) is float for number in rough["embedding"])
+
+
+def test_a_model_in_training_mode_answers_without_dropout(tiny_student, speech):
+    expected = judge_of(tiny_student)(clip_of(speech))
+
+    assert judge_of(tiny_student.train())(clip_of(speech)) == expected
+
+
+def test_ten_minutes_are_judged(tiny_student, speech):
+    answer = judge_of(tiny_student)(clip_of(np.tile(speech, 300)), window=30.0)
+
+    assert answer["duration"] == 600.0
+    assert len(answer["windows"]) == 20
+
+
+def test_without_a_model_the_task_uses_the_embedded_student_or_asks_for_one(caplog):
+    audio_emotion._announce_embedded_student.cache_clear()
+    if not audio_emotion._EMBEDDED_STUDENT.is_dir():
+        with pytest.raises(ValueError, match="Pass `model`"):
+            pipeline("audio-emotion")
+        return
+
+    with caplog.at_level("WARNING", logger="audio_emotion"):
+        judges = [pipeline("audio-emotion", device="cpu") for _ in range(2)]
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "audio_emotion"]
+    assert len(lines) == 1
+    assert judges[0].model.config.license in lines[0]

@@ -1,0 +1,191 @@
+"""The TC-GRU and its read-outs, against the same sums written by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audio_emotion.configuration_emotion import EmotionConfig
+from audio_emotion.trunk import SCORE_BOUND, EmotionTrunk, ReadOut
+
+FEATURES = 5
+LENGTHS = [7, 3, 1]
+
+
+def trunk(**fields) -> EmotionTrunk:
+    torch.manual_seed(0)
+    config = EmotionConfig(**{"convolution_size": 4, "hidden_size": 6, "embedding_size": 3, **fields})
+    return EmotionTrunk(FEATURES, config).eval()
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Three sequences of different lengths, 0 beyond each."""
+    features = torch.randn(3, 7, FEATURES, generator=torch.Generator().manual_seed(1))
+    for row, length in enumerate(LENGTHS):
+        features[row, length:] = 0
+    return features, torch.tensor(LENGTHS)
+
+
+def gru_by_hand(gru: torch.nn.GRU, layer: int, steps: list[torch.Tensor]) -> list[torch.Tensor]:
+    """One layer: reset, update and new gate (Cho et al. 2014, in PyTorch's form)."""
+    weight_ih, weight_hh = getattr(gru, f"weight_ih_l{layer}"), getattr(gru, f"weight_hh_l{layer}")
+    bias_ih, bias_hh = getattr(gru, f"bias_ih_l{layer}"), getattr(gru, f"bias_hh_l{layer}")
+    state, states = torch.zeros(weight_hh.shape[1]), []
+    for step in steps:
+        reset_in, update_in, new_in = (weight_ih @ step + bias_ih).chunk(3)
+        reset_state, update_state, new_state = (weight_hh @ state + bias_hh).chunk(3)
+        reset, update = torch.sigmoid(reset_in + reset_state), torch.sigmoid(update_in + update_state)
+        new = torch.tanh(new_in + reset * new_state)
+        state = (1 - update) * new + update * state
+        states.append(state)
+    return states
+
+
+def embedding_by_hand(model: EmotionTrunk, features: torch.Tensor, look_ahead: int) -> torch.Tensor:
+    """Figure 1 of Mitra et al. 2022 for one sequence `(T, F)`, frame by frame, read out at the last one."""
+    recurrence, steps = model.recurrence, []
+    for t in range(len(features)):
+        step = features[t]
+        if recurrence.convolution is not None:  # (B): a convolution beside the features themselves
+            weight, bias = recurrence.convolution.weight, recurrence.convolution.bias  # (K, F, width), (K,)
+            convolved = bias.clone()
+            for tap in range(weight.shape[2]):
+                source = t + tap - (weight.shape[2] - 1) + look_ahead
+                if 0 <= source < len(features):
+                    convolved = convolved + weight[:, :, tap] @ features[source]
+            step = torch.cat([convolved.clamp(min=0), step])
+        steps.append(step)
+    for layer in range(recurrence.gru.num_layers):
+        steps = gru_by_hand(recurrence.gru, layer, steps)
+    return torch.tanh(model.embedding.weight @ steps[-1] + model.embedding.bias)
+
+
+@pytest.mark.parametrize("look_ahead", [0, 1, 2])
+@torch.no_grad()
+def test_figure_1_b_has_a_convolution_beside_the_features_then_two_grus_then_the_embedding(look_ahead):
+    model = trunk(look_ahead=look_ahead)
+    features, lengths = batch()
+
+    embedding, frames, mask = model(features, lengths)
+
+    assert frames is None
+    assert mask.sum(1).tolist() == LENGTHS
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(embedding[row], embedding_by_hand(model, features[row, :length], look_ahead))
+
+
+@torch.no_grad()
+def test_figure_1_a_has_no_convolution_and_its_gru_sees_the_features_alone():
+    model = trunk(convolution_size=0)
+    features, lengths = batch()
+
+    embedding, _, _ = model(features, lengths)
+
+    assert model.recurrence.convolution is None
+    assert model.recurrence.gru.weight_ih_l0.shape == (18, FEATURES)
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(embedding[row], embedding_by_hand(model, features[row, :length], 0))
+
+
+@torch.no_grad()
+def test_the_last_read_out_is_the_frame_itself():
+    frames = torch.randn(2, 4, 3)
+
+    assert torch.equal(ReadOut(3, "last")(frames, torch.ones(2, 4)), frames)
+
+
+@pytest.mark.parametrize("mode", ["statistics", "attentive"])
+@torch.no_grad()
+def test_statistics_at_a_frame_are_those_of_all_frames_so_far(mode):
+    torch.manual_seed(0)
+    read_out = ReadOut(3, mode)
+    frames, mask = torch.randn(2, 6, 3), torch.tensor([[1.0] * 6, [1.0] * 4 + [0.0] * 2])
+
+    read = read_out(frames, mask)
+
+    for row, length in enumerate([6, 4]):
+        for t in range(length):
+            weights, values = [], frames[row, : t + 1].double()
+            for value in frames[row, : t + 1]:
+                score = 0.0
+                if mode == "attentive":
+                    score = (read_out.score.weight[0] @ value + read_out.score.bias[0]).item()
+                    score = SCORE_BOUND * torch.tanh(torch.tensor(score / SCORE_BOUND)).item()
+                weights.append(torch.tensor(score).exp().item())
+            weights = torch.tensor(weights).double() / sum(weights)
+            mean = (weights[:, None] * values).sum(0)
+            variance = (weights[:, None] * (values - mean).square()).sum(0)
+            deviation = variance.clamp(min=1e-5).sqrt()
+            torch.testing.assert_close(read[row, t].double(), torch.cat([mean, deviation]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["statistics", "attentive"])
+@torch.no_grad()
+def test_cumulative_statistics_are_still_right_after_half_an_hour(mode):
+    torch.manual_seed(0)
+    read_out = ReadOut(4, mode)
+    # Frames of a GRU lie in -1..1; a large mean beside a small deviation is where sums of squares lose their digits.
+    frames = 0.9 + 0.05 * torch.randn(1, 30 * 60 * 25, 4)  # 25 Hz
+
+    read = read_out(frames, torch.ones(1, frames.shape[1]))[0, -1]
+
+    weight = torch.ones(frames.shape[1], 1).double()
+    if mode == "attentive":
+        weight = (SCORE_BOUND * torch.tanh(read_out.score(frames[0]) / SCORE_BOUND)).double().exp()
+    weight = weight / weight.sum()
+    mean = (weight * frames[0].double()).sum(0)
+    deviation = (weight * (frames[0].double() - mean).square()).sum(0).sqrt()
+    torch.testing.assert_close(read.double(), torch.cat([mean, deviation]), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@torch.no_grad()
+def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(read_out):
+    model = trunk(read_out=read_out)
+    features, lengths = batch()
+
+    embedding, frames, _ = model(features, lengths, output_frames=True)
+
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(frames[row, length - 1], embedding[row])
+        for t in range(length):
+            cut, _, _ = model(features[row : row + 1, : t + 1], torch.tensor([t + 1]))
+            torch.testing.assert_close(frames[row, t], cut[0], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_with_a_look_ahead_a_frame_has_heard_that_many_frames_more():
+    model = trunk(look_ahead=1)
+    features, _ = batch()
+    _, whole, _ = model(features[:1], torch.tensor([7]), output_frames=True)
+
+    _, cut, _ = model(features[:1, :5], torch.tensor([5]), output_frames=True)
+
+    torch.testing.assert_close(cut[0, :4], whole[0, :4])
+    assert not torch.allclose(cut[0, 4], whole[0, 4])
+
+
+@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@torch.no_grad()
+def test_padding_and_order_change_no_embedding(read_out, bidirectional):
+    model = trunk(read_out=read_out, bidirectional=bidirectional, look_ahead=1)
+    features, lengths = batch()
+    embedding, _, _ = model(features, lengths)
+
+    for row, length in enumerate(LENGTHS):
+        alone, _, _ = model(features[row : row + 1, :length], torch.tensor([length]))
+        torch.testing.assert_close(embedding[row], alone[0])
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(model(features[order], lengths[order])[0], embedding[order])
+
+
+@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+def test_silence_and_single_frames_give_finite_gradients(read_out):
+    model = trunk(read_out=read_out).train()
+    features = torch.zeros(2, 7, FEATURES, requires_grad=True)
+
+    model(features, torch.tensor([7, 1]))[0].sum().backward()
+
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert features.grad.isfinite().all()

@@ -1,0 +1,197 @@
+"""Augmentation does what it is asked, the same way for one seed, and nothing to padding."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from audio_emotion.training.augmentation import (
+    NOISE_SLOPES,
+    AugmentationStrengths,
+    WaveformAugmentation,
+    babble,
+    coloured_noise,
+    mask_spectrogram,
+    reverberate,
+    room_response,
+)
+
+NOTHING = {
+    "speed_probability": 0.0,
+    "reverberation_probability": 0.0,
+    "noise_probability": 0.0,
+    "gain_probability": 0.0,
+}
+
+
+@pytest.fixture
+def speech():
+    """Two seconds of a tone that comes and goes, (32000,)."""
+    seconds = torch.arange(32_000) / 16_000
+    return 0.1 * torch.sin(2 * math.pi * 220 * seconds) * (torch.sin(2 * math.pi * 2 * seconds) > 0)
+
+
+def only(**changed):
+    return WaveformAugmentation(AugmentationStrengths(**{**NOTHING, **changed}))
+
+
+def decibels(ratio):
+    return 10 * math.log10(ratio)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_added_noise_has_the_snr_that_was_asked(speech, seed):
+    augment = only(noise_probability=1.0, snr=(12.0, 12.0))
+    noise = augment(speech, seed, pool=[torch.randn(9_000), torch.randn(40_000)]) - speech
+
+    assert decibels(speech.square().sum() / noise.square().sum()) == pytest.approx(12.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("colour", "fall"), [("white", 0.0), ("pink", 3.01), ("brown", 6.02)])
+def test_noise_falls_by_its_decibels_per_octave(colour, fall):
+    power = torch.fft.rfft(coloured_noise(160_000, colour, 0)).abs().square()  # bins of 0.1 Hz
+    octaves = [power[10 * low : 20 * low].mean() for low in (100, 200, 400, 800, 1600, 3200)]
+
+    for lower, upper in itertools.pairwise(octaves):
+        assert decibels(lower / upper) == pytest.approx(fall, abs=0.8)
+
+
+def test_every_colour_has_a_slope_and_is_noise_of_the_asked_length():
+    for colour in NOISE_SLOPES:
+        assert coloured_noise(12_345, colour, 0).shape == (12_345,)
+
+
+def test_babble_holds_several_clips_and_fills_the_length():
+    pool = [torch.full((700,), 0.5), torch.full((90,), 0.01)]
+
+    heard = babble(2_000, pool, 0)
+
+    assert heard.shape == (2_000,)
+    # every voice is brought to level 1 before it is added, so constants add up to the number of voices
+    assert heard.min() == pytest.approx(heard.max().item(), abs=1e-4)
+    assert 3 <= round(heard.max().item()) <= 6
+
+
+def test_silent_babble_adds_nothing(speech):
+    augment = only(noise_probability=1.0)
+
+    for seed in range(12):
+        assert torch.isfinite(augment(speech, seed, pool=[torch.zeros(500)])).all()
+
+
+def test_silence_stays_silent():
+    assert not WaveformAugmentation()(torch.zeros(16_000), 3).any()
+
+
+def test_one_seed_gives_one_answer_and_another_gives_another(speech):
+    augment = only(speed_probability=0.5, reverberation_probability=1.0, noise_probability=1.0, gain_probability=1.0)
+    generator = torch.Generator().manual_seed(5)
+    pool = [torch.arange(3_000) / 3_000]
+
+    torch.testing.assert_close(augment(speech, 5, pool), augment(speech, 5, pool), rtol=0, atol=0)
+    torch.testing.assert_close(augment(speech, 5, pool), augment(speech, generator, pool), rtol=0, atol=0)
+    assert not torch.equal(augment(speech, 5, pool)[:20_000], augment(speech, 6, pool)[:20_000])
+
+
+def test_without_changes_the_clip_is_returned_as_it_was(speech):
+    assert torch.equal(only()(speech, 0), speech)
+
+
+@pytest.mark.parametrize("factor", [0.9, 0.95, 1.05, 1.1, 1.15])
+def test_speed_divides_the_length_and_multiplies_the_pitch(factor):
+    tone = torch.sin(2 * math.pi * 500 * torch.arange(32_000) / 16_000)
+
+    faster = only(speed_probability=1.0, speed_factors=(factor,))(tone, 0)
+
+    assert faster.shape[0] == math.ceil(round(32_000 / factor, 6))
+    peak = torch.fft.rfft(faster).abs().argmax().item() * 16_000 / len(faster)
+    assert peak == pytest.approx(500 * factor, abs=1.0)
+
+
+@pytest.mark.parametrize("length", [32_000, 4_001, 59_207])
+def test_reverberation_is_convolution_at_the_level_of_the_dry_clip(length):
+    dry = torch.randn(length, generator=torch.Generator().manual_seed(0))
+    response = room_response(0.05, 3.0, 1)
+
+    wet = reverberate(dry, response)
+
+    expected = torch.nn.functional.conv1d(
+        dry.view(1, 1, -1), response.flip(0).view(1, 1, -1), padding=len(response) - 1
+    )
+    expected = expected.flatten()[:length]
+    expected *= dry.square().mean().sqrt() / expected.square().mean().sqrt()
+    torch.testing.assert_close(wet, expected, rtol=0, atol=1e-4)
+
+
+def test_reverberation_keeps_the_onset():
+    click = torch.zeros(16_000)
+    click[5_000] = 1.0
+
+    wet = reverberate(click, room_response(0.4, 6.0, 0))
+
+    assert wet.abs().argmax() == 5_000
+    assert wet[:5_000].abs().max() < 1e-5
+    assert wet[5_001:].abs().max() > 1e-3
+
+
+def test_room_falls_by_sixty_decibels_in_its_time():
+    tail = torch.stack([room_response(0.3, 0.0, seed)[1:] for seed in range(50)]).square().mean(dim=0)
+    early, late = tail[:480].mean(), tail[2_400:2_880].mean()  # 0.15 s apart: half of rt60
+
+    assert decibels(early / late) == pytest.approx(30.0, abs=1.0)
+
+
+def test_room_has_the_direct_to_reverberant_ratio_that_was_asked():
+    response = room_response(0.3, 7.0, 2)
+
+    assert decibels(response[0].square() / response[1:].square().sum()) == pytest.approx(7.0, abs=1e-3)
+
+
+def test_gain_moves_the_level_by_its_decibels(speech):
+    louder = only(gain_probability=1.0, gain=(4.0, 4.0))(speech, 0)
+
+    torch.testing.assert_close(louder, speech * 10 ** (4 / 20))
+
+
+def test_masking_leaves_padding_alone():
+    features = torch.ones(16, 100, 20)
+    lengths = torch.tensor([100, 60, 33, 1] * 4)
+
+    masked = mask_spectrogram(features, lengths, 0)
+
+    for clip, length in zip(masked, lengths, strict=True):
+        assert torch.equal(clip[length:], torch.ones(100 - length, 20))
+
+
+def test_masks_are_whole_rows_and_columns_no_wider_than_asked():
+    features = torch.ones(200, 100, 40)
+    masked = mask_spectrogram(
+        features, torch.full((200,), 100), 0, time_masks=1, time_width=10, frequency_masks=1, frequency_width=6
+    )
+    rows, columns = (masked == 0).all(dim=2), (masked == 0).all(dim=1)  # (B, T), (B, F)
+
+    assert torch.equal(masked == 0, rows[:, :, None] | columns[:, None, :])
+    assert rows.sum(dim=1).max() == 10
+    assert columns.sum(dim=1).max() == 6
+    assert rows.any(dim=0).all()  # every frame and every bin is hidden in some clip
+    assert columns.any(dim=0).all()
+
+
+def test_time_masks_take_no_more_than_their_share_of_a_short_clip():
+    masked = mask_spectrogram(
+        torch.ones(100, 50, 8), torch.full((100,), 22), 0, time_masks=1, time_share=0.2, frequency_masks=0
+    )
+
+    assert (masked == 0).all(dim=2).sum(dim=1).max() == 4  # floor(0.2 x 22)
+
+
+def test_masking_repeats_itself_for_one_seed_and_changes_no_input():
+    features = torch.ones(4, 50, 20)
+    lengths = torch.full((4,), 50)
+
+    one, same, other = (mask_spectrogram(features, lengths, seed) for seed in (1, 1, 2))
+
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(features, torch.ones(4, 50, 20))
