@@ -68,6 +68,31 @@ def test_a_missing_part_of_the_body_is_an_error_even_for_new_heads(tiny_model, f
         type(tiny_model).from_pretrained(folder, new_heads=True)
 
 
+def test_a_missing_part_of_the_body_is_an_error_without_heads_too(tiny_model, folder):
+    name = next(name for name in tiny_model.state_dict() if name.endswith("trunk.embedding.weight"))
+    change_weights(folder, lambda weights: weights.pop(name))
+
+    with pytest.raises(ValueError, match=r"lacks weights.*trunk\.embedding\.weight"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_the_model_without_heads_leaves_them_without_a_word_and_reports_other_strangers(folder):
+    _, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert info["unexpected_keys"] == set()
+
+    change_weights(folder, lambda weights: weights.update({"trunk.stranger": torch.zeros(1)}))
+    _, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert info["unexpected_keys"] == {"trunk.stranger"}
+
+
+def test_the_model_with_heads_reports_a_head_that_it_does_not_have(folder):
+    change_weights(folder, lambda weights: weights.update({"heads.stranger.weight": torch.zeros(1)}))
+
+    _, info = AutoModelForAudioClassification.from_pretrained(folder, output_loading_info=True)
+
+    assert info["unexpected_keys"] == {"heads.stranger.weight"}
+
+
 def test_a_head_of_another_shape_is_an_error_unless_new_heads_are_asked_for(tiny_model, folder):
     change_weights(folder, lambda weights: weights.update({"heads.emotions.weight": torch.zeros(7, 10)}))
 

@@ -3,7 +3,8 @@
 A stream is any pretrained Hugging Face audio encoder with hidden states over time, or the log-mel filterbank. A family
 that this file does not know by name comes through the same door as wav2vec 2.0 (waveform in) or w2v-BERT (its own
 feature extractor's `input_features` in). Layers are mixed with one learned softmax weight each (SUPERB,
-https://arxiv.org/abs/2105.01051); each layer is normalised first, so that a weight means a share: our choice.
+https://arxiv.org/abs/2105.01051); each feature of a
+layer is standardised first, so that a weight means a share: our choice.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -14,6 +15,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
+from transformers import initialization as init
 
 from .log_mel import LogMel, frame_mask, stack_frames
 from .whisper_frames import whisper_hidden_states, whisper_log_mel
@@ -40,6 +42,41 @@ def encoder_configuration(stream: dict):
     return config
 
 
+class LayerMix(nn.Linear):
+    """One weight per layer, whose softmax is the layer's share; new ones are 0, which is equal shares.
+
+    Each feature of each layer is standardised first, by a mean and a deviation fixed on the training set: hidden states
+    have a few features a hundred times larger than the rest, and these are not the ones that tell emotions apart. Until
+    the statistics are set they are 0 and 1.
+
+    Args:
+        num_layers: hidden states `L` to mix.
+        hidden_size: their width `H`.
+    """
+
+    def __init__(self, num_layers: int, hidden_size: int):
+        super().__init__(num_layers, 1, bias=False)
+        self.register_buffer("mean", torch.zeros(num_layers, hidden_size))
+        self.register_buffer("deviation", torch.ones(num_layers, hidden_size))
+
+    def reset(self) -> None:
+        """Equal shares, no statistics."""
+        init.zeros_(self.weight)
+        init.zeros_(self.mean)
+        init.ones_(self.deviation)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Fix the mean and deviation of each feature of each layer, both `(L, H)`, measured on the training set."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Mix `(B, L, T, H)` into `(B, T, H)`."""
+        scale = self.weight.softmax(dim=-1).view(-1, 1) / self.deviation  # (L, H)
+        return torch.einsum("blth,lh->bth", states.to(scale.dtype), scale) - (self.mean * scale).sum(0)
+
+
 class EncoderStream(nn.Module):
     """A pretrained encoder, its layer mix and its projection.
 
@@ -55,7 +92,7 @@ class EncoderStream(nn.Module):
         self.encoder = bare_encoder(config)
         self.frozen = False
         self.num_layers = len(stream["layers"]) if stream["layers"] is not None else config.num_hidden_layers + 1
-        self.layer_mix = nn.Linear(self.num_layers, 1, bias=False)  # a softmax of its weight row mixes the layers
+        self.layer_mix = LayerMix(self.num_layers, config.hidden_size)
         self.projection = nn.Linear(config.hidden_size, projection_size)
 
     def train(self, mode: bool = True):
@@ -129,9 +166,7 @@ class EncoderStream(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix the hidden states `(B, L, T, H)` and project them: `(B, T, P)`, 0 where `mask (B, T)` is."""
-        states = nn.functional.layer_norm(states.to(self.projection.weight.dtype), states.shape[-1:])
-        weights = self.layer_mix.weight.softmax(dim=-1).view(1, -1, 1, 1)  # (1, L, 1, 1)
-        return self.projection((weights * states).sum(1)) * mask.unsqueeze(-1)  # (B, T, P)
+        return self.projection(self.layer_mix(states)) * mask.unsqueeze(-1)  # (B, T, P)
 
 
 class LogMelStream(nn.Module):
@@ -150,8 +185,9 @@ class LogMelStream(nn.Module):
 
     def encode(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features `(B, 1, T, 2 M)`, with one layer like a single hidden state, and their number `(B,)`."""
-        frames, lengths = stack_frames(*self.log_mel(waveform, mask), per_step=2)
-        return frames.unsqueeze(1), lengths
+        frames, lengths = self.log_mel(waveform, mask)
+        pairs, lengths = stack_frames(frames, lengths, per_step=2)
+        return pairs.unsqueeze(1), lengths
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Project `(B, 1, T, 2 M)` to `(B, T, P)`, 0 where `mask (B, T)` is."""

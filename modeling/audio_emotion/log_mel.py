@@ -77,9 +77,7 @@ def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     return (torch.arange(size, device=lengths.device) < lengths.unsqueeze(-1)).float()
 
 
-def stack_frames(
-    frames: torch.Tensor, lengths: torch.Tensor, per_step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def stack_frames(frames: torch.Tensor, lengths: torch.Tensor, per_step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Join `per_step` neighbours into one step; a last, unfilled step is left out unless it is the only one.
 
     Args:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
-from .encoders import EncoderStream, LogMelStream, load_encoder
+from .encoders import EncoderStream, LayerMix, LogMelStream, load_encoder
 from .heads import EmotionHeads
 from .log_mel import frame_mask
 from .losses import supervised_terms
 from .outputs import EmotionOutput
-from .pretrained_emotion import EmotionPreTrainedModel
+from .pretrained_emotion import HEADS, EmotionPreTrainedModel
 from .trunk import EmotionTrunk
 
 
@@ -23,6 +23,13 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
     config_class = FusedEmotionConfig
     base_model_prefix = "teacher"
     _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Let every layer of an encoder start with the same share (SUPERB, https://arxiv.org/abs/2105.01051)."""
+        if isinstance(module, LayerMix):
+            module.reset()
+        else:
+            super()._init_weights(module)
 
     @classmethod
     def from_encoders(
@@ -43,7 +50,8 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
         Raises:
             OSError: where a source does not exist or lacks its `preprocessor_config.json`.
         """
-        streams, encoders = [], []
+        streams: list[dict] = []
+        encoders: list[nn.Module | None] = []
         for source in sources:
             if source == "log-mel":
                 streams.append({"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40})
@@ -65,6 +73,8 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
     Args:
         config: a `FusedEmotionConfig`.
     """
+
+    _keys_to_ignore_on_load_unexpected = (HEADS,)
 
     def __init__(self, config: FusedEmotionConfig):
         super().__init__(config)
@@ -129,14 +139,14 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         first = next(each for each in states if each is not None)
         batch, time = first.shape[0], first.shape[2]
         mask = frame_mask(lengths, time).to(self.trunk.embedding.weight.dtype)  # (B, T)
-        views = [
+        projected = [
             mask.new_zeros(batch, time, self.config.projection_size) if each is None else stream(each, mask)
             for stream, each in zip(self.streams, states, strict=True)
         ]
         heard = torch.tensor([each is not None for each in states], device=mask.device).expand(batch, -1)  # (B, E)
         if self.training and self.config.stream_dropout:
             heard = self._silence_some(heard)
-        views = torch.stack(views, dim=2) * heard[:, None, :, None]  # (B, T, E, P)
+        views = torch.stack(projected, dim=2) * heard[:, None, :, None]  # (B, T, E, P)
         if self.gate is not None:
             scores = self.gate(views.flatten(2)).masked_fill(~heard[:, None], float("-inf"))  # (B, T, E)
             return (scores.softmax(-1).unsqueeze(-1) * views).sum(2) * mask.unsqueeze(-1)  # (B, T, P)
@@ -150,7 +160,7 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
 
     def forward(
         self,
-        input_values: torch.Tensor | None = None,
+        input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> EmotionOutput:
@@ -179,6 +189,7 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
         self.teacher = FusedEmotionModel(config)
         self.heads = EmotionHeads(config)
         self.post_init()
+        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # taken over from `teacher`, which has none
 
     def forward(
         self,
@@ -188,6 +199,8 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
         dimension_labels: torch.Tensor | None = None,
         output_frames: bool = False,
         return_dict: bool | None = None,
+        states: list[torch.Tensor | None] | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> EmotionOutput:
         """Judge a batch of clips.
 
@@ -200,12 +213,18 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
             output_frames (`bool`, *optional*): whether to judge every frame, too. The encoders have heard the whole
                 clip: unlike a student's, these are not what a clip cut short would give.
             return_dict (`bool`, *optional*): `False` gives a tuple.
+            states (`list[torch.Tensor]`, *optional*): instead of samples, what [`FusedEmotionModel.encode`] gave, so
+                that training with frozen encoders can start from a cache.
+            lengths (`torch.Tensor` of shape `(B,)`, *optional*): true frames of `states`.
         """
-        states, lengths = self.teacher.encode(input_values, attention_mask)
+        if states is None or lengths is None:
+            if input_values is None:
+                raise ValueError("Expected `input_values`, or `states` with `lengths`, got neither.")
+            states, lengths = self.teacher.encode(input_values, attention_mask)
         output = self.judge(states, lengths, output_frames)
         terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
         if terms:
-            output.loss = sum(terms.values())
+            output.loss = torch.stack(list(terms.values())).sum()
         return output if return_dict is not False else output.to_tuple()
 
     def judge(

@@ -9,7 +9,7 @@ from .heads import EmotionHeads
 from .log_mel import HOP, WINDOW, LogMel, stack_frames
 from .losses import supervised_terms
 from .outputs import EmotionOutput
-from .pretrained_emotion import EmotionPreTrainedModel
+from .pretrained_emotion import HEADS, EmotionPreTrainedModel
 from .trunk import EmotionTrunk
 
 
@@ -26,6 +26,8 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
     Args:
         config: a `StudentEmotionConfig`.
     """
+
+    _keys_to_ignore_on_load_unexpected = (HEADS,)
 
     def __init__(self, config: StudentEmotionConfig):
         super().__init__(config)
@@ -79,15 +81,18 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
         self.student = StudentEmotionModel(config)
         self.heads = EmotionHeads(config, config.teacher_emotions)
         self.post_init()
+        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # taken over from `student`, which has none
 
     def forward(
         self,
-        input_values: torch.Tensor,
+        input_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         dimension_labels: torch.Tensor | None = None,
         output_frames: bool = False,
         return_dict: bool | None = None,
+        features: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> EmotionOutput:
         """Judge a batch of clips.
 
@@ -99,12 +104,18 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
             dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
             output_frames (`bool`, *optional*): whether to judge the clip as if it ended at each frame, too.
             return_dict (`bool`, *optional*): `False` gives a tuple.
+            features (`torch.Tensor` of shape `(B, T, F)`, *optional*): instead of samples, what
+                [`StudentEmotionModel.features`] gave, so that training can mask it in between.
+            lengths (`torch.Tensor` of shape `(B,)`, *optional*): true steps of `features`.
         """
-        features, lengths = self.student.features(input_values, attention_mask)
+        if features is None or lengths is None:
+            if input_values is None:
+                raise ValueError("Expected `input_values`, or `features` with `lengths`, got neither.")
+            features, lengths = self.student.features(input_values, attention_mask)
         output = self.judge(features, lengths, output_frames)
         terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
         if terms:
-            output.loss = sum(terms.values())
+            output.loss = torch.stack(list(terms.values())).sum()
         return output if return_dict is not False else output.to_tuple()
 
     def judge(self, features: torch.Tensor, lengths: torch.Tensor, output_frames: bool = False) -> EmotionOutput:

@@ -10,6 +10,8 @@ from transformers import initialization as init
 
 from .log_mel import LogMel
 
+HEADS = r"^heads\."  # a model without heads leaves them in the checkpoint, and need not report it
+
 
 class EmotionPreTrainedModel(PreTrainedModel):
     """Weights initialisation and strict loading."""

@@ -20,7 +20,7 @@ class Split:
 
 
 FOLDS = ((1, 11, 17, 20), (4, 10, 12, 14), (8, 9, 15, 19), (3, 5, 7, 18), (2, 6, 13, 16))
-SPLIT_NAMES = ("ravdess-20-fixed", *(f"ravdess-20-fold-{number}" for number in range(1, len(FOLDS) + 1)))
+SPLIT_NAMES = ("synthetic-10", "ravdess-20-all", "ravdess-20-fixed", *(f"ravdess-20-fold-{number}" for number in range(1, len(FOLDS) + 1)))
 
 
 def split(name: str) -> Split:
@@ -31,6 +31,11 @@ def split(name: str) -> Split:
     """
     if name not in SPLIT_NAMES:
         raise ValueError(f"Expected a split among {list(SPLIT_NAMES)}, got `{name}`.")
+    if name == "synthetic-10":
+        voices = [f"synthetic/{number:02d}" for number in range(1, 11)]
+        return Split(train=tuple(voices[:6]), validation=tuple(voices[6:8]), test=tuple(voices[8:]))
+    if name == "ravdess-20-all":  # for weights that are shipped, never for a number
+        return Split(train=_speakers(range(1, 21)), validation=(), test=())
     if name == "ravdess-20-fixed":
         return Split(train=_speakers(range(1, 13)), validation=_speakers(range(13, 17)), test=_speakers(range(17, 21)))
     fold = int(name.rsplit("-", 1)[1]) - 1

@@ -1,0 +1,127 @@
+"""Cards: every hole is filled with a fact, and what comes out is a card that the Hub can read."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import soundfile
+from huggingface_hub import ModelCard
+
+from audio_emotion.hub.cards import DIMENSIONS_MEANING, TEMPLATES, render_card
+from audio_emotion.hub.checkpoints import write_checkpoint
+
+FACTS = {
+    "model_name": "Mouse",
+    "model_id": "somebody/mouse",
+    "license": "CC-BY-NC-SA-4.0",
+    "license_name_line": "CC BY-NC-SA 4.0, the terms of RAVDESS: not for commercial use.",
+    "emotions": ["neutral", "happy", "sad", "angry"],
+    "dimensions_source": "norm-derived",
+    "parameters": 251203,
+    "megabytes": 1.0374,
+    "training_data": [
+        {"corpus": "ravdess", "speakers": ["01", "02"], "teachers": ["somebody/elephant"]},
+        {"corpus": "ravdess", "speakers": ["03"], "teachers": []},
+    ],
+    "recipe_command": "accelerate launch recipes/distill.py --config mouse.yaml",
+    "results_table": "| UAR |\n| --- |\n| 0.123 |",
+    "results_note": "Two folds, one seed: a hint.",
+    "version": "9.8.7",
+}
+both = pytest.mark.parametrize("template", ["student", "teacher"])
+
+
+@both
+def test_metadata_is_what_the_hub_reads(template):
+    card = ModelCard(render_card(template, FACTS))
+
+    data = card.data
+    assert (data.license, data.library_name, data.language) == ("cc-by-nc-sa-4.0", "transformers", "en")
+    assert data.pipeline_tag == "audio-classification"
+    assert data.datasets == ["ravdess"]
+    assert "audio-emotion" in data.tags
+    assert data.metrics == ["recall", "concordance_correlation"]
+    assert card.text.lstrip().startswith("# Mouse\n")
+
+
+@both
+def test_every_fact_is_in_the_card(template):
+    card = render_card(template, FACTS)
+
+    said = ["Mouse", "somebody/mouse", FACTS["license_name_line"], "neutral, happy, sad, angry", "251,203", "1.04 MB"]
+    said += ["| ravdess | 01, 02 | somebody/elephant |\n| ravdess | 03 | none |\n", FACTS["recipe_command"]]
+    said += [FACTS["results_table"], FACTS["results_note"], "9.8.7", "norm-derived", "Article 5(1)(f)"]
+    assert [each for each in said if each not in card] == []
+    assert not re.search(r"\{\{|\}\}|\{%|\bNone\b", card)
+
+
+@both
+def test_a_card_says_what_its_dimensions_are(template):
+    for source, meaning in DIMENSIONS_MEANING.items():
+        card = render_card(template, {**FACTS, "dimensions_source": source})
+        assert meaning in card
+        assert not any(other in card for other in DIMENSIONS_MEANING.values() if other != meaning)
+
+
+@both
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_a_missing_or_empty_fact_is_an_error_that_names_it(template, name):
+    with pytest.raises(ValueError, match=name):
+        render_card(template, {key: value for key, value in FACTS.items() if key != name})
+    for nothing in (None, "", "  \n"):
+        with pytest.raises(ValueError, match=name):
+            render_card(template, {**FACTS, name: nothing})
+
+
+@both
+@pytest.mark.parametrize("name", ["corpus", "speakers", "teachers"])
+def test_a_missing_or_empty_fact_of_a_corpus_is_an_error(template, name):
+    missing, empty = copy.deepcopy(FACTS), copy.deepcopy(FACTS)
+    del missing["training_data"][1][name]
+    empty["training_data"][0][name] = None
+
+    with pytest.raises(ValueError, match=name):
+        render_card(template, missing)
+    with pytest.raises(ValueError, match="training_data"):
+        render_card(template, empty)
+
+
+def test_a_corpus_without_speakers_is_an_error():
+    facts = copy.deepcopy(FACTS)
+    facts["training_data"][0]["speakers"] = []
+
+    with pytest.raises(ValueError, match="speakers"):
+        render_card("student", facts)
+
+
+def test_unknown_template_and_source_are_errors_that_name_the_known():
+    with pytest.raises(ValueError, match=r"student.*teacher.*parrot"):
+        render_card("parrot", FACTS)
+    with pytest.raises(ValueError, match=r"norm-derived.*guessed"):
+        render_card("student", {**FACTS, "dimensions_source": "guessed"})
+
+
+def test_zero_is_a_fact():
+    assert "0 MB" in render_card("student", {**FACTS, "megabytes": 0})
+
+
+def test_templates_type_no_result():
+    for path in TEMPLATES.glob("*.md"):
+        decimals = re.findall(r"\b\d+\.\d+\b", path.read_text(encoding="utf-8"))
+        assert decimals in (["2.0", "2207.03334", "2507.00055"], ["2207.03334", "2507.00055"]), path
+
+
+@both
+def test_code_in_the_card_runs(template, request, tmp_path, monkeypatch, speech):
+    model = request.getfixturevalue(f"tiny_{template}")
+    write_checkpoint(model, tmp_path / "model")
+    soundfile.write(tmp_path / "clip.wav", speech, 16000)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", render_card(template, {**FACTS, "model_id": "./model"}), re.DOTALL)
+
+    said: dict = {}
+    exec(code, said)
+
+    assert set(said["answer"]["dimensions"]) == {"activation", "valence", "dominance"}
