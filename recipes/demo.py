@@ -97,7 +97,7 @@ def table(answer: dict[str, Any], clip: dict[str, str], config) -> list[str]:
         for each in emotions:
             eighths = round(8 * BAR * each["score"])
             bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-            lines += [f"  {each['label']:<12}{each['score']:5.2f}  {bar}"]
+            lines += [f"  {each['label']:<12}{each['score']:5.2f}  {bar}".rstrip()]
 
     lines += ["", "What the numbers mean"]
     if dimensions:

@@ -1,0 +1,81 @@
+"""The baseline of every table: a frozen encoder, mean and deviation over time of its layers, logistic regression.
+
+    python recipes/baseline.py --encoder $AUDIO_EMOTION_DATA/encoders/whisper-tiny.en --split ravdess-20-fixed
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from audio_emotion import FusedEmotionForAudioClassification
+from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.evaluation.protocols import split
+from audio_emotion.evaluation.results import control_dimensions, measure
+from audio_emotion.training.caches import EncoderStates
+from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.streams import ClipStream
+from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
+
+DIMENSIONS = ["activation", "valence", "dominance"]
+
+
+def main(args: argparse.Namespace) -> dict:
+    """Fit on training and validation speakers, test, write `results.json`."""
+    set_seed(0)
+    emotions = list(corpus_info(args.corpus).emotions)
+    speakers = split(args.split)
+    table = corpus_table(args.corpus)
+    model = FusedEmotionForAudioClassification.from_encoders([args.encoder], emotions=emotions)
+    cache = EncoderStates(args.cache, model)
+    cache.fill(ClipStream(table.to_iterable_dataset(), len(table)))
+
+    def features(rows):
+        layers = [cache.states[name][0][1:].float() for name in rows["id"]]  # (L, T, H), without the first input
+        return np.stack([torch.cat([each.mean(1), each.std(1)], 1).flatten().numpy() for each in layers])
+
+    def labels(rows):
+        return np.array([emotions.index(name) for name in rows["emotion"]])
+
+    train, test = spoken_by(table, speakers.train + speakers.validation), spoken_by(table, speakers.test)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=args.inverse_penalty, max_iter=3000))
+    classifier.fit(features(train), labels(train))
+    logits = classifier.predict_log_proba(features(test))
+    targets = np.stack([np.array(test[name]) for name in DIMENSIONS], axis=1)
+    # It has no regression head: its dimensions are the control itself.
+    predictions = Predictions(
+        list(test["id"]), np.array(test["speaker"]), logits, control_dimensions(logits, emotions), logits, labels(test), targets
+    )
+    results = {
+        "recipe": "baseline",
+        "model": "logistic regression on frozen Whisper tiny.en",
+        "split": args.split,
+        "seed": 0,
+        "parameters": int(classifier[-1].coef_.size + classifier[-1].intercept_.size),
+        "test": measure(predictions, emotions, DIMENSIONS),
+    }
+    RunFolder(args.output, argparse_dataclass(args)).results(results)
+    print({key: round(value, 4) for key, value in results["test"].items() if isinstance(value, float)})
+    return results
+
+
+def argparse_dataclass(args: argparse.Namespace):
+    """The namespace as a dataclass instance, for `config.yaml`."""
+    from dataclasses import make_dataclass
+
+    return make_dataclass("BaselineArguments", [(name, type(value)) for name, value in vars(args).items()])(**vars(args))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", required=True, help="Hub id or folder")
+    parser.add_argument("--corpus", default="ravdess")
+    parser.add_argument("--split", default="ravdess-20-fixed")
+    parser.add_argument("--inverse_penalty", type=float, default=0.1, help="scikit-learn's C")
+    parser.add_argument("--output", default="runs/baseline_ravdess")
+    parser.add_argument("--cache", default="runs/cache")
+    main(parser.parse_args())
