@@ -102,7 +102,7 @@ def main(args: DistillArguments) -> dict:
 
     def stream(rows, shuffle=False):
         return ClipStream(
-            rows.to_iterable_dataset(num_shards=min(8, len(rows))),
+            rows.to_iterable_dataset(num_shards=-(-len(rows) // SHARD)),
             size=len(rows),
             seed=args.seed,
             shuffle=shuffle,
@@ -286,6 +286,7 @@ def standardised(embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
     return result
 
 
+SHARD = 4096  # rows shuffled together in memory
 SCORES = ("uar", "accuracy", "ccc_activation", "ccc_valence", "ccc_dominance")
 
 if __name__ == "__main__":

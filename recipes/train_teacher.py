@@ -14,7 +14,7 @@ from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.evaluation.predictions import predict
+from audio_emotion.evaluation.predictions import Predictions, predict
 from audio_emotion.evaluation.protocols import assert_disjoint, split
 from audio_emotion.evaluation.results import measure
 from audio_emotion.hub.checkpoints import write_checkpoint
@@ -81,7 +81,7 @@ def main(args: TeacherArguments) -> dict:
     def stream(names, shuffle=False):
         rows = spoken_by(table, names)
         return ClipStream(
-            rows.to_iterable_dataset(num_shards=min(8, len(rows))),
+            rows.to_iterable_dataset(num_shards=-(-len(rows) // SHARD)),
             size=len(rows),
             seed=args.seed,
             shuffle=shuffle,
@@ -194,7 +194,19 @@ def main(args: TeacherArguments) -> dict:
     run.quarantine(train.quarantine)
     run.results(results)
 
-    # Teachers that are each silent on their own training speakers, for the targets of distillation.
+    # Teachers that are each silent on their own training speakers, for the targets of distillation; the teacher itself
+    # speaks of those whom it has not heard.
+    def outputs(said: Predictions) -> TeacherOutputs:
+        return TeacherOutputs(
+            said.ids,
+            torch.from_numpy(said.logits),
+            torch.from_numpy(said.dimensions),
+            torch.from_numpy(said.embedding),
+            torch.zeros(len(said.ids), dtype=torch.long),
+            list(info.emotions),
+            provenance,
+        )
+
     if args.cross_fit:
         parts = []
         for number in range(args.cross_fit):
@@ -204,19 +216,10 @@ def main(args: TeacherArguments) -> dict:
             copy_statistics(model, one)
             one = fit(one, stream(heard, shuffle=True), f"cross-fit {number + 1} of {args.cross_fit}", None)
             said = ask(one, stream(unheard))
-            parts.append(
-                TeacherOutputs(
-                    said.ids,
-                    torch.from_numpy(said.logits),
-                    torch.from_numpy(said.dimensions),
-                    torch.from_numpy(said.embedding),
-                    torch.zeros(len(said.ids), dtype=torch.long),
-                    list(info.emotions),
-                    provenance,
-                )
-            )
+            parts.append(outputs(said))
             scores = measure(said, list(info.emotions), list(DIMENSIONS), repeats=0)
             run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(scores[key], 4) for key in SCORES})
+        parts += [outputs(ask(model, clips)) for clips in held_out.values() if clips is not None]
         if accelerator.is_main_process:
             TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
 
@@ -240,6 +243,7 @@ def add_lora(model) -> None:
     model.add_adapter(LoraConfig(r=8, lora_alpha=16, target_modules=feed_forward, modules_to_save=[*new, *rest]))
 
 
+SHARD = 4096  # rows shuffled together in memory
 DIMENSIONS = ("activation", "valence", "dominance")
 SCORES = ("uar", "accuracy", *(f"ccc_{name}" for name in DIMENSIONS))
 
