@@ -26,7 +26,7 @@ from audio_emotion.evaluation.results import measure
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.augmentation import WaveformAugmentation, mask_spectrogram
+from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.distillation import Apprentice, distillation_terms
 from audio_emotion.training.global_batch import gathered
@@ -57,7 +57,7 @@ class DistillArguments:
     read_out: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
     convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A)."})
     dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
-    augment: bool = field(default=False, metadata={"help": "Noise, reverberation, speed, gain and masking."})
+    augment: float = field(default=0.0, metadata={"help": "0..1: how often noise, reverberation, speed, gain, masks."})
     epochs: int = field(default=20, metadata={"help": "Passes over the training clips."})
     batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak of a one-cycle schedule."})
@@ -142,7 +142,10 @@ def main(args: DistillArguments) -> dict:
     apprentice, optimizer = accelerator.prepare(apprentice, optimizer)
     steps = args.epochs * -(-train.size // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps, pct_start=0.2)
-    augmentation = WaveformAugmentation()
+    often = {name: args.augment for name in ("noise", "reverberation", "speed", "gain")}
+    augmentation = WaveformAugmentation(
+        AugmentationStrengths(snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()})
+    )
 
     def augment(waveform, name: str, epoch: int):
         # Seeded by clip and epoch, so that the same clip sounds the same on one process and on two.
@@ -174,7 +177,7 @@ def main(args: DistillArguments) -> dict:
                 )
                 if args.augment:
                     seed = zlib.crc32(f"{args.seed}/{epoch}/{step}/{accelerator.process_index}".encode())
-                    features = mask_spectrogram(features, lengths, seed, time_width=10, frequency_width=12)
+                    features = mask_spectrogram(features, lengths, seed, 1, 12, 0.2, 1, 16)
             with accelerator.autocast():
                 output, projected = apprentice(features, lengths)
             for name in ("logits", "dimensions", "embedding"):

@@ -1,0 +1,140 @@
+"""Recipes: run in-process on a few synthetic clips; launched for real only under `slow`."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audio_emotion.training.statistics import set_log_mel_statistics
+from audio_emotion.training.streams import ClipStream
+from audio_emotion.training.tables import corpus_table, spoken_by
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def recipe(name: str) -> dict:
+    return runpy.run_path(str(RECIPES / f"{name}.py"))
+
+
+@pytest.fixture(scope="module")
+def teacher_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    train = recipe("train_teacher")
+    arguments = {"corpus_count": 60, "epochs": 1, "cross_fit": 2, "hidden_size": 16, "convolution_size": 16}
+    train["main"](train["TeacherArguments"](output=str(folder / "run"), cache=str(folder / "cache"), **arguments))
+    return folder / "run"
+
+
+def test_a_teacher_run_leaves_the_whole_run_folder(teacher_run):
+    assert {path.name for path in teacher_run.iterdir()} >= {
+        "config.yaml",
+        "metrics.jsonl",
+        "results.json",
+        "checkpoints",
+        "quarantine.jsonl",
+        "teacher_outputs",
+    }
+    results = json.loads((teacher_run / "results.json").read_text())
+    assert results["test"]["clips"] == 12
+    assert set(results["test"]["speakers"]).isdisjoint(results["train_speakers"])
+
+
+def test_cross_fitted_teachers_speak_of_every_clip_once_and_never_of_their_own_speakers(teacher_run):
+    index = json.loads((teacher_run / "teacher_outputs" / "teacher_outputs.json").read_text())
+
+    assert len(index["ids"]) == len(set(index["ids"])) == 60
+
+
+def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, tmp_path):
+    distil = recipe("distill")
+    arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "augment": 1.0, "labelled": 0.5}
+    results = distil["main"](
+        distil["DistillArguments"](output=str(tmp_path / "run"), teacher=str(teacher_run), **arguments)
+    )
+
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    terms = {"dimensions", "emotions", "teacher_embedding", "teacher_emotions", "teacher_dimensions"}
+    assert {f"loss_{term}" for term in terms} <= set(lines[-1])
+    assert results["parameters"] < 75_000
+
+    # A speaker that the student or its teacher has heard is refused, and marked when asked for.
+    evaluate = recipe("evaluate")
+    where = {"model": str(tmp_path / "run" / "checkpoints" / "last"), "corpus_count": 60}
+    with pytest.raises(ValueError, match="synthetic/01"):
+        evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", **where))
+    again = evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), batch_size=5, **where))
+    assert again["test"]["ccc_valence"] == pytest.approx(results["test"]["ccc_valence"], abs=1e-6)
+    marked = evaluate["main"](
+        evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", contaminated=True, **where)
+    )
+    assert "synthetic/01" in marked["contaminated_by"]
+
+
+def test_two_processes_share_each_epoch_without_a_gap_or_a_double():
+    table = corpus_table("synthetic", count=23)
+    shares = []
+    for process in range(2):
+        clips = ClipStream(
+            table.to_iterable_dataset(num_shards=3), 23, shuffle=True, process_index=process, num_processes=2
+        )
+        shares.append([row["id"] for row in clips.epoch(1)])
+
+    assert sorted(shares[0] + shares[1]) == sorted(table["id"])
+
+
+def test_a_few_bad_clips_are_quarantined_and_many_stop_the_run():
+    table = corpus_table("synthetic", count=30)
+    bad = table[0]
+    bad["audio"] = {"bytes": b"no sound at all", "path": None}
+
+    def stream(count):
+        rows = [{**bad, "id": f"bad-{number}"} for number in range(count)] + list(table)
+        return ClipStream(type(table).from_list(rows).to_iterable_dataset(), len(rows))
+
+    clips = stream(1)
+    assert len(list(clips.epoch(0))) == 30
+    assert set(clips.quarantine) == {"bad-0"}
+    with pytest.raises(ValueError, match=r"more than 5%"):
+        list(stream(4).epoch(0))
+
+
+def test_front_end_statistics_are_those_of_the_clips(tiny_student):
+    table = spoken_by(corpus_table("synthetic", count=20), ["synthetic/01"])
+    clips = ClipStream(table.to_iterable_dataset(), len(table))
+
+    set_log_mel_statistics(tiny_student, clips)
+
+    front_end = tiny_student.student.log_mel
+    frames = np.concatenate(
+        [front_end.unnormalised(torch.tensor(row["waveform"])[None])[0].numpy() for row in clips.epoch(0)]
+    )
+    np.testing.assert_allclose(front_end.mean.numpy(), frames.mean(0), atol=1e-4)
+    np.testing.assert_allclose(front_end.deviation.numpy(), frames.std(0), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_cpu_processes_distil_and_give_the_same_metrics_as_one(teacher_run, tmp_path):
+    flags = ["--corpus_count", "60", "--epochs", "1", "--size", "nano", "--teacher", str(teacher_run)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = [*two, str(RECIPES / "distill.py"), *flags, "--output", str(tmp_path / "two")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "2 process(es)" in said
+
+    scores = []
+    for launch, name in ((two, "a"), ([sys.executable], "b")):
+        model = ["--model", str(tmp_path / "two" / "checkpoints" / "last"), "--batch_size", "10"]
+        command = [*launch, str(RECIPES / "evaluate.py"), *model, "--corpus_count", "60"]
+        subprocess.run([*command, "--output", str(tmp_path / name)], env=environment, check=True, capture_output=True)
+        scores.append(json.loads((tmp_path / name / "results.json").read_text())["test"])
+    for key, value in scores[0].items():
+        if isinstance(value, float):
+            assert scores[1][key] == pytest.approx(value, abs=1e-6), key
