@@ -1,6 +1,6 @@
 """The baseline of every table: a frozen encoder, mean and deviation over time of its layers, logistic regression.
 
-    python recipes/baseline.py --encoder $AUDIO_EMOTION_DATA/encoders/whisper-tiny.en --split ravdess-20-fixed
+python recipes/baseline.py --encoder $AUDIO_EMOTION_DATA/encoders/whisper-tiny.en --split ravdess-20-fixed
 """
 
 import argparse
@@ -48,7 +48,13 @@ def main(args: argparse.Namespace) -> dict:
     targets = np.stack([np.array(test[name]) for name in DIMENSIONS], axis=1)
     # It has no regression head: its dimensions are the control itself.
     predictions = Predictions(
-        list(test["id"]), np.array(test["speaker"]), logits, control_dimensions(logits, emotions), logits, labels(test), targets
+        list(test["id"]),
+        np.array(test["speaker"]),
+        logits,
+        control_dimensions(logits, emotions),
+        logits,
+        labels(test),
+        targets,
     )
     results = {
         "recipe": "baseline",
@@ -67,7 +73,9 @@ def argparse_dataclass(args: argparse.Namespace):
     """The namespace as a dataclass instance, for `config.yaml`."""
     from dataclasses import make_dataclass
 
-    return make_dataclass("BaselineArguments", [(name, type(value)) for name, value in vars(args).items()])(**vars(args))
+    return make_dataclass("BaselineArguments", [(name, type(value)) for name, value in vars(args).items()])(
+        **vars(args)
+    )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class DistillArguments:
     teacher_emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence."})
     teacher_dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC with the teacher."})
     validate_every: int = field(default=5, metadata={"help": "Epochs between validations."})
-    mixed_precision: str = field(default="no", metadata={"help": "no or bf16."})
+    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else the launcher's."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
 
@@ -78,7 +78,7 @@ class DistillArguments:
 def main(args: DistillArguments) -> dict:
     """Distil, test and write the run folder; returns what stands in `results.json`."""
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision, log_with=args.trackers or None, project_dir=args.output
+        mixed_precision=args.mixed_precision or None, log_with=args.trackers or None, project_dir=args.output
     )
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
     if args.teacher == SYNTHETIC_TEACHER and not (Path(args.teacher) / "checkpoints" / "last").exists():
@@ -142,7 +142,7 @@ def main(args: DistillArguments) -> dict:
     apprentice, optimizer = accelerator.prepare(apprentice, optimizer)
     steps = args.epochs * -(-train.size // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps, pct_start=0.2)
-    often = {name: args.augment for name in ("noise", "reverberation", "speed", "gain")}
+    often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
     augmentation = WaveformAugmentation(
         AugmentationStrengths(snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()})
     )

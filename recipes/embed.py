@@ -1,6 +1,6 @@
 """Put a distilled student into the package as its default model, with its card and licence text.
 
-    python recipes/embed.py --run runs/embedded --scored recipes/results/distilled.json
+python recipes/embed.py --run runs/embedded --scored recipes/results/distilled.json
 """
 
 import argparse
@@ -55,10 +55,11 @@ def main(args: argparse.Namespace) -> None:
             "training_data": seen,
             "recipe_command": "accelerate launch recipes/distill.py --config recipes/configs/embedded.yaml",
             "results_table": "\n".join(["| measure | value | 95 % interval |", "| --- | --- | --- |", *rows]),
-            "results_note": "These weights were trained on all twenty actors and cannot be scored on them. The figures "
-            f"are those of a student of the same recipe trained on {len(scored['train_speakers'])} of the actors and "
-            f"tested on {len(scores['speakers'])} others (split {scored['split']}, {scores['clips']} clips, one seed: a "
-            "hint, not a result). Intervals are bootstrapped over clips.",
+            "results_note": "These weights were trained on all twenty actors and cannot be scored on them. The "
+            "figures are those of a student of the same recipe trained on "
+            f"{len(scored['train_speakers'])} of the actors and tested on {len(scores['speakers'])} others "
+            f"(split {scored['split']}, {scores['clips']} clips, one seed: a hint, "
+            "not a result). Intervals are bootstrapped over clips.",
             "version": audio_emotion.__version__,
         },
     )
@@ -69,5 +70,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/embedded", help="run folder of the student trained on all speakers")
-    parser.add_argument("--scored", default="recipes/results/distilled.json", help="results of the same recipe on a split")
+    parser.add_argument(
+        "--scored", default="recipes/results/distilled.json", help="results of the same recipe on a split"
+    )
     main(parser.parse_args())

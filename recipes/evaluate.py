@@ -3,8 +3,8 @@
     accelerate launch recipes/evaluate.py --model runs/distill_ravdess/checkpoints/last --corpus ravdess \
         --split ravdess-20-fixed
 
-A model that has heard a speaker of the test side, or whose teacher has, is refused unless `--contaminated` is given; the
-results then say so.
+A model that has heard a speaker of the test side, or whose teacher has, is refused unless `--contaminated` is given;
+the results then say so.
 """
 
 from dataclasses import dataclass, field
@@ -51,8 +51,8 @@ def main(args: EvaluateArguments) -> dict:
     both = sorted(set(speakers) & heard_speakers(list(model.config.training_data)))
     if both and not args.contaminated:
         raise ValueError(
-            f"{args.model}, or a teacher of it, was trained on {', '.join(both)}, who stand on the {args.side} side of "
-            f"{args.split}. Evaluate on others, or pass `--contaminated` for a result that is marked so."
+            f"{args.model}, or a teacher of it, was trained on {', '.join(both)}, who stand on the {args.side} side "
+            f"of {args.split}. Evaluate on others, or pass `--contaminated` for a result that is marked so."
         )
     rows = spoken_by(corpus_table(args.corpus, args.corpus_path or None, args.corpus_count), speakers)
     clips = ClipStream(
@@ -80,7 +80,9 @@ def main(args: EvaluateArguments) -> dict:
     for name, value in results[args.side].items():
         if isinstance(value, float):
             interval = results[args.side]["intervals"].get(name)
-            accelerator.print(f"{name:24} {value:.4f}" + (f"  {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""))
+            accelerator.print(
+                f"{name:24} {value:.4f}" + (f"  {interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
+            )
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results

@@ -32,27 +32,27 @@ def cell(scores: dict, name: str) -> str:
 def table(folder: Path) -> str:
     """The table in Markdown, from `<row>.json` of each row."""
     lines = [
-        "| model | UAR | accuracy | CCC activation | CCC valence | CCC dominance | control CCC (a / v / d) | parameters |",
+        "| model | UAR | accuracy | CCC activation | CCC valence | CCC dominance "
+        "| control CCC (a / v / d) | parameters |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     runs = {row: json.loads((folder / f"{row}.json").read_text()) for row in ROWS if (folder / f"{row}.json").exists()}
     for row, run in runs.items():
         scores = run["test"]
-        chance = 1 / 8
         values = [cell(scores, name) for name in ("uar", "accuracy")]
         dimensions = ("activation", "valence", "dominance")
         regressed = row != "baseline"
         values += [cell(scores, f"ccc_{name}") if regressed else "no head" for name in dimensions]
         values.append(" / ".join(f"{scores[f'control_ccc_{name}']:.2f}" for name in dimensions))
         lines.append(f"| {NAMES[row]} | " + " | ".join(values) + f" | {run['parameters']:,} |")
-    lines.append(f"| chance | {chance:.3f} | | 0 | 0 | 0 | | |")
+    lines.append(f"| chance | {1 / 8:.3f} | | 0 | 0 | 0 | | |")
     first = next(iter(runs.values()))
     speakers = ", ".join(name.removeprefix("ravdess/") for name in first["test"]["speakers"])
     lines += [
         "",
-        f"RAVDESS, split `{first['split']}`: {first['test']['clips']} clips of actors {speakers}, none of them heard in "
-        f"training; seed {first['seed']}. In brackets, 95 % bootstrap intervals over clips. **One split, one seed: a "
-        "hint, not a result.** The dimensions are norm-derived; *control* is what category posterior → norms alone "
+        f"RAVDESS, split `{first['split']}`: {first['test']['clips']} clips of actors {speakers}, none of them heard "
+        f"in training; seed {first['seed']}. In brackets, 95 % bootstrap intervals over clips. **One split, one seed: "
+        "a hint, not a result.** The dimensions are norm-derived; *control* is what category posterior → norms alone "
         "scores on them, and only what a regression head adds to it is a claim.",
     ]
     return "\n".join(lines)

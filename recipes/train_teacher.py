@@ -2,7 +2,8 @@
 
     accelerate launch recipes/train_teacher.py --config recipes/configs/teacher_ravdess.yaml
 
-A flag after the file replaces one of its values: `--seed 1`. Without a file a small teacher learns the synthetic corpus.
+A flag after the file replaces one of its values: `--seed 1`. Without a file a small teacher learns the synthetic
+corpus.
 """
 
 from dataclasses import dataclass, field
@@ -44,9 +45,9 @@ class TeacherArguments:
     encoders: list[str] = field(default_factory=lambda: ["log-mel"], metadata={"help": "Hub ids, folders, log-mel."})
     tuning: str = field(default="frozen", metadata={"help": "frozen, full or lora (peft, feed-forward layers)."})
     cross_fit: int = field(default=0, metadata={"help": "Teachers for outputs on the training clips; 0 for none."})
-    hidden_size: int = field(default=128, metadata={"help": "Width of the GRU layers."})
-    convolution_size: int = field(default=128, metadata={"help": "Channels beside the identity; 0: Figure 1(A)."})
-    read_out: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
+    hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
+    convolution_size: int = field(default=64, metadata={"help": "Channels beside the identity; 0: Figure 1(A)."})
+    read_out: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
     fusion: str = field(default="concatenate", metadata={"help": "concatenate (the paper's) or gate."})
     stream_dropout: float = field(default=0.0, metadata={"help": "Chance of a silent stream in training."})
     dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
@@ -57,7 +58,7 @@ class TeacherArguments:
     label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy."})
     dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC term."})
     emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})
-    mixed_precision: str = field(default="no", metadata={"help": "no or bf16."})
+    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else the launcher's."})
     cache: str = field(default="runs/cache", metadata={"help": "Where states of frozen encoders are kept."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
@@ -65,7 +66,9 @@ class TeacherArguments:
 
 def main(args: TeacherArguments) -> dict:
     """Train, test and write the run folder; returns what stands in `results.json`."""
-    accelerator = Accelerator(mixed_precision=args.mixed_precision, log_with=args.trackers or None, project_dir=args.output)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision or None, log_with=args.trackers or None, project_dir=args.output
+    )
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
     run = RunFolder(args.output, args, writes=accelerator.is_main_process)
     if args.trackers:
@@ -134,7 +137,9 @@ def main(args: TeacherArguments) -> dict:
 
     def ask(model, clips: ClipStream):
         model.eval()
-        each = batches(clips, 0, 64 // accelerator.num_processes * accelerator.num_processes, info.emotions, DIMENSIONS)
+        each = batches(
+            clips, 0, 64 // accelerator.num_processes * accelerator.num_processes, info.emotions, DIMENSIONS
+        )
         return predict(accelerator, lambda batch: judge(model, batch), each)
 
     def fit(model, clips: ClipStream, name: str, validation: ClipStream | None):
@@ -174,7 +179,9 @@ def main(args: TeacherArguments) -> dict:
             if validation is not None:
                 scores = measure(ask(model, validation), list(info.emotions), list(DIMENSIONS), repeats=0)
                 means |= {f"validation_{key}": round(scores[key], 4) for key in SCORES}
-            bar.set_postfix({key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key})
+            bar.set_postfix(
+                {key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key}
+            )
             run.log(model=name, epoch=epoch + 1, **means)
             accelerator.log({f"{name}/{key}": value for key, value in means.items()}, step=epoch + 1)
         bar.close()
@@ -236,7 +243,9 @@ def add_lora(model) -> None:
     """LoRA on the encoders' feed-forward layers; on WavLM's attention it would silently do nothing (no gradient)."""
     from peft import LoraConfig
 
-    new = [name for name, _ in model.named_modules() if name.endswith((".layer_mix", ".projection")) and "streams" in name]
+    new = [
+        name for name, _ in model.named_modules() if name.endswith((".layer_mix", ".projection")) and "streams" in name
+    ]
     new = [name for name in new if ".encoder." not in name]
     feed_forward = r".*\.encoder\..*(intermediate_dense|output_dense|\.fc1|\.fc2)"
     rest = ["teacher.trunk", "heads"]

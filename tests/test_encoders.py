@@ -286,28 +286,32 @@ def test_chosen_layers_are_the_ones_that_are_mixed(encoder_folders):
 
 
 @torch.no_grad()
-def test_a_new_layer_mix_is_the_mean_of_the_layers_in_every_stream(build):
+def test_a_new_layer_mix_is_the_plain_mean_of_the_layers_in_every_stream(build):
     model = build("hubert-layer", "whisper")
     _, waveform, mask = clips(9000)
 
     for stream in model.teacher.streams[:2]:
         states, _ = stream.encode(waveform, mask)
-        normalised = torch.nn.functional.layer_norm(states, states.shape[-1:])
         everywhere = torch.ones(states.shape[0], states.shape[2])
 
         assert torch.equal(stream.layer_mix.weight, torch.zeros(1, 3))
-        torch.testing.assert_close(stream(states, everywhere), stream.projection(normalised.mean(1)))
+        torch.testing.assert_close(stream(states, everywhere), stream.projection(states.mean(1)))
 
 
 @torch.no_grad()
 def test_a_learned_layer_mix_is_loaded_and_not_set_back(build, tmp_path):
     model = build("hubert-layer")
-    model.teacher.streams[0].layer_mix.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    mix = model.teacher.streams[0].layer_mix
+    mix.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    mix.set_statistics(torch.randn_like(mix.mean), torch.rand_like(mix.deviation) + 0.5)
     model.save_pretrained(tmp_path)
 
     again = FusedEmotionForAudioClassification.from_pretrained(tmp_path)
 
-    assert torch.equal(again.teacher.streams[0].layer_mix.weight, torch.tensor([[0.5, -1.0, 2.0]]))
+    loaded = again.teacher.streams[0].layer_mix
+    assert torch.equal(loaded.weight, torch.tensor([[0.5, -1.0, 2.0]]))
+    assert torch.equal(loaded.mean, mix.mean)
+    assert torch.equal(loaded.deviation, mix.deviation)
 
 
 @torch.no_grad()

@@ -54,17 +54,19 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def test_a_stream_is_a_softmax_over_normalised_layers_then_a_projection(sources):
+def test_a_stream_is_a_softmax_over_standardised_layers_then_a_projection(sources):
     stream = teacher(sources).teacher.streams[0]
     states, _ = stream.encode(*batch())
     mask = torch.ones(2, states.shape[2])
 
+    stream.layer_mix.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    mean, deviation = torch.randn(3, 16), 0.5 + torch.rand(3, 16)
+    stream.layer_mix.set_statistics(mean, deviation)
+
     mixed = torch.zeros(2, states.shape[2], 16)
     shares = stream.layer_mix.weight[0].exp() / stream.layer_mix.weight[0].exp().sum()
     for layer in range(3):
-        state = states[:, layer]
-        centred = state - state.mean(-1, keepdim=True)
-        mixed += shares[layer] * centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        mixed += shares[layer] * (states[:, layer] - mean[layer]) / deviation[layer]
 
     expected = mixed @ stream.projection.weight.T + stream.projection.bias
     torch.testing.assert_close(stream(states, mask), expected, atol=1e-5, rtol=1e-4)

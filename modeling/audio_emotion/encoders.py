@@ -45,9 +45,9 @@ def encoder_configuration(stream: dict):
 class LayerMix(nn.Linear):
     """One weight per layer, whose softmax is the layer's share; new ones are 0, which is equal shares.
 
-    Each feature of each layer is standardised first, by a mean and a deviation fixed on the training set: hidden states
-    have a few features a hundred times larger than the rest, and these are not the ones that tell emotions apart. Until
-    the statistics are set they are 0 and 1.
+    Each feature of each layer is standardised first, by a mean and a deviation fixed on the training set: hidden
+    states have a few features a hundred times larger than the rest, and these are not the ones that tell emotions
+    apart. Until the statistics are set they are 0 and 1.
 
     Args:
         num_layers: hidden states `L` to mix.
@@ -72,9 +72,10 @@ class LayerMix(nn.Linear):
         self.deviation.copy_(deviation)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Mix `(B, L, T, H)` into `(B, T, H)`."""
-        scale = self.weight.softmax(dim=-1).view(-1, 1) / self.deviation  # (L, H)
-        return torch.einsum("blth,lh->bth", states.to(scale.dtype), scale) - (self.mean * scale).sum(0)
+        """Mix `(B, L, T, H)` into `(B, T, H)`, in float32: half precision would round before the mean is taken off."""
+        with torch.autocast(states.device.type, enabled=False):
+            scale = self.weight.softmax(dim=-1).view(-1, 1) / self.deviation  # (L, H)
+            return torch.einsum("blth,lh->bth", states.float(), scale) - (self.mean * scale).sum(0)
 
 
 class EncoderStream(nn.Module):
@@ -166,7 +167,7 @@ class EncoderStream(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix the hidden states `(B, L, T, H)` and project them: `(B, T, P)`, 0 where `mask (B, T)` is."""
-        return self.projection(self.layer_mix(states)) * mask.unsqueeze(-1)  # (B, T, P)
+        return self.projection(self.layer_mix(states).to(self.projection.weight.dtype)) * mask.unsqueeze(-1)  # (B, T, P)
 
 
 class LogMelStream(nn.Module):

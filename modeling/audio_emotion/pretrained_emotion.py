@@ -18,7 +18,7 @@ class EmotionPreTrainedModel(PreTrainedModel):
 
     main_input_name = "input_values"
     input_modalities = ("audio",)
-    _keep_in_fp32_modules_strict = ("log_mel",)  # a window or a filter in bfloat16 is another front end
+    _keep_in_fp32_modules_strict = ("log_mel", "layer_mix")  # statistics in bfloat16 make another front end
 
     def _init_weights(self, module: nn.Module) -> None:
         """Fill a module that was not loaded: transformers leaves GRUs and buffers as uninitialised memory."""

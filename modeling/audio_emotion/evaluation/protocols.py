@@ -20,7 +20,12 @@ class Split:
 
 
 FOLDS = ((1, 11, 17, 20), (4, 10, 12, 14), (8, 9, 15, 19), (3, 5, 7, 18), (2, 6, 13, 16))
-SPLIT_NAMES = ("synthetic-10", "ravdess-20-all", "ravdess-20-fixed", *(f"ravdess-20-fold-{number}" for number in range(1, len(FOLDS) + 1)))
+SPLIT_NAMES = (
+    "synthetic-10",
+    "ravdess-20-all",
+    "ravdess-20-fixed",
+    *(f"ravdess-20-fold-{number}" for number in range(1, len(FOLDS) + 1)),
+)
 
 
 def split(name: str) -> Split:

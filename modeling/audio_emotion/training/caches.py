@@ -34,6 +34,11 @@ class EncoderStates:
         self.folder = Path(folder) / digest.hexdigest()[:16]
         self.model = model
         self.states: dict[str, list[Tensor]] = {}  # clip id -> per stream (L, T, H)
+        self.read()
+
+    def read(self) -> None:
+        """Take in what is on disk, another process's shards included."""
+        self.states.clear()
         for shard in sorted(self.folder.glob("*.safetensors")):
             self._take(load_file(shard))
 
@@ -41,6 +46,7 @@ class EncoderStates:
     def fill(self, stream: ClipStream) -> None:
         """Encode the clips that are not there yet, clean and one by one."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.read()
         self.model.eval()
         fresh: dict[str, Tensor] = {}
         for example in stream.epoch(0):

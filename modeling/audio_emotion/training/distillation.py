@@ -69,9 +69,9 @@ def distillation_terms(
     chosen = projected[torch.arange(len(projected), device=device), teacher.teacher.to(device)]  # (B, D_t)
     distance = (chosen.float() - teacher.embedding.to(device)).square().mean(-1)  # (B,)
     soft = (teacher.logits.to(device) / temperature).softmax(-1)  # (B, C)
-    divergence = nn.functional.kl_div(
-        (logits.float() / temperature).log_softmax(-1), soft, reduction="none"
-    ).sum(-1)  # (B,)
+    divergence = nn.functional.kl_div((logits.float() / temperature).log_softmax(-1), soft, reduction="none").sum(
+        -1
+    )  # (B,)
     return {
         "teacher_embedding": (weight * distance).sum() / count,
         "teacher_emotions": temperature**2 * (weight * divergence).sum() / count,
