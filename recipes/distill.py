@@ -70,7 +70,7 @@ class DistillArguments:
     teacher_emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence."})
     teacher_dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC with the teacher."})
     validate_every: int = field(default=5, metadata={"help": "Epochs between validations."})
-    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else the launcher's."})
+    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
 

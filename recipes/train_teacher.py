@@ -58,7 +58,7 @@ class TeacherArguments:
     label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy."})
     dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC term."})
     emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})
-    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else the launcher's."})
+    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
     cache: str = field(default="runs/cache", metadata={"help": "Where states of frozen encoders are kept."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
     seed: int = field(default=0, metadata={"help": "Of everything."})

@@ -167,7 +167,9 @@ class EncoderStream(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix the hidden states `(B, L, T, H)` and project them: `(B, T, P)`, 0 where `mask (B, T)` is."""
-        return self.projection(self.layer_mix(states).to(self.projection.weight.dtype)) * mask.unsqueeze(-1)  # (B, T, P)
+        return self.projection(self.layer_mix(states).to(self.projection.weight.dtype)) * mask.unsqueeze(
+            -1
+        )  # (B, T, P)
 
 
 class LogMelStream(nn.Module):
