@@ -218,7 +218,7 @@ def test_ten_minutes_are_judged(tiny_student, speech):
 
 def test_without_a_model_the_task_uses_the_embedded_student_or_asks_for_one(caplog):
     audio_emotion._announce_embedded_student.cache_clear()
-    if not audio_emotion._EMBEDDED_STUDENT.is_dir():
+    if not (audio_emotion._EMBEDDED_STUDENT / "config.json").exists():
         with pytest.raises(ValueError, match="Pass `model`"):
             pipeline("audio-emotion")
         return

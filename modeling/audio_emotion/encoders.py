@@ -74,8 +74,8 @@ class LayerMix(nn.Linear):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Mix `(B, L, T, H)` into `(B, T, H)`, in float32: half precision would round before the mean is taken off."""
         with torch.autocast(states.device.type, enabled=False):
-            scale = self.weight.softmax(dim=-1).view(-1, 1) / self.deviation  # (L, H)
-            return torch.einsum("blth,lh->bth", states.float(), scale) - (self.mean * scale).sum(0)
+            scale = self.weight.float().softmax(dim=-1).view(-1, 1) / self.deviation.float()  # (L, H)
+            return torch.einsum("blth,lh->bth", states.float(), scale) - (self.mean.float() * scale).sum(0)
 
 
 class EncoderStream(nn.Module):

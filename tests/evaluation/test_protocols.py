@@ -5,18 +5,31 @@ from collections import Counter
 import pytest
 
 from audio_emotion.evaluation.protocols import SPLIT_NAMES, Split, assert_disjoint, split
+from audio_emotion.training.corpora.synthetic import SPEAKERS
 
 ALL = {f"ravdess/{actor:02d}" for actor in range(1, 21)}
 FOLDS = [name for name in SPLIT_NAMES if "fold" in name]
 
 
-@pytest.mark.parametrize("name", SPLIT_NAMES)
+@pytest.mark.parametrize("name", ["ravdess-20-fixed", *FOLDS])
 def test_every_actor_is_on_exactly_one_side(name):
     sides = split(name)
 
     assert_disjoint(sides)
     assert {*sides.train, *sides.validation, *sides.test} == ALL
     assert (len(sides.train), len(sides.validation), len(sides.test)) == (12, 4, 4)
+
+
+def test_the_split_for_shipped_weights_tests_nobody():
+    assert {*split("ravdess-20-all").train} == ALL
+    assert not split("ravdess-20-all").validation + split("ravdess-20-all").test
+
+
+def test_the_synthetic_split_has_every_voice_on_one_side():
+    sides = split("synthetic-10")
+
+    assert_disjoint(sides)
+    assert {*sides.train, *sides.validation, *sides.test} == set(SPEAKERS)
 
 
 def test_fixed_split_tests_the_last_four_actors():
