@@ -82,7 +82,7 @@ def test_no_file_names_the_host_of_a_package_index():
     [
         (MACHINE_PATH, "data: /" + "home/me/ravdess", "https://host.example/home/page"),
         (MACHINE_PATH, 'Path("/' + 'opt/data")', 'Path("runs/opt/data")'),
-        (INDEX_HOST, "--index-url https://pypi" + ".org/simple", "packages.example.org/simple"),
+        (INDEX_HOST, "--index-url https://" + "pypi" + ".org/simple", "packages.example.org/simple"),
     ],
 )
 def test_pattern_sees_a_violation_and_nothing_else(pattern: re.Pattern[str], bad: str, good: str):
