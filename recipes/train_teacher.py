@@ -6,6 +6,7 @@ A flag after the file replaces one of its values: `--seed 1`. Without a file a s
 corpus.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import torch
@@ -15,12 +16,14 @@ from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 from audio_emotion import FusedEmotionForAudioClassification
+from audio_emotion.encoders import LogMelStream
 from audio_emotion.evaluation.predictions import Predictions, predict
 from audio_emotion.evaluation.protocols import assert_disjoint, split
 from audio_emotion.evaluation.results import measure
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.augmentation import mask_time
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.global_batch import gathered
@@ -50,6 +53,7 @@ class TeacherArguments:
     read_out: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
     fusion: str = field(default="concatenate", metadata={"help": "concatenate (the paper's) or gate."})
     stream_dropout: float = field(default=0.0, metadata={"help": "Chance of a silent stream in training."})
+    time_mask: float = field(default=0.2, metadata={"help": "Widest blank span, share of a clip; frozen encoders."})
     dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     epochs: int = field(default=15, metadata={"help": "Passes over the training clips."})
     batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
@@ -128,11 +132,16 @@ def main(args: TeacherArguments) -> dict:
     set_layer_statistics(model, [heard_once.states[name] for name in train_ids if name in heard_once.states])
     cache = heard_once if args.tuning == "frozen" else None
 
+    step_number = itertools.count(args.seed)
+
     def judge(model, batch: Batch):
         if cache is None:
             device = accelerator.device
             return model(batch.input_values.to(device), batch.attention_mask.to(device))
         states, lengths = cache.batch(batch.ids)
+        if model.training and args.time_mask:
+            fills = [silent_frame(each) for each in accelerator.unwrap_model(model).teacher.streams]
+            states = mask_time(states, lengths, fills, next(step_number), args.time_mask)
         return model(states=[each.to(accelerator.device) for each in states], lengths=lengths.to(accelerator.device))
 
     def ask(model, clips: ClipStream):
@@ -237,6 +246,13 @@ def main(args: TeacherArguments) -> dict:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def silent_frame(stream) -> torch.Tensor:
+    """What a stream takes for nothing, `(L, H)`: the mean it subtracts; log-mel frames are normalised already."""
+    if isinstance(stream, LogMelStream):
+        return torch.zeros(1, stream.projection.in_features)
+    return stream.layer_mix.mean
 
 
 def add_lora(model) -> None:

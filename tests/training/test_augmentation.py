@@ -13,6 +13,7 @@ from audio_emotion.training.augmentation import (
     babble,
     coloured_noise,
     mask_spectrogram,
+    mask_time,
     reverberate,
     room_response,
 )
@@ -195,3 +196,16 @@ def test_masking_repeats_itself_for_one_seed_and_changes_no_input():
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(features, torch.ones(4, 50, 20))
+
+
+def test_a_time_mask_blanks_the_same_frames_in_every_stream_and_none_beyond_the_clip():
+    states = [torch.ones(2, 3, 40, 4), torch.ones(2, 1, 40, 6)]
+    fills = [torch.full((3, 4), 7.0), torch.zeros(1, 6)]
+
+    first, second = mask_time(states, torch.tensor([40, 20]), fills, 1)
+
+    blank = second[:, 0, :, 0] == 0  # (B, T)
+    assert torch.equal(first[:, 2, :, 1] == 7, blank)
+    assert blank.any()
+    assert (blank.sum(1) <= torch.tensor([8, 4])).all()
+    assert not blank[1, 20:].any()

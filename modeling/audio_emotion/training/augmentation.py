@@ -182,6 +182,33 @@ def mask_spectrogram(
     return features.masked_fill(blank, 0.0)
 
 
+def mask_time(
+    states: Sequence[Tensor],
+    lengths: Tensor,
+    fills: Sequence[Tensor],
+    generator: torch.Generator | int,
+    time_share: float = 0.2,
+) -> list[Tensor]:
+    """Blank one random span of time in each clip, the same in every stream.
+
+    Args:
+        states: per stream (B, L, T, H), as `FusedEmotionModel.encode` gives them.
+        lengths: (B,) true frames of each clip.
+        fills: per stream (L, H), what stands for nothing: the mean that the stream subtracts.
+        generator: of the CPU, or a seed.
+        time_share: widest span as a share of the clip.
+
+    Returns:
+        per stream (B, L, T, H), new tensors.
+    """
+    lengths = lengths.cpu().float()
+    spans = _spans(states[0].shape[2], lengths, (lengths * time_share).floor(), 1, _generator(generator))  # (B, T)
+    return [
+        torch.where(spans.to(each.device)[:, None, :, None], fill.to(each.device)[None, :, None], each)
+        for each, fill in zip(states, fills, strict=True)
+    ]
+
+
 def _spans(size: int, lengths: Tensor, widest: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Which of `size` places lie in one of `count` random spans, at most `widest` (B,) long: (B, N)."""
     draws = torch.rand(2, len(lengths), count, generator=generator).to(lengths.device)
