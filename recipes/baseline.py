@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> dict:
         "split": args.split,
         "seed": 0,
         "parameters": int(classifier[-1].coef_.size + classifier[-1].intercept_.size),
-        "test": measure(predictions, emotions, DIMENSIONS),
+        "test": measure(predictions, emotions, DIMENSIONS, corpus_info(args.corpus).dimensions_source),
     }
     RunFolder(args.output, argparse_dataclass(args)).results(results)
     print({key: round(value, 4) for key, value in results["test"].items() if isinstance(value, float)})

@@ -214,7 +214,7 @@ def main(args: DistillArguments) -> dict:
             bar.update()
         means = {f"loss_{name}": round(args.epochs * value / steps, 4) for name, value in totals.items()}
         if "validation" in held_out and ((epoch + 1) % args.validate_every == 0 or epoch + 1 == args.epochs):
-            scores = measure(ask(held_out["validation"]), emotions, dimensions, repeats=0)
+            scores = measure(ask(held_out["validation"]), emotions, dimensions, info.dimensions_source, 0)
             means |= {f"validation_{key}": round(scores[key], 4) for key in SCORES}
             bar.set_postfix(validation_uar=round(scores["uar"], 3))
             if scores["uar"] > best and accelerator.is_main_process:
@@ -235,7 +235,7 @@ def main(args: DistillArguments) -> dict:
     }
     for side, clips in held_out.items():
         if clips is not None:
-            results[side] = measure(ask(clips), emotions, dimensions)
+            results[side] = measure(ask(clips), emotions, dimensions, info.dimensions_source)
             accelerator.print(f"{side}: " + ", ".join(f"{key} {results[side][key]:.3f}" for key in SCORES))
     if accelerator.is_main_process:
         write_checkpoint(student, run.path / "checkpoints" / "last")

@@ -22,7 +22,7 @@ from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_table, spoken_by
+from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
 
 
 @strict
@@ -73,7 +73,7 @@ def main(args: EvaluateArguments) -> dict:
         "split": args.split,
         "parameters": model.num_parameters(),
         "contaminated_by": both,
-        args.side: measure(predictions, emotions, dimensions),
+        args.side: measure(predictions, emotions, dimensions, corpus_info(args.corpus).dimensions_source),
     }
     run.quarantine(clips.quarantine)
     run.results(results)

@@ -159,6 +159,7 @@ def main(args: TeacherArguments) -> dict:
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps, pct_start=0.2)
         bar = tqdm(total=steps, desc=name, disable=not accelerator.is_local_main_process)
+        best = -1.0
         for epoch in range(args.epochs):
             wrapped.train()
             totals: dict[str, float] = {}
@@ -186,8 +187,14 @@ def main(args: TeacherArguments) -> dict:
                 bar.update()
             means = {f"loss_{term}": round(args.epochs * value / steps, 4) for term, value in totals.items()}
             if validation is not None:
-                scores = measure(ask(model, validation), list(info.emotions), list(DIMENSIONS), repeats=0)
+                scores = measure(
+                    ask(model, validation), list(info.emotions), list(DIMENSIONS), info.dimensions_source, 0
+                )
                 means |= {f"validation_{key}": round(scores[key], 4) for key in SCORES}
+                if scores["uar"] > best and accelerator.is_main_process:
+                    best = scores["uar"]
+                    model.config.training_data = provenance
+                    write_checkpoint(model, run.path / "checkpoints" / "best")
             bar.set_postfix(
                 {key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key}
             )
@@ -197,14 +204,14 @@ def main(args: TeacherArguments) -> dict:
         return model
 
     # The teacher itself.
-    model = fit(model, train, "teacher", held_out["validation"])
     provenance = [{"corpus": info.name, "speakers": sorted(train_speakers), "teachers": []}]
+    model = fit(model, train, "teacher", held_out["validation"])
     model.config.training_data = provenance
     results = {"recipe": "train_teacher", "model": "teacher", "split": args.split, "seed": args.seed}
     results |= {"parameters": model.num_parameters(), "train_speakers": sorted(train_speakers)}
     for side, clips in held_out.items():
         if clips is not None:
-            results[side] = measure(ask(model, clips), list(info.emotions), list(DIMENSIONS))
+            results[side] = measure(ask(model, clips), list(info.emotions), list(DIMENSIONS), info.dimensions_source)
     if accelerator.is_main_process:
         write_checkpoint(model, run.path / "checkpoints" / "last")
     run.quarantine(train.quarantine)
@@ -233,7 +240,7 @@ def main(args: TeacherArguments) -> dict:
             one = fit(one, stream(heard, shuffle=True), f"cross-fit {number + 1} of {args.cross_fit}", None)
             said = ask(one, stream(unheard))
             parts.append(outputs(said))
-            scores = measure(said, list(info.emotions), list(DIMENSIONS), repeats=0)
+            scores = measure(said, list(info.emotions), list(DIMENSIONS), info.dimensions_source, 0)
             run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(scores[key], 4) for key in SCORES})
         parts += [outputs(ask(model, clips)) for clips in held_out.values() if clips is not None]
         if accelerator.is_main_process:

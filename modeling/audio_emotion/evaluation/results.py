@@ -14,11 +14,15 @@ from audio_emotion.evaluation.metrics import (
     unweighted_average_recall,
 )
 from audio_emotion.evaluation.predictions import Predictions
-from audio_emotion.training.affective_norms import NORMS, norm_derived_dimensions
+from audio_emotion.training.affective_norms import norm_derived_dimensions
 
 
 def measure(
-    predictions: Predictions, emotions: list[str], dimensions: list[str], repeats: int = 1000
+    predictions: Predictions,
+    emotions: list[str],
+    dimensions: list[str],
+    dimensions_source: str | None,
+    repeats: int = 1000,
 ) -> dict[str, Any]:
     """Score categories and dimensions over the whole set at once.
 
@@ -28,11 +32,12 @@ def measure(
         predictions: of every clip.
         emotions: class names in logit order.
         dimensions: names in column order.
+        dimensions_source: `"norm-derived"` adds the control.
         repeats: bootstrap samples; 0 leaves the intervals out.
 
     Returns:
         `clips`, `speakers`, and for `uar`, `accuracy`, `macro_f1` and `ccc_<dimension>` the value, with its interval
-        as `[low, high]` under `intervals`; `control_ccc_<dimension>` where the emotion words have norms.
+        as `[low, high]` under `intervals`; `control_ccc_<dimension>` for norm-derived targets.
     """
     known = predictions.labels >= 0
     classes, labels = predictions.logits.argmax(-1)[known], predictions.labels[known]
@@ -43,7 +48,7 @@ def measure(
         if repeats:
             low, high = bootstrap_interval(statistic, classes, labels, repeats=repeats)
             intervals[name] = [float(low), float(high)]
-    controls = control_dimensions(predictions.logits, emotions) if set(emotions) <= set(NORMS) else None
+    controls = control_dimensions(predictions.logits, emotions) if dimensions_source == "norm-derived" else None
     for column, name in enumerate(dimensions):
         predicted, target = predictions.dimensions[:, column], predictions.dimension_labels[:, column]
         rated = np.isfinite(target)
