@@ -1,54 +1,128 @@
-"""A corpus by name into one table: a row a clip, audio still encoded."""
+"""A corpus by name into one table: a row a clip, audio still encoded, or pointed at where it lies in shards."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import importlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from types import ModuleType
+from typing import Any
 
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-from audio_emotion.training.corpora import ravdess, synthetic
 from audio_emotion.training.corpora.corpus import CorpusInfo
+from audio_emotion.training.corpora.described import described_info, described_rows, described_shards
 
-CORPORA = {"ravdess": ravdess, "synthetic": synthetic}
-
+# name: module in training/corpora, imported when asked for
+CORPORA = {
+    "crema-d": "crema_d",
+    "emodb": "emodb",
+    "iemocap": "iemocap",
+    "msp-podcast": "msp_podcast",
+    "ravdess": "ravdess",
+    "synthetic": "synthetic",
+    "voxceleb2": "voxceleb2",
+}
+# words that may follow a name (`crema-d/face/video`), each an option of the corpus's `rows`
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "crema-d": {
+        "voice": {"labels": "voice"},
+        "face": {"labels": "face"},
+        "audio-visual": {"labels": "audio-visual"},
+        "video": {"video": True},
+    },
+    "iemocap": {
+        "four": {"classes": "four"},
+        "improvised": {"part": "improvised"},
+        "scripted": {"part": "scripted"},
+    },
+    "msp-podcast": {"votes": {"shares": True}, "known-speakers": {"unknown_speakers": "drop"}},
+    "ravdess": {"song": {"channel": "song"}, "speech-and-song": {"channel": "both"}, "video": {"video": True}},
+    "voxceleb2": {"audio": {"video": False}},
+}
 # The audio is a plain struct: the Audio feature needs torchcodec even where nothing is decoded.
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "audio": {"bytes": Value("binary"), "path": Value("string")},
-        "speaker": Value("string"),
-        "gender": Value("string"),
-        "emotion": Value("string"),
-        "activation": Value("float32"),
-        "valence": Value("float32"),
-        "dominance": Value("float32"),
-    }
-)
+ENCODED = {"bytes": Value("binary"), "path": Value("string")}
+PART = 10_000  # rows that are Python objects at one time; VoxCeleb2 has a million
+OPTIONAL = ("shares", "partition", "video", "shard", "row")  # columns that a row may leave out
+
+
+def features(dimensions: Sequence[str]) -> Features:
+    """Columns of a table, in their order.
+
+    Args:
+        dimensions: the corpus's, by their own names.
+    """
+    return Features(
+        {
+            "id": Value("string"),
+            "audio": ENCODED,
+            "speaker": Value("string"),
+            "gender": Value("string"),
+            "emotion": Value("string"),
+            **{name: Value("float32") for name in dimensions},
+            "shares": List(Value("float32")),  # of the corpus's emotions, sums to 1
+            "partition": Value("string"),  # the corpus's own
+            "video": ENCODED,
+            "shard": Value("int32"),  # index into `shard_files`
+            "row": Value("int32"),  # in that shard
+        }
+    )
 
 
 def corpus_info(corpus: str) -> CorpusInfo:
     """Facts of a corpus.
 
+    Args:
+        corpus: one of `CORPORA`, with `VARIANTS` after it or without (`"crema-d/voice"`); or the path or URL of a
+            description that ends in `.yaml`.
+
     Raises:
-        ValueError: on an unknown name.
+        ValueError: on an unknown name, or a description that is wrong.
     """
-    if corpus not in CORPORA:
-        raise ValueError(f"Expected a corpus among {sorted(CORPORA)}, got {corpus!r}.")
-    return CORPORA[corpus].INFO
+    if corpus.endswith(".yaml"):
+        return described_info(corpus)
+    module, options = _module(corpus)
+    emotions = module.FOUR_CLASSES if options.get("classes") == "four" else module.INFO.emotions
+    return replace(module.INFO, emotions=emotions)
+
+
+def corpus_rows(corpus: str, path: str | None = None, count: int = 600, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Every clip of a corpus, one after another, always in the same order.
+
+    Args:
+        corpus: as for `corpus_info`.
+        path: its folder; by default the folder of that name in `$AUDIO_EMOTION_DATA`, or that of the description.
+        count: clips to make, of the synthetic corpus.
+        seed: of the synthetic corpus.
+
+    Yields:
+        Every column of `features`, None where the corpus has nothing.
+    """
+    if corpus.endswith(".yaml"):
+        rows = described_rows(corpus, path)
+    else:
+        module, options = _module(corpus)
+        rows = module.rows(count, seed) if corpus == "synthetic" else module.rows(path, **options)
+        kept = [module.INFO.emotions.index(name) for name in corpus_info(corpus).emotions]
+        if len(kept) < len(module.INFO.emotions):
+            rows = ({**row, "shares": _shares_of(row["shares"], kept)} for row in rows)
+    return ({**dict.fromkeys(OPTIONAL), **row} for row in rows)
 
 
 def corpus_table(corpus: str, path: str | None = None, count: int = 600, seed: int = 0) -> Dataset:
-    """Every clip of a corpus.
+    """Every clip of a corpus; see `corpus_rows`."""
+    columns = features(corpus_info(corpus).dimensions)
+    rows = ({name: row[name] for name in columns} for row in corpus_rows(corpus, path, count, seed))
+    parts = []
+    while part := list(islice(rows, PART)):
+        parts.append(Dataset.from_list(part, features=columns))
+    return concatenate_datasets(parts or [Dataset.from_dict({name: [] for name in columns}, features=columns)])
 
-    Args:
-        corpus: `"ravdess"` or `"synthetic"`.
-        path: its folder; by default the folder of that name in `$AUDIO_EMOTION_DATA`.
-        count: clips to make, of the synthetic corpus.
-        seed: of the synthetic corpus.
-    """
-    corpus_info(corpus)
-    rows = synthetic.rows(count, seed) if corpus == "synthetic" else ravdess.rows(path)
-    return Dataset.from_list(list(rows), features=FEATURES)
+
+def shard_files(corpus: str, path: str | None = None) -> list[str]:
+    """Paths or URLs of the files that the column `shard` counts; none where the audio lies in files of its own."""
+    return described_shards(corpus, path) if corpus.endswith(".yaml") else []
 
 
 def spoken_by(table: Dataset, speakers: Collection[str]) -> Dataset:
@@ -61,3 +135,28 @@ def spoken_by(table: Dataset, speakers: Collection[str]) -> Dataset:
     if missing := sorted(set(speakers) - set(present)):
         raise ValueError(f"The split asks for the speakers {missing}, of whom the corpus at hand has no clip.")
     return table.select([index for index, speaker in enumerate(present) if speaker in speakers])
+
+
+def _shares_of(shares: list[float] | None, kept: list[int]) -> list[float] | None:
+    """The soft label over some of the emotions; None where they have no share."""
+    left = [shares[index] for index in kept] if shares is not None else []
+    return [share / sum(left) for share in left] if sum(left) > 0 else None
+
+
+def _module(corpus: str) -> tuple[ModuleType, dict[str, Any]]:
+    """A corpus's module, and the options of its `rows` that the name asks for."""
+    name, *words = corpus.split("/")
+    if name not in CORPORA:
+        raise ValueError(
+            f"Expected a corpus among {sorted(CORPORA)}, or the `.yaml` file of your own (docs/your_own_data.md), got "
+            f"{corpus!r}."
+        )
+    variants = VARIANTS.get(name, {})
+    options: dict[str, Any] = {}
+    for word in words:
+        if word not in variants or set(variants[word]) & set(options):
+            raise ValueError(
+                f"Expected `{name}` with at most one word a kind among {sorted(variants)}, got {corpus!r}."
+            )
+        options |= variants[word]
+    return importlib.import_module(f"audio_emotion.training.corpora.{CORPORA[name]}"), options

@@ -62,6 +62,63 @@ def test_even_actors_are_women(corpus):
     }
 
 
+def test_song_is_read_on_request(corpus):
+    assert [row["id"] for row in ravdess.rows(corpus, channel="song")] == ["ravdess/03-02-05-01-01-01-01"]
+    assert len(list(ravdess.rows(corpus, channel="both"))) == 4
+
+
+def test_unknown_channel_is_an_error_that_lists_the_known(corpus):
+    with pytest.raises(ValueError, match=r"'speech', 'song', 'both'.*'opera'"):
+        ravdess.rows(corpus, channel="opera")
+
+
+def test_video_of_the_same_take_is_paired_and_the_one_with_sound_preferred(corpus):
+    for name in ("02-01-05-02-01-01-01", "01-01-05-02-01-01-01", "02-01-01-01-01-02-01"):
+        (corpus / "Actor_01" / f"{name}.mp4").touch()
+
+    videos = {row["id"].removeprefix("ravdess/"): row["video"] for row in ravdess.rows(corpus, video=True)}
+
+    assert videos == {
+        "03-01-01-01-01-02-01": {"bytes": None, "path": str(corpus / "Actor_01" / "02-01-01-01-01-02-01.mp4")},
+        "03-01-05-02-01-01-01": {"bytes": None, "path": str(corpus / "Actor_01" / "01-01-05-02-01-01-01.mp4")},
+        "03-01-06-01-02-01-02": None,
+    }
+
+
+def test_video_asked_for_and_absent_is_an_error(corpus):
+    with pytest.raises(FileNotFoundError, match="Video_Speech"):
+        ravdess.rows(corpus, video=True)
+
+
+def test_action_units_pair_with_the_take_whatever_its_modality(tmp_path):
+    file = tmp_path / "action_units.csv"
+    file.write_text("clip,AU01_r,AU45_c\n01-01-05-02-01-01-01,0.071939,0.346939\n")
+
+    units = ravdess.action_units(file)
+
+    assert units[ravdess.take_of("ravdess/03-01-05-02-01-01-01")] == {"AU01_r": 0.071939, "AU45_c": 0.346939}
+
+
+def test_action_units_of_one_take_twice_are_an_error(tmp_path):
+    file = tmp_path / "action_units.csv"
+    file.write_text("clip,AU01_r\n01-01-05-02-01-01-01,0.1\n02-01-05-02-01-01-01,0.1\n")
+
+    with pytest.raises(ValueError, match="02-01-05-02-01-01-01"):
+        ravdess.action_units(file)
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("AUDIO_EMOTION_DATA", "/nowhere")) / "ravdess_faces").is_dir(),
+    reason="needs AUDIO_EMOTION_DATA with ravdess_faces/ in it",
+)
+def test_every_real_take_of_twenty_actors_has_its_35_action_units():
+    units = ravdess.action_units()
+
+    assert {take.split("-")[-1] for take in units} == {f"{actor:02d}" for actor in range(1, 21)}
+    assert len(units) == 1200
+    assert {len(values) for values in units.values()} == {35}
+
+
 def test_every_emotion_has_norms_at_both_intensities():
     for emotion in ravdess.INFO.emotions:
         for intensity in ravdess.INTENSITIES:
