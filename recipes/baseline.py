@@ -32,10 +32,10 @@ def main(args: argparse.Namespace) -> dict:
     table = corpus_table(args.corpus)
     model = FusedEmotionForAudioClassification.from_encoders([args.encoder], emotions=emotions)
     cache = EncoderStates(args.cache, model)
-    cache.fill(ClipStream(table.to_iterable_dataset(), len(table)))
+    cache.fill(ClipStream(table))
 
     def features(rows):
-        layers = [cache.states[name][0][1:].float() for name in rows["id"]]  # (L, T, H), without the first input
+        layers = [cache[name][0][1:].float() for name in rows["id"]]  # (L, T, H), without the first input
         return np.stack([torch.cat([each.mean(1), each.std(1)], 1).flatten().numpy() for each in layers])
 
     def labels(rows):

@@ -9,7 +9,7 @@ of whose clips are labelled, from a teacher that is trained first: about a minut
 import random
 import runpy
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,6 @@ from transformers import AutoModelForAudioClassification
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
 from audio_emotion.evaluation.predictions import predict
-from audio_emotion.evaluation.protocols import assert_disjoint, split
 from audio_emotion.evaluation.results import measure
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
@@ -30,10 +29,15 @@ from audio_emotion.training.augmentation import AugmentationStrengths, WaveformA
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.distillation import Apprentice, distillation_terms
 from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.mixture import mixture, training_data
+from audio_emotion.training.order import Order
+from audio_emotion.training.resume import Resume
 from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.schedule import one_cycle
+from audio_emotion.training.sides import sides
 from audio_emotion.training.statistics import set_log_mel_statistics
 from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
+from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 SYNTHETIC_TEACHER = "runs/teacher_synthetic"
@@ -49,7 +53,8 @@ class DistillArguments:
     corpus: str = field(default="synthetic", metadata={"help": "Corpus by name."})
     corpus_path: str = field(default="", metadata={"help": "Its folder; else $AUDIO_EMOTION_DATA/<corpus>."})
     corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
-    split: str = field(default="synthetic-10", metadata={"help": "Speaker split by name."})
+    mix: list[str] = field(default_factory=list, metadata={"help": "Other corpora to train on: crema-d=0.5."})
+    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
     train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
     labelled: float = field(default=0.1, metadata={"help": "Share of training clips whose labels are used."})
     size: str = field(default="small", metadata={"help": "nano, small or base."})
@@ -72,53 +77,66 @@ class DistillArguments:
     validate_every: int = field(default=5, metadata={"help": "Epochs between validations."})
     mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read ahead, of each training process."})
+    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
+    save_every: int = field(default=200, metadata={"help": "Steps between states from which a killed run goes on."})
+    restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
 
 
 def main(args: DistillArguments) -> dict:
     """Distil, test and write the run folder; returns what stands in `results.json`."""
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision or None, log_with=args.trackers or None, project_dir=args.output
+        mixed_precision=args.mixed_precision or None,
+        log_with=args.trackers or None,
+        project_dir=args.output,
+        step_scheduler_with_optimizer=False,
     )
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
-    if args.teacher == SYNTHETIC_TEACHER and not (Path(args.teacher) / "checkpoints" / "last").exists():
+    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    if run.finished is not None:
+        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
+        return run.finished
+    if args.teacher == SYNTHETIC_TEACHER and not (Path(args.teacher) / "results.json").exists():
         accelerator.print("No teacher of the synthetic corpus yet: training one with recipes/train_teacher.py.")
         recipe = runpy.run_path(str(Path(__file__).with_name("train_teacher.py")))
         recipe["main"](recipe["TeacherArguments"](output=args.teacher, corpus_count=args.corpus_count))
-    run = RunFolder(args.output, args, writes=accelerator.is_main_process)
     if args.trackers:
-        accelerator.init_trackers("audio-emotion")
+        accelerator.init_trackers("audio-emotion", config=asdict(args))
 
     # Who trains, who validates, who is tested; whose labels are used.
     info = corpus_info(args.corpus)
-    emotions, dimensions = list(info.emotions), ["activation", "valence", "dominance"]
-    speakers = split(args.split)
-    assert_disjoint(speakers)
-    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
+    emotions, dimensions = list(info.emotions), list(info.dimensions)
     table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
+    table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
+    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
+    mixed = mixture(table, shard_files(args.corpus, args.corpus_path or None), info, args.mix)
+    table, train_speakers = mixed.table, train_speakers + mixed.speakers
     training_rows = spoken_by(table, train_speakers)
     shuffled = random.Random(args.seed).sample(training_rows["id"], len(training_rows))
     labelled = set(shuffled[: round(args.labelled * len(shuffled))])
+    validates = bool(speakers.validation) and not args.train_on_validation
+    held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
+    held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
 
-    def stream(rows, shuffle=False):
-        return ClipStream(
-            rows.to_iterable_dataset(num_shards=-(-len(rows) // SHARD)),
-            size=len(rows),
-            seed=args.seed,
-            shuffle=shuffle,
-            process_index=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-        )
+    def clips(rows) -> ClipStream:
+        return ClipStream(rows, mixed.files, accelerator.process_index, accelerator.num_processes, args.max_bad_share)
 
-    train = stream(training_rows, shuffle=True)
-    held_out = {"test": stream(spoken_by(table, speakers.test)) if speakers.test else None}
-    if speakers.validation and not args.train_on_validation:
-        held_out["validation"] = stream(spoken_by(table, speakers.validation))
+    stream = clips(training_rows)
+    order = Order.of(
+        training_rows,
+        args.batch_size,
+        mixed.weights,
+        seed=args.seed,
+        shuffle=True,
+        num_processes=accelerator.num_processes,
+        num_workers=args.num_workers,
+    )
 
     # The teacher has spoken, cross-fitted, or speaks now; it hears clean audio.
     said, seen = None, []
     if args.teacher:
-        said = teacher_outputs(args.teacher, accelerator, stream(training_rows), emotions, dimensions)
+        said = teacher_outputs(args.teacher, accelerator, stream, emotions, dimensions)
         seen = said.training_data
         said.embedding = standardised(said.embedding, said.teacher)
 
@@ -127,21 +145,23 @@ def main(args: DistillArguments) -> dict:
         StudentEmotionConfig.of_size(
             args.size,
             emotions=emotions,
+            dimensions=dimensions,
             frames_per_step=args.frames_per_step,
             read_out=args.read_out,
             dropout=args.dropout,
-            license=info.license,
+            license=mixed.license,
             dimensions_source=info.dimensions_source,
-            training_data=[{"corpus": info.name, "speakers": sorted(train_speakers), "teachers": seen}],
+            training_data=training_data(train_speakers, seen),
             **({} if args.convolution else {"convolution_size": 0}),
         )
     )
-    set_log_mel_statistics(student, ClipStream(train.source, train.size))
+    set_log_mel_statistics(student, stream)
     apprentice = Apprentice(student, said.num_teachers if said else 0, said.embedding.shape[1] if said else 0)
     optimizer = torch.optim.AdamW(apprentice.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    apprentice, optimizer = accelerator.prepare(apprentice, optimizer)
-    steps = args.epochs * -(-train.size // args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps, pct_start=0.2)
+    steps = args.epochs * order.steps
+    schedule = one_cycle(optimizer, args.learning_rate, steps)
+    accelerator.free_memory()  # of a teacher that was trained first
+    apprentice, optimizer, schedule = accelerator.prepare(apprentice, optimizer, schedule)
     often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
     augmentation = WaveformAugmentation(
         AugmentationStrengths(snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()})
@@ -152,94 +172,105 @@ def main(args: DistillArguments) -> dict:
         seed = zlib.crc32(f"{args.seed}/{epoch}/{name}".encode())
         return augmentation(torch.as_tensor(waveform), seed).numpy()
 
-    def ask(clips: ClipStream):
+    def ask(rows):
         student.eval()
         size = 64 // accelerator.num_processes * accelerator.num_processes
+        order = Order.of(rows, size, num_processes=accelerator.num_processes)
 
         def judge(batch: Batch):
             return student(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-        return predict(accelerator, judge, batches(clips, 0, size, emotions, dimensions))
+        return predict(accelerator, judge, batches(clips(rows), order, emotions, dimensions))
 
     # The loop.
-    bar = tqdm(total=steps, desc="student", disable=not accelerator.is_local_main_process)
-    best, scores = -1.0, {}
-    for epoch in range(args.epochs):
+    set_seed(args.seed)
+    resume = Resume(accelerator, run.path / "state", args.save_every)
+    progress = resume.load()
+    stream.quarantine |= progress.quarantine
+    bar = tqdm(total=steps, initial=progress.step, desc="student", disable=not accelerator.is_local_main_process)
+    each = batches(stream, order, emotions, dimensions, args.epochs, progress.step, augment if args.augment else None)
+    for batch in each:
+        epoch, step = divmod(progress.step, order.steps)
         apprentice.train()
-        totals: dict[str, float] = {}
-        clips = batches(train, epoch, args.batch_size, emotions, dimensions, augment if args.augment else None)
-        for step, batch in enumerate(clips):
-            hidden = torch.tensor([name not in labelled for name in batch.ids])
-            batch.labels[hidden], batch.dimension_labels[hidden] = -100, torch.nan
-            with torch.no_grad():  # the front end has nothing to learn
-                features, lengths = student.student.features(
-                    batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device)
-                )
-                if args.augment:
-                    seed = zlib.crc32(f"{args.seed}/{epoch}/{step}/{accelerator.process_index}".encode())
-                    features = mask_spectrogram(features, lengths, seed, 1, 12, 0.2, 1, 16)
-            with accelerator.autocast():
-                output, projected = apprentice(features, lengths)
-            for name in ("logits", "dimensions", "embedding"):
-                output[name] = gathered(accelerator, output[name])
-            projected = gathered(accelerator, projected)
-            labels, ratings, weight = (
-                gathered(accelerator, each.to(accelerator.device))
-                for each in (batch.labels, batch.dimension_labels, batch.weight)
+        hidden = torch.tensor([name not in labelled for name in batch.ids])
+        batch.labels[hidden], batch.dimension_labels[hidden] = -100, torch.nan
+        with torch.no_grad():  # the front end has nothing to learn
+            features, lengths = student.student.features(
+                batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device)
             )
-            terms = supervised_terms(
-                output, labels, ratings, student.config.dimension_weights, weight, args.label_smoothing
+            if args.augment:
+                seed = zlib.crc32(f"{args.seed}/{epoch}/{step}/{accelerator.process_index}".encode())
+                features = mask_spectrogram(features, lengths, seed, 1, 12, 0.2, 1, 16)
+        with accelerator.autocast():
+            output, projected = apprentice(features, lengths)
+        for name in ("logits", "dimensions", "embedding"):
+            output[name] = gathered(accelerator, output[name])
+        projected = gathered(accelerator, projected)
+        labels, ratings, weight = (
+            gathered(accelerator, each.to(accelerator.device))
+            for each in (batch.labels, batch.dimension_labels, batch.weight)
+        )
+        terms = supervised_terms(
+            output, labels, ratings, student.config.dimension_weights, weight, args.label_smoothing
+        )
+        if said is not None:
+            heard = said.of([name or said.ids[0] for name in batch.ids])  # fillers have no name
+            for name in ("logits", "dimensions", "embedding", "teacher"):
+                setattr(heard, name, gathered(accelerator, getattr(heard, name).to(accelerator.device)))
+            terms |= distillation_terms(
+                output.logits,
+                output.dimensions,
+                projected,
+                heard,
+                weight,
+                student.config.dimension_weights,
+                args.temperature,
             )
-            if said is not None:
-                heard = said.of(batch.ids)
-                for name in ("logits", "dimensions", "embedding", "teacher"):
-                    setattr(heard, name, gathered(accelerator, getattr(heard, name).to(accelerator.device)))
-                terms |= distillation_terms(
-                    output.logits,
-                    output.dimensions,
-                    projected,
-                    heard,
-                    weight,
-                    student.config.dimension_weights,
-                    args.temperature,
-                )
-            loss = sum(getattr(args, f"{name}_weight") * term for name, term in terms.items())
-            accelerator.backward(loss * accelerator.num_processes)
-            accelerator.clip_grad_norm_(apprentice.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            for name, term in terms.items():
-                totals[name] = totals.get(name, 0.0) + term.item()
-            bar.update()
-        means = {f"loss_{name}": round(args.epochs * value / steps, 4) for name, value in totals.items()}
-        if "validation" in held_out and ((epoch + 1) % args.validate_every == 0 or epoch + 1 == args.epochs):
-            scores = measure(ask(held_out["validation"]), emotions, dimensions, info.dimensions_source, 0)
-            means |= {f"validation_{key}": round(scores[key], 4) for key in SCORES}
-            bar.set_postfix(validation_uar=round(scores["uar"], 3))
-            if scores["uar"] > best and accelerator.is_main_process:
-                best = scores["uar"]
-                write_checkpoint(student, run.path / "checkpoints" / "best")
-        run.log(epoch=epoch + 1, **means)
-        accelerator.log(means, step=epoch + 1)
+        loss = sum(getattr(args, f"{name}_weight") * term for name, term in terms.items())
+        accelerator.backward(loss * accelerator.num_processes)
+        accelerator.clip_grad_norm_(apprentice.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        for name, term in terms.items():
+            progress.totals[name] = progress.totals.get(name, 0.0) + term.item()
+        bar.update()
+        progress.step += 1
+        progress.quarantine = stream.quarantine
+        if step + 1 == order.steps:
+            means = {f"loss_{name}": round(value / order.steps, 4) for name, value in progress.totals.items()}
+            progress.totals = {}
+            if "validation" in held_out and ((epoch + 1) % args.validate_every == 0 or epoch + 1 == args.epochs):
+                scores = measure(ask(held_out["validation"]), emotions, dimensions, info.dimensions_source, 0)
+                means |= {f"validation_{key}": round(scores[key], 4) for key in score_names(dimensions)}
+                bar.set_postfix(validation_uar=round(scores["uar"], 3))
+                if scores["uar"] > progress.best:
+                    progress.best = scores["uar"]
+                    if accelerator.is_main_process:
+                        write_checkpoint(student, run.path / "checkpoints" / "best")
+            stream.exchange()
+            run.quarantine(stream.quarantine)
+            run.log(epoch=epoch + 1, **means)
+            accelerator.log(means, step=epoch + 1)
+        resume.save(progress, last=progress.step == steps)
     bar.close()
 
     results = {
         "recipe": "distill",
         "model": f"{args.size}, {'distilled' if args.teacher else 'labels only'}",
-        "split": args.split,
+        "split": args.split or args.corpus,
         "seed": args.seed,
         "labelled": args.labelled,
         "parameters": student.num_parameters(),
         "train_speakers": sorted(train_speakers),
     }
-    for side, clips in held_out.items():
-        if clips is not None:
-            results[side] = measure(ask(clips), emotions, dimensions, info.dimensions_source)
-            accelerator.print(f"{side}: " + ", ".join(f"{key} {results[side][key]:.3f}" for key in SCORES))
+    for side, rows in held_out.items():
+        results[side] = measure(ask(rows), emotions, dimensions, info.dimensions_source)
+        said_of_side = ", ".join(f"{key} {results[side][key]:.3f}" for key in score_names(dimensions))
+        accelerator.print(f"{side}: {said_of_side}")
     if accelerator.is_main_process:
         write_checkpoint(student, run.path / "checkpoints" / "last")
-    run.quarantine(train.quarantine)
+    run.quarantine(stream.quarantine)
     run.results(results)
     checkpoint = run.path / "checkpoints" / "last"
     accelerator.print(f"Student: {checkpoint}")
@@ -257,7 +288,7 @@ def main(args: DistillArguments) -> dict:
     return results
 
 
-def teacher_outputs(run: str, accelerator: Accelerator, clips: ClipStream, emotions, dimensions) -> TeacherOutputs:
+def teacher_outputs(run: str, accelerator: Accelerator, stream: ClipStream, emotions, dimensions) -> TeacherOutputs:
     """What the teacher says of the training clips: from its cross-fitted outputs, or of the teacher itself now."""
     if (Path(run) / "teacher_outputs").exists():
         return TeacherOutputs.load(Path(run) / "teacher_outputs")
@@ -268,7 +299,8 @@ def teacher_outputs(run: str, accelerator: Accelerator, clips: ClipStream, emoti
     def judge(batch: Batch):
         return teacher(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-    said = predict(accelerator, judge, batches(clips, 0, size, emotions, dimensions))
+    order = Order.of(stream.table, size, num_processes=accelerator.num_processes)
+    said = predict(accelerator, judge, batches(stream, order, emotions, dimensions))
     return TeacherOutputs(
         said.ids,
         torch.from_numpy(said.logits),
@@ -289,8 +321,10 @@ def standardised(embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
     return result
 
 
-SHARD = 4096  # rows shuffled together in memory
-SCORES = ("uar", "accuracy", "ccc_activation", "ccc_valence", "ccc_dominance")
+def score_names(dimensions: list[str]) -> list[str]:
+    """What stands in a line of metrics."""
+    return ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
+
 
 if __name__ == "__main__":
     main(parse_arguments(DistillArguments))

@@ -3,11 +3,10 @@
     accelerate launch recipes/train_teacher.py --config recipes/configs/teacher_ravdess.yaml
 
 A flag after the file replaces one of its values: `--seed 1`. Without a file a small teacher learns the synthetic
-corpus.
+corpus. A run that was killed goes on where it stood when the same command is given again.
 """
 
-import itertools
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -18,19 +17,24 @@ from tqdm.auto import tqdm
 from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.encoders import LogMelStream
 from audio_emotion.evaluation.predictions import Predictions, predict
-from audio_emotion.evaluation.protocols import assert_disjoint, split
 from audio_emotion.evaluation.results import measure
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
+from audio_emotion.training.adapters import add_lora
 from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import mask_time
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.mixture import mixture, training_data
+from audio_emotion.training.order import Order
+from audio_emotion.training.resume import Resume
 from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.schedule import one_cycle
+from audio_emotion.training.sides import sides
 from audio_emotion.training.statistics import copy_statistics, set_layer_statistics, set_log_mel_statistics
 from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
+from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 
@@ -43,7 +47,8 @@ class TeacherArguments:
     corpus: str = field(default="synthetic", metadata={"help": "Corpus by name."})
     corpus_path: str = field(default="", metadata={"help": "Its folder; else $AUDIO_EMOTION_DATA/<corpus>."})
     corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
-    split: str = field(default="synthetic-10", metadata={"help": "Speaker split by name."})
+    mix: list[str] = field(default_factory=list, metadata={"help": "Other corpora to train on: crema-d=0.5."})
+    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
     train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
     encoders: list[str] = field(default_factory=lambda: ["log-mel"], metadata={"help": "Hub ids, folders, log-mel."})
     tuning: str = field(default="frozen", metadata={"help": "frozen, full or lora (peft, feed-forward layers)."})
@@ -65,49 +70,54 @@ class TeacherArguments:
     mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
     cache: str = field(default="runs/cache", metadata={"help": "Where states of frozen encoders are kept."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read ahead, of each training process."})
+    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
+    save_every: int = field(default=200, metadata={"help": "Steps between states from which a killed run goes on."})
+    restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
 
 
 def main(args: TeacherArguments) -> dict:
     """Train, test and write the run folder; returns what stands in `results.json`."""
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision or None, log_with=args.trackers or None, project_dir=args.output
+        mixed_precision=args.mixed_precision or None,
+        log_with=args.trackers or None,
+        project_dir=args.output,
+        step_scheduler_with_optimizer=False,
     )
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
-    run = RunFolder(args.output, args, writes=accelerator.is_main_process)
+    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    if run.finished is not None:
+        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
+        return run.finished
     if args.trackers:
-        accelerator.init_trackers("audio-emotion")
+        accelerator.init_trackers("audio-emotion", config=asdict(args))
 
     # Who trains, who validates, who is tested.
     info = corpus_info(args.corpus)
-    speakers = split(args.split)
-    assert_disjoint(speakers)
-    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
+    emotions, dimensions = list(info.emotions), list(info.dimensions)
     table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
+    table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
+    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
+    mixed = mixture(table, shard_files(args.corpus, args.corpus_path or None), info, args.mix)
+    table, train_speakers = mixed.table, train_speakers + mixed.speakers
 
-    def stream(names, shuffle=False):
-        rows = spoken_by(table, names)
-        return ClipStream(
-            rows.to_iterable_dataset(num_shards=-(-len(rows) // SHARD)),
-            size=len(rows),
-            seed=args.seed,
-            shuffle=shuffle,
-            process_index=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-        )
+    def clips(rows) -> ClipStream:
+        return ClipStream(rows, mixed.files, accelerator.process_index, accelerator.num_processes, args.max_bad_share)
 
     def build():
         set_seed(args.seed)
         model = FusedEmotionForAudioClassification.from_encoders(
             args.encoders,
-            emotions=list(info.emotions),
+            emotions=emotions,
+            dimensions=dimensions,
             hidden_size=args.hidden_size,
             convolution_size=args.convolution_size,
             read_out=args.read_out,
             fusion=args.fusion,
             stream_dropout=args.stream_dropout,
             dropout=args.dropout,
-            license=info.license,
+            license=mixed.license,
             dimensions_source=info.dimensions_source,
         )
         if args.tuning != "full":
@@ -117,105 +127,125 @@ def main(args: TeacherArguments) -> dict:
         return model.to(accelerator.device)
 
     model = build()
-    train = stream(train_speakers, shuffle=True)
-    set_log_mel_statistics(model, ClipStream(train.source, train.size))
-    held_out = {
-        "test": stream(speakers.test) if speakers.test else None,
-        "validation": stream(speakers.validation) if speakers.validation and not args.train_on_validation else None,
-    }
+    training_clips = clips(spoken_by(table, train_speakers))
+    set_log_mel_statistics(model, training_clips)
 
     # Frozen encoders hear every clip once; encoders in training start from the statistics of their first states.
     heard_once = EncoderStates(args.cache, model)
+    everything = clips(table if args.tuning == "frozen" else first_of(training_clips.table, STATISTICS_CLIPS))
     with accelerator.main_process_first():
-        heard_once.fill(ClipStream(table.to_iterable_dataset(), len(table)))
-    train_ids = spoken_by(table, train_speakers)["id"]
-    set_layer_statistics(model, [heard_once.states[name] for name in train_ids if name in heard_once.states])
+        heard_once.fill(everything)
+        heard_once.read()
+    if args.tuning == "frozen":
+        table = table.select([row for row, name in enumerate(table["id"]) if name in heard_once])
+    heard = [name for name in first_of(spoken_by(table, train_speakers), STATISTICS_CLIPS)["id"] if name in heard_once]
+    set_layer_statistics(model, heard_once, heard)
     cache = heard_once if args.tuning == "frozen" else None
 
-    step_number = itertools.count(args.seed)
-
-    def judge(model, batch: Batch):
+    def judge(model, batch: Batch, seed: int | None = None):
         if cache is None:
             device = accelerator.device
             return model(batch.input_values.to(device), batch.attention_mask.to(device))
-        states, lengths = cache.batch(batch.ids)
-        if model.training and args.time_mask:
+        states, lengths = cache.batch([name or heard[0] for name in batch.ids])  # fillers have no name
+        if seed is not None and args.time_mask:
             fills = [silent_frame(each) for each in accelerator.unwrap_model(model).teacher.streams]
-            states = mask_time(states, lengths, fills, next(step_number), args.time_mask)
+            states = mask_time(states, lengths, fills, seed, args.time_mask)
         return model(states=[each.to(accelerator.device) for each in states], lengths=lengths.to(accelerator.device))
 
-    def ask(model, clips: ClipStream):
+    def ask(model, rows) -> Predictions:
         model.eval()
-        each = batches(
-            clips, 0, 64 // accelerator.num_processes * accelerator.num_processes, info.emotions, DIMENSIONS
-        )
+        size = 64 // accelerator.num_processes * accelerator.num_processes
+        order = Order.of(rows, size, num_processes=accelerator.num_processes)
+        each = batches(clips(rows), order, emotions, dimensions, waveforms=cache is None)
         return predict(accelerator, lambda batch: judge(model, batch), each)
 
-    def fit(model, clips: ClipStream, name: str, validation: ClipStream | None):
-        """The loop."""
+    def fit(model, rows, name: str, validation=None):
+        """The loop; `rows` are trained on, `validation` is asked after every epoch."""
+        order = Order.of(
+            rows,
+            args.batch_size,
+            mixed.weights,
+            seed=args.seed,
+            shuffle=True,
+            num_processes=accelerator.num_processes,
+            num_workers=args.num_workers,
+        )
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
-        steps = args.epochs * -(-clips.size // args.batch_size)
-        wrapped, optimizer = accelerator.prepare(model, optimizer)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps, pct_start=0.2)
-        bar = tqdm(total=steps, desc=name, disable=not accelerator.is_local_main_process)
-        best = -1.0
-        for epoch in range(args.epochs):
+        steps = args.epochs * order.steps
+        schedule = one_cycle(optimizer, args.learning_rate, steps)
+        accelerator.free_memory()  # of the training before this one
+        wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+        set_seed(args.seed)
+        resume = Resume(accelerator, run.path / "state" / name.replace(" ", "-"), args.save_every)
+        progress = resume.load()
+        stream = clips(rows)
+        stream.quarantine |= progress.quarantine
+        bar = tqdm(total=steps, initial=progress.step, desc=name, disable=not accelerator.is_local_main_process)
+        each = batches(stream, order, emotions, dimensions, args.epochs, progress.step, waveforms=cache is None)
+        for batch in each:
+            epoch = progress.step // order.steps
             wrapped.train()
-            totals: dict[str, float] = {}
-            for batch in batches(clips, epoch, args.batch_size, info.emotions, DIMENSIONS):
-                with accelerator.autocast():
-                    output = judge(wrapped, batch)
-                for field_name in ("logits", "dimensions", "embedding"):
-                    output[field_name] = gathered(accelerator, output[field_name])
-                labels, ratings, weight = (
-                    gathered(accelerator, each.to(accelerator.device))
-                    for each in (batch.labels, batch.dimension_labels, batch.weight)
-                )
-                terms = supervised_terms(
-                    output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing
-                )
-                weights = {"dimensions": args.dimensions_weight, "emotions": args.emotions_weight, "variance": 1.0}
-                loss = sum(weights[term] * value for term, value in terms.items())
-                accelerator.backward(loss * accelerator.num_processes)
-                accelerator.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-                for term, value in terms.items():
-                    totals[term] = totals.get(term, 0.0) + value.item()
-                bar.update()
-            means = {f"loss_{term}": round(args.epochs * value / steps, 4) for term, value in totals.items()}
-            if validation is not None:
-                scores = measure(
-                    ask(model, validation), list(info.emotions), list(DIMENSIONS), info.dimensions_source, 0
-                )
-                means |= {f"validation_{key}": round(scores[key], 4) for key in SCORES}
-                if scores["uar"] > best and accelerator.is_main_process:
-                    best = scores["uar"]
-                    model.config.training_data = provenance
-                    write_checkpoint(model, run.path / "checkpoints" / "best")
-            bar.set_postfix(
-                {key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key}
+            with accelerator.autocast():
+                output = judge(wrapped, batch, seed=args.seed + progress.step)
+            for field_name in ("logits", "dimensions", "embedding"):
+                output[field_name] = gathered(accelerator, output[field_name])
+            labels, ratings, weight = (
+                gathered(accelerator, each.to(accelerator.device))
+                for each in (batch.labels, batch.dimension_labels, batch.weight)
             )
-            run.log(model=name, epoch=epoch + 1, **means)
-            accelerator.log({f"{name}/{key}": value for key, value in means.items()}, step=epoch + 1)
+            terms = supervised_terms(
+                output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing
+            )
+            weights = {"dimensions": args.dimensions_weight, "emotions": args.emotions_weight, "variance": 1.0}
+            loss = sum(weights[term] * value for term, value in terms.items())
+            accelerator.backward(loss * accelerator.num_processes)
+            accelerator.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            for term, value in terms.items():
+                progress.totals[term] = progress.totals.get(term, 0.0) + value.item()
+            bar.update()
+            progress.step += 1
+            progress.quarantine = stream.quarantine
+            if progress.step % order.steps == 0:
+                means = {f"loss_{term}": round(value / order.steps, 4) for term, value in progress.totals.items()}
+                progress.totals = {}
+                if validation is not None:
+                    scores = measure(ask(model, validation), emotions, dimensions, info.dimensions_source, 0)
+                    means |= {f"validation_{key}": round(scores[key], 4) for key in score_names(dimensions)}
+                    if scores["uar"] > progress.best:
+                        progress.best = scores["uar"]
+                        if accelerator.is_main_process:
+                            model.config.training_data = provenance
+                            write_checkpoint(model, run.path / "checkpoints" / "best")
+                bar.set_postfix(
+                    {key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key}
+                )
+                run.log(model=name, epoch=epoch + 1, **means)
+                stream.exchange()
+                run.quarantine(left_out | stream.quarantine)
+                accelerator.log({f"{name}/{key}": value for key, value in means.items()}, step=epoch + 1)
+            resume.save(progress, last=progress.step == steps)
         bar.close()
+        left_out.update(stream.quarantine)
         return model
 
     # The teacher itself.
-    provenance = [{"corpus": info.name, "speakers": sorted(train_speakers), "teachers": []}]
-    model = fit(model, train, "teacher", held_out["validation"])
+    provenance = training_data(train_speakers)
+    validates = bool(speakers.validation) and not args.train_on_validation
+    held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
+    held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
+    left_out = everything.quarantine | training_clips.quarantine
+    model = fit(model, spoken_by(table, train_speakers), "teacher", held_out.get("validation"))
     model.config.training_data = provenance
-    results = {"recipe": "train_teacher", "model": "teacher", "split": args.split, "seed": args.seed}
+    results = {"recipe": "train_teacher", "model": "teacher", "split": args.split or args.corpus, "seed": args.seed}
     results |= {"parameters": model.num_parameters(), "train_speakers": sorted(train_speakers)}
-    for side, clips in held_out.items():
-        if clips is not None:
-            results[side] = measure(ask(model, clips), list(info.emotions), list(DIMENSIONS), info.dimensions_source)
+    for side, rows in held_out.items():
+        results[side] = measure(ask(model, rows), emotions, dimensions, info.dimensions_source)
     if accelerator.is_main_process:
         write_checkpoint(model, run.path / "checkpoints" / "last")
-    run.quarantine(train.quarantine)
-    run.results(results)
 
     # Teachers that are each silent on their own training speakers, for the targets of distillation; the teacher itself
     # speaks of those whom it has not heard.
@@ -226,7 +256,7 @@ def main(args: TeacherArguments) -> dict:
             torch.from_numpy(said.dimensions),
             torch.from_numpy(said.embedding),
             torch.zeros(len(said.ids), dtype=torch.long),
-            list(info.emotions),
+            emotions,
             provenance,
         )
 
@@ -237,22 +267,36 @@ def main(args: TeacherArguments) -> dict:
             unheard = [name for name in train_speakers if name not in heard]
             one = build()
             copy_statistics(model, one)
-            one = fit(one, stream(heard, shuffle=True), f"cross-fit {number + 1} of {args.cross_fit}", None)
-            said = ask(one, stream(unheard))
+            one = fit(one, spoken_by(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
+            said = ask(one, spoken_by(table, unheard))
             parts.append(outputs(said))
-            scores = measure(said, list(info.emotions), list(DIMENSIONS), info.dimensions_source, 0)
-            run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(scores[key], 4) for key in SCORES})
-        parts += [outputs(ask(model, clips)) for clips in held_out.values() if clips is not None]
+            scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
+            means = {f"unheard_{key}": round(scores[key], 4) for key in score_names(dimensions)}
+            run.log(model=f"cross-fit {number + 1}", **means)
+        parts += [outputs(ask(model, rows)) for rows in held_out.values()]
         if accelerator.is_main_process:
             TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
 
+    run.quarantine(left_out)
+    run.results(results)
     for side in ("validation", "test"):
         if side in results:
-            accelerator.print(f"{side}: " + ", ".join(f"{key} {results[side][key]:.3f}" for key in SCORES))
+            said = ", ".join(f"{key} {results[side][key]:.3f}" for key in score_names(dimensions))
+            accelerator.print(f"{side}: {said}")
     accelerator.print(f"Teacher: {run.path / 'checkpoints' / 'last'}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def first_of(rows, count: int):
+    """As many rows as that, evenly spread."""
+    return rows.select(range(0, len(rows), max(1, len(rows) // count)))
+
+
+def score_names(dimensions: list[str]) -> list[str]:
+    """What stands in a line of metrics."""
+    return ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
 
 
 def silent_frame(stream) -> torch.Tensor:
@@ -262,22 +306,7 @@ def silent_frame(stream) -> torch.Tensor:
     return stream.layer_mix.mean
 
 
-def add_lora(model) -> None:
-    """LoRA on the encoders' feed-forward layers; on WavLM's attention it would silently do nothing (no gradient)."""
-    from peft import LoraConfig
-
-    new = [
-        name for name, _ in model.named_modules() if name.endswith((".layer_mix", ".projection")) and "streams" in name
-    ]
-    new = [name for name in new if ".encoder." not in name]
-    feed_forward = r".*\.encoder\..*(intermediate_dense|output_dense|\.fc1|\.fc2)"
-    rest = ["teacher.trunk", "heads"]
-    model.add_adapter(LoraConfig(r=8, lora_alpha=16, target_modules=feed_forward, modules_to_save=[*new, *rest]))
-
-
-SHARD = 4096  # rows shuffled together in memory
-DIMENSIONS = ("activation", "valence", "dominance")
-SCORES = ("uar", "accuracy", *(f"ccc_{name}" for name in DIMENSIONS))
+STATISTICS_CLIPS = 1000  # enough for the mean and deviation of every feature of every layer
 
 if __name__ == "__main__":
     main(parse_arguments(TeacherArguments))

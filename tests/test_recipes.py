@@ -78,43 +78,15 @@ def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, t
     assert "synthetic/01" in marked["contaminated_by"]
 
 
-def test_two_processes_share_each_epoch_without_a_gap_or_a_double():
-    table = corpus_table("synthetic", count=23)
-    shares = []
-    for process in range(2):
-        clips = ClipStream(
-            table.to_iterable_dataset(num_shards=3), 23, shuffle=True, process_index=process, num_processes=2
-        )
-        shares.append([row["id"] for row in clips.epoch(1)])
-
-    assert sorted(shares[0] + shares[1]) == sorted(table["id"])
-
-
-def test_a_few_bad_clips_are_quarantined_and_many_stop_the_run():
-    table = corpus_table("synthetic", count=30)
-    bad = table[0]
-    bad["audio"] = {"bytes": b"no sound at all", "path": None}
-
-    def stream(count):
-        rows = [{**bad, "id": f"bad-{number}"} for number in range(count)] + list(table)
-        return ClipStream(type(table).from_list(rows).to_iterable_dataset(), len(rows))
-
-    clips = stream(1)
-    assert len(list(clips.epoch(0))) == 30
-    assert set(clips.quarantine) == {"bad-0"}
-    with pytest.raises(ValueError, match=r"more than 5%"):
-        list(stream(4).epoch(0))
-
-
 def test_front_end_statistics_are_those_of_the_clips(tiny_student):
     table = spoken_by(corpus_table("synthetic", count=20), ["synthetic/01"])
-    clips = ClipStream(table.to_iterable_dataset(), len(table))
+    clips = ClipStream(table)
 
     set_log_mel_statistics(tiny_student, clips)
 
     front_end = tiny_student.student.log_mel
     frames = np.concatenate(
-        [front_end.unnormalised(torch.tensor(row["waveform"])[None])[0].numpy() for row in clips.epoch(0)]
+        [front_end.unnormalised(torch.tensor(row["waveform"])[None])[0].numpy() for row in clips.clips()]
     )
     np.testing.assert_allclose(front_end.mean.numpy(), frames.mean(0), atol=1e-4)
     np.testing.assert_allclose(front_end.deviation.numpy(), frames.std(0), atol=1e-4)

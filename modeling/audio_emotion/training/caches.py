@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 from audio_emotion.training.streams import ClipStream
@@ -18,7 +21,7 @@ CLIPS_PER_SHARD = 100
 
 
 class EncoderStates:
-    """What every stream of a teacher with frozen encoders says of every clip, in float16.
+    """What every stream of a teacher with frozen encoders says of every clip, in float16, read from disk when asked.
 
     Args:
         folder: where caches live; one subfolder per set of streams, named by what decides the numbers.
@@ -33,14 +36,24 @@ class EncoderStates:
                     digest.update(tensor.detach().cpu().numpy().tobytes())
         self.folder = Path(folder) / digest.hexdigest()[:16]
         self.model = model
-        self.states: dict[str, list[Tensor]] = {}  # clip id -> per stream (L, T, H)
+        self.num_streams = len(model.teacher.streams)
+        self.shard_of: dict[str, Path] = {}  # clip id -> the file it lies in
+        self._open = lru_cache(maxsize=64)(partial(safe_open, framework="pt"))
         self.read()
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.shard_of
+
+    def __getitem__(self, name: str) -> list[Tensor]:
+        """States of one clip, per stream `(L, T, H)` in float16."""
+        shard = self._open(self.shard_of[name])
+        return [shard.get_tensor(f"{name}/{number}") for number in range(self.num_streams)]
+
     def read(self) -> None:
-        """Take in what is on disk, another process's shards included."""
-        self.states.clear()
-        for shard in sorted(self.folder.glob("*.safetensors")):
-            self._take(load_file(shard))
+        """Find what is on disk, another process's shards included."""
+        for shard in set(self.folder.glob("*.safetensors")) - set(self.shard_of.values()):
+            with safe_open(shard, framework="pt") as tensors:
+                self.shard_of |= {key.rsplit("/", 1)[0]: shard for key in tensors.keys()}  # noqa: SIM118 - no dict
 
     @torch.no_grad()
     def fill(self, stream: ClipStream) -> None:
@@ -49,14 +62,13 @@ class EncoderStates:
         self.read()
         self.model.eval()
         fresh: dict[str, Tensor] = {}
-        for example in stream.epoch(0):
-            if example["id"] in self.states:
-                continue
+        missing = [index for index, name in enumerate(stream.table["id"]) if name not in self]
+        for example in tqdm(stream.clips(missing), "encoding", len(missing), disable=not missing):
             states, _ = self.model.teacher.encode(torch.as_tensor(example["waveform"])[None].to(self.model.device))
             for number, state in enumerate(states):
                 assert state is not None
-                fresh[f"{example['id']}/{number}"] = state[0].half().cpu()
-            if len(fresh) >= CLIPS_PER_SHARD * len(states):
+                fresh[f"{example['id']}/{number}"] = state[0].half().cpu().contiguous()
+            if len(fresh) >= CLIPS_PER_SHARD * self.num_streams:
                 self._write(fresh)
                 fresh = {}
         if fresh:
@@ -64,23 +76,21 @@ class EncoderStates:
 
     def batch(self, ids: list[str]) -> tuple[list[Tensor], Tensor]:
         """States of some clips as `judge` takes them: per stream `(B, L, T, H)`, and the true frames `(B,)`."""
-        clips = [self.states[name] for name in ids]
+        clips = [self[name] for name in ids]
         lengths = torch.tensor([clip[0].shape[1] for clip in clips])
-        time = int(lengths.max())
-        padded = [
-            torch.stack([torch.nn.functional.pad(clip[n], (0, 0, 0, time - clip[n].shape[1])) for clip in clips])
-            for n in range(len(clips[0]))
-        ]
-        return [states.float() for states in padded], lengths
-
-    def _take(self, tensors: dict[str, Tensor]) -> None:
-        for key in sorted(tensors, key=lambda key: int(key.rsplit("/", 1)[1])):
-            self.states.setdefault(key.rsplit("/", 1)[0], []).append(tensors[key])
+        padded = []
+        for number in range(self.num_streams):
+            layers, _, width = clips[0][number].shape
+            states = torch.zeros(len(clips), layers, int(lengths.max()), width)
+            for row, clip in zip(states, clips, strict=True):
+                row[:, : clip[number].shape[1]] = clip[number]
+            padded.append(states)
+        return padded, lengths
 
     def _write(self, fresh: dict[str, Tensor]) -> None:
         """Write one shard under a name of its content, whole or not at all."""
-        name = hashlib.sha256("".join(sorted(fresh)).encode()).hexdigest()[:16]
-        partial = self.folder / f"{name}.partial"
-        save_file({key: tensor.contiguous() for key, tensor in fresh.items()}, partial)
-        partial.rename(self.folder / f"{name}.safetensors")
-        self._take(fresh)
+        shard = self.folder / f"{hashlib.sha256(''.join(sorted(fresh)).encode()).hexdigest()[:16]}.safetensors"
+        whole = shard.with_suffix(".partial")
+        save_file(fresh, whole)
+        whole.rename(shard)
+        self.shard_of |= {key.rsplit("/", 1)[0]: shard for key in fresh}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 
 
 class RunFolder:
@@ -17,21 +19,74 @@ class RunFolder:
     Args:
         path: the folder, made if missing.
         arguments: the recipe's dataclass, written to `config.yaml` as resolved.
-        writes: whether this process is the first.
+        takes_up: whether a run of the same arguments that was killed here is to be continued. Else the folder's
+            metrics start anew.
+        restart: whether to throw away what another run has left here.
+
+    Attributes:
+        finished: the results of a run of the same arguments that had ended; None if there is something to do.
+
+    Raises:
+        ValueError: where the folder holds a run of other arguments that could be continued, naming the first of them.
     """
 
-    def __init__(self, path: str | Path, arguments: Any, writes: bool = True) -> None:
+    def __init__(self, path: str | Path, arguments: Any, takes_up: bool = False, restart: bool = False) -> None:
         self.path = Path(path)
-        self.writes = writes
+        self.finished: dict[str, Any] | None = None
+        processes = PartialState()
+        self.writes = processes.is_main_process
+        values = {name: value for name, value in dataclasses.asdict(arguments).items() if name != "restart"}
+        if takes_up and not restart and (self.path / "config.yaml").exists():
+            there = yaml.safe_load((self.path / "config.yaml").read_text()) or {}
+            different = [name for name in values if there.get(name) != values[name]]
+            if different and ((self.path / "results.json").exists() or (self.path / "state").exists()):
+                name = different[0]
+                raise ValueError(
+                    f"`{self.path}` holds another run: `{name}` was {there.get(name)!r} there, is {values[name]!r} "
+                    "here. Choose another `--output`, or pass `--restart true` to write over it."
+                )
+            if (self.path / "results.json").exists():
+                self.finished = json.loads((self.path / "results.json").read_text())
+        else:
+            takes_up = False
+        processes.wait_for_everyone()  # all have looked before the first one writes
+        self.logged: set[tuple] = set()  # names of the lines that stand in `metrics.jsonl`
         self.begin = time.monotonic()
-        if writes:
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (self.path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(arguments), sort_keys=False))
-            (self.path / "metrics.jsonl").write_text("")
+        if not self.writes or self.finished is not None:
+            return
+        (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        lines = self._lines_at_hand() if takes_up else []
+        if not takes_up:
+            shutil.rmtree(self.path / "state", ignore_errors=True)
+            (self.path / "results.json").unlink(missing_ok=True)
+        self.logged = {self._name(line) for line in lines}
+        self.begin -= max((line["seconds"] for line in lines), default=0.0)
+        write_whole(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _lines_at_hand(self) -> list[dict]:
+        """Metrics of the run that is taken up; a line that was torn by its end is left out."""
+        if not (self.path / "metrics.jsonl").exists():
+            return []
+        lines = []
+        for text in (self.path / "metrics.jsonl").read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    @staticmethod
+    def _name(line: dict) -> tuple:
+        return line.get("model"), line.get("epoch")
 
     def log(self, **values: Any) -> None:
-        """Append one line to `metrics.jsonl`, with the seconds since the run began."""
-        if self.writes:
+        """Append one line to `metrics.jsonl`, with the seconds since the run began.
+
+        A line that stands there already, because the run was killed after it and has come by again, is not repeated.
+        """
+        if self.writes and self._name(values) not in self.logged:
+            self.logged.add(self._name(values))
             line = {**values, "seconds": round(time.monotonic() - self.begin, 1)}
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -40,9 +95,17 @@ class RunFolder:
         """Write `quarantine.jsonl`: clip id and reason of every clip that was left out."""
         if self.writes:
             lines = [json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in sorted(bad.items())]
-            (self.path / "quarantine.jsonl").write_text("".join(lines))
+            write_whole(self.path / "quarantine.jsonl", "".join(lines))
 
     def results(self, values: dict[str, Any]) -> None:
-        """Write `results.json`."""
+        """Write `results.json`, with which the run has ended; what would have continued it goes."""
         if self.writes:
-            (self.path / "results.json").write_text(json.dumps(values, indent=2) + "\n")
+            write_whole(self.path / "results.json", json.dumps(values, indent=2) + "\n")
+            shutil.rmtree(self.path / "state", ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)

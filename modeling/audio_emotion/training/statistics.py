@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from audio_emotion.encoders import LayerMix
 from audio_emotion.log_mel import LogMel
+from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.streams import ClipStream
 
 
@@ -29,24 +30,25 @@ def set_log_mel_statistics(model: nn.Module, clips: ClipStream) -> None:
     if not front_ends:
         return
     device = front_ends[0].window.device
-    waveforms = (torch.as_tensor(example["waveform"])[None].to(device) for example in clips.epoch(0))
+    waveforms = (torch.as_tensor(example["waveform"])[None].to(device) for example in clips.clips())
     mean, deviation = _moments(front_ends[0].unnormalised(waveform)[0] for waveform in waveforms)
     for front_end in front_ends:
         front_end.set_statistics(mean, deviation)
 
 
 @torch.no_grad()
-def set_layer_statistics(model: nn.Module, states: list[list[Tensor]]) -> None:
+def set_layer_statistics(model: nn.Module, cache: EncoderStates, ids: Sequence[str]) -> None:
     """Fix the standardisation of every encoder stream.
 
     Args:
         model: a fused teacher with heads.
-        states: of some training clips, per stream `(L, T, H)`, as `EncoderStates` keeps them.
+        cache: of what its encoders say.
+        ids: the training clips, or enough of them.
     """
     for number, stream in enumerate(model.teacher.streams):  # type: ignore[union-attr, arg-type]
         for module in stream.modules():
             if isinstance(module, LayerMix):
-                module.set_statistics(*_moments(clip[number].transpose(0, 1) for clip in states))
+                module.set_statistics(*_moments(cache[name][number].transpose(0, 1) for name in ids))
 
 
 def copy_statistics(source: nn.Module, target: nn.Module) -> None:

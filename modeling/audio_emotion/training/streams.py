@@ -1,94 +1,151 @@
-"""Decoded clips in an order fixed by seed and epoch, each process its share.
-
-Shards are permuted by (seed, epoch), then the rows of one shard in memory: unlike a shuffle buffer, nothing is lost
-when a run is taken up again. The k-th clip of an epoch goes to process k modulo their number, so that the global
-batches of two processes are those of one.
-"""
+"""Decoded clips of a corpus's table: from files, from bytes in the table, or from shards, local or remote."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from datasets import IterableDataset
+from accelerate.utils import gather_object
+from datasets import Dataset
 
 from audio_emotion.audio_input import decode, resample
+from audio_emotion.training.shards import read_shard
+
+SHARDS_AT_HAND = 2  # of each reader: the one at work, and its neighbour at the border of a stretch
+
+
+class TooManyBadClipsError(ValueError):
+    """More clips are bad than a run may leave out."""
+
+
+@dataclass
+class ClipReader:
+    """From a row to its waveform; every worker has one of its own.
+
+    Attributes:
+        table: rows as `corpus_table` makes them.
+        files: the shards that `row["shard"]` counts, paths or URLs.
+        sampling_rate: wanted, in hertz.
+        memory: megabytes of decoded clips to keep; an hour at 16 kHz is 230.
+    """
+
+    table: Dataset
+    files: Sequence[str] = ()
+    sampling_rate: int = 16000
+    memory: float = 0.0
+    _decoded: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _shards: OrderedDict[int, list[dict]] = field(default_factory=OrderedDict, repr=False)
+    _bytes: int = 0
+
+    def row(self, index: int) -> dict:
+        """Labels and `waveform (S,)` of a clip, channels averaged, at the wanted rate.
+
+        Raises:
+            ValueError: for a clip that is no audio, shorter than 0.25 s, or not finite.
+        """
+        row = self.table[int(index)]
+        if index not in self._decoded:
+            waveform = self._waveform(row)
+            if self._bytes + waveform.nbytes > self.memory * 1e6:
+                return {**row, "waveform": waveform}
+            self._decoded[index] = waveform
+            self._bytes += waveform.nbytes
+        return {**row, "waveform": self._decoded[index]}
+
+    def _waveform(self, row: dict) -> np.ndarray:
+        audio = row["audio"] if row["shard"] is None else self._shard(row["shard"])[row["row"]]
+        source = audio["bytes"] if audio["bytes"] is not None else audio["path"]
+        if source is None:
+            raise ValueError("Expected audio, got none.")
+        samples, rate = decode(source)
+        waveform = resample(samples.mean(axis=1), rate, self.sampling_rate)
+        if len(waveform) < self.sampling_rate // 4:
+            raise ValueError(f"Expected at least 0.25 s of audio, got {len(waveform) / self.sampling_rate:.3f} s.")
+        if not np.isfinite(waveform).all():
+            raise ValueError("Expected finite samples, got NaN or infinite ones.")
+        return waveform
+
+    def _shard(self, number: int) -> list[dict]:
+        """The encoded audio of a whole shard, in its order."""
+        if number not in self._shards:
+            while len(self._shards) >= SHARDS_AT_HAND:
+                self._shards.popitem(last=False)
+            self._shards[number] = [clip["audio"] for clip in read_shard(self.files[number])]
+        self._shards.move_to_end(number)
+        return self._shards[number]
 
 
 class ClipStream:
-    """Rows of a `datasets` stream with their waveform.
+    """What one process hears of a corpus, and what it had to leave out.
 
     Args:
-        source: rows as `corpus_table` makes them, with undecoded audio.
-        size: number of rows.
-        seed: of the order.
-        shuffle: whether to permute; without it, the order of the source.
+        table: rows as `corpus_table` makes them.
+        files: the shards that the table points into.
         process_index: this process.
         num_processes: all of them.
+        max_bad_share: share of bad clips that stops the run.
         sampling_rate: wanted, in hertz.
-        keep_decoded: whether to hold decoded clips in memory (a corpus of an hour is 230 MB).
-        max_bad_share: share of undecodable clips that stops the run.
+        memory: megabytes of decoded clips to keep.
     """
 
     def __init__(
         self,
-        source: IterableDataset,
-        size: int,
-        seed: int = 0,
-        shuffle: bool = False,
+        table: Dataset,
+        files: Sequence[str] = (),
         process_index: int = 0,
         num_processes: int = 1,
-        sampling_rate: int = 16000,
-        keep_decoded: bool = True,
         max_bad_share: float = 0.05,
+        sampling_rate: int = 16000,
+        memory: float = 500.0,
     ) -> None:
-        self.source = source
-        self.size = size
-        self.seed = seed
-        self.shuffle = shuffle
+        self.table = table
+        self.reader = ClipReader(table, files, sampling_rate, memory)
         self.process_index = process_index
         self.num_processes = num_processes
-        self.sampling_rate = sampling_rate
         self.max_bad_share = max_bad_share
-        self.decoded: dict[str, np.ndarray] | None = {} if keep_decoded else None
         self.quarantine: dict[str, str] = {}  # clip id -> reason
 
-    def epoch(self, number: int) -> Iterator[dict]:
-        """Rows of this process with `waveform (S,)` float32; bad clips are left out and noted in `quarantine`.
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def clips(self, rows: Iterable[int] | None = None) -> Iterator[dict]:
+        """Every clip once, on every process, in the order of the table; bad ones go to the quarantine.
+
+        Args:
+            rows: some of them alone.
 
         Raises:
-            ValueError: when more than `max_bad_share` of all clips are bad.
+            TooManyBadClipsError: when more than `max_bad_share` of all clips are bad.
         """
-        random = np.random.default_rng((self.seed, number))
-        shards = self.source.num_shards
-        position = 0
-        for shard in random.permutation(shards) if self.shuffle else range(shards):
-            rows = list(self.source.shard(num_shards=shards, index=int(shard)))
-            order = random.permutation(len(rows)) if self.shuffle else range(len(rows))
-            for index in order:
-                mine = position % self.num_processes == self.process_index
-                position += 1
-                if mine and (waveform := self._waveform(rows[index])) is not None:
-                    yield {**rows[index], "waveform": waveform}
+        for index in range(len(self.table)) if rows is None else rows:
+            try:
+                row = self.reader.row(index)
+            except ValueError as error:
+                self.leave_out({self.table[index]["id"]: str(error)})
+            else:
+                yield row
 
-    def _waveform(self, row: dict) -> np.ndarray | None:
-        """The clip at the wanted rate, channels averaged; None for a bad one."""
-        if self.decoded is not None and row["id"] in self.decoded:
-            return self.decoded[row["id"]]
-        audio = row["audio"]
-        try:
-            samples, rate = decode(audio["bytes"] if audio["bytes"] is not None else audio["path"])
-            waveform = resample(samples.mean(axis=1), rate, self.sampling_rate)
-            if len(waveform) < self.sampling_rate // 4 or not np.isfinite(waveform).all():
-                raise ValueError(f"Expected at least 0.25 s of finite samples, got {len(waveform)} samples.")
-        except ValueError as error:
-            self.quarantine[row["id"]] = str(error)
-            if len(self.quarantine) > self.max_bad_share * self.size:
-                raise ValueError(
-                    f"{len(self.quarantine)} of {self.size} clips are bad, more than {self.max_bad_share:.0%}. "
-                    f"The last one is {row['id']}: {error}"
-                ) from error
-            return None
-        if self.decoded is not None:
-            self.decoded[row["id"]] = waveform
-        return waveform
+    def leave_out(self, bad: dict[str, str]) -> None:
+        """Take clips into the quarantine.
+
+        Raises:
+            TooManyBadClipsError: when there are more of them than `max_bad_share` of all clips.
+        """
+        self.quarantine |= bad
+        if len(self.quarantine) > self.max_bad_share * len(self):
+            name, reason = next(reversed(self.quarantine.items()))
+            raise TooManyBadClipsError(
+                f"{len(self.quarantine)} of {len(self)} clips are bad, more than {self.max_bad_share:.0%}. "
+                f"The last one is {name}: {reason} All stand in `quarantine.jsonl`. Repair them or take them out of "
+                "the corpus, or allow a larger share with `--max_bad_share`."
+            )
+
+    def exchange(self) -> None:
+        """Take in what the other processes have left out.
+
+        Raises:
+            TooManyBadClipsError: when that makes too many.
+        """
+        self.leave_out({name: reason for bad in gather_object([self.quarantine]) for name, reason in bad.items()})

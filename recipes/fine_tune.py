@@ -1,0 +1,256 @@
+"""Fine-tune any checkpoint of this package, teacher or student, on a corpus with categories and ratings of its own.
+
+    accelerate launch recipes/fine_tune.py --model runs/distill_ravdess/checkpoints/last --corpus my_clips.yaml
+
+`my_clips.yaml` describes the corpus (docs/your_own_data.md). Without `--model` it is the student inside the package
+that learns. What the checkpoint had learnt from stays written in it, and so do its terms. A run that was killed goes
+on where it stood when the same command is given again.
+"""
+
+import math
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from huggingface_hub.dataclasses import strict
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+import audio_emotion
+from audio_emotion.evaluation.predictions import predict
+from audio_emotion.evaluation.results import measure
+from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.losses import supervised_terms
+from audio_emotion.training.adapters import add_lora
+from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation
+from audio_emotion.training.batches import Batch, batches
+from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.mixture import training_data
+from audio_emotion.training.order import Order
+from audio_emotion.training.resume import Resume
+from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.schedule import one_cycle
+from audio_emotion.training.sides import sides
+from audio_emotion.training.streams import ClipStream
+from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
+
+
+@strict
+@dataclass(kw_only=True)
+class FineTuneArguments:
+    """What one run needs."""
+
+    corpus: str = field(metadata={"help": "The corpus's description (.yaml), or a corpus by name."})
+    model: str = field(default="", metadata={"help": "Hub id or folder; else the student inside the package."})
+    revision: str = field(default="main", metadata={"help": "Of a model on the Hub."})
+    output: str = field(default="runs/fine_tune", metadata={"help": "Run folder."})
+    corpus_path: str = field(default="", metadata={"help": "Folder of the corpus, if not beside its description."})
+    corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
+    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
+    train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
+    tuning: str = field(default="full", metadata={"help": "frozen (heads alone), lora (teachers) or full."})
+    dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
+    augment: float = field(default=0.3, metadata={"help": "0..1: how often noise, reverberation, speed, gain."})
+    epochs: int = field(default=20, metadata={"help": "Passes over the training clips."})
+    batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak of a one-cycle schedule."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's."})
+    label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy."})
+    dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC term."})
+    emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})
+    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
+    trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read ahead, of each training process."})
+    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
+    save_every: int = field(default=200, metadata={"help": "Steps between states from which a killed run goes on."})
+    restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
+    seed: int = field(default=0, metadata={"help": "Of everything."})
+
+
+def main(args: FineTuneArguments) -> dict:
+    """Fine-tune, test and write the run folder; returns what stands in `results.json`."""
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision or None,
+        log_with=args.trackers or None,
+        project_dir=args.output,
+        step_scheduler_with_optimizer=False,
+    )
+    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
+    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    if run.finished is not None:
+        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
+        return run.finished
+    if args.trackers:
+        accelerator.init_trackers("audio-emotion", config=asdict(args))
+
+    # Who trains, who validates, who is tested.
+    info = corpus_info(args.corpus)
+    emotions, dimensions = list(info.emotions), list(info.dimensions)
+    table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
+    table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
+    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
+    files = shard_files(args.corpus, args.corpus_path or None)
+    rows = spoken_by(table, train_speakers)
+    validates = bool(speakers.validation) and not args.train_on_validation
+    held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
+    held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
+
+    def clips(rows) -> ClipStream:
+        return ClipStream(rows, files, accelerator.process_index, accelerator.num_processes, args.max_bad_share)
+
+    # The checkpoint with heads for this corpus; heads of the same names and order are kept.
+    set_seed(args.seed)
+    source = args.model or str(Path(audio_emotion.__file__).parent / "embedded" / "student")
+    config = AutoConfig.from_pretrained(source, revision=args.revision)
+    learnt_before, same_heads = list(config.training_data), list(config.emotions) == emotions
+    config.emotions, config.dimensions = emotions, dimensions
+    config.dimension_weights = [1 / len(dimensions)] * len(dimensions)
+    config.dimensions_source, config.dropout = info.dimensions_source, args.dropout
+    terms_of_both = dict.fromkeys(license_ for license_ in (config.license, info.license) if license_)
+    config.license = " AND ".join(terms_of_both)
+    config.training_data = [*learnt_before, *training_data(train_speakers)]
+    model = AutoModelForAudioClassification.from_pretrained(
+        source, revision=args.revision, config=config, new_heads=True
+    )
+    if not same_heads:
+        model.heads.apply(model._init_weights)  # a head of the same size may be of other categories
+    prepare_for_tuning(model, args.tuning)
+    model.to(accelerator.device)
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
+    order = Order.of(
+        rows,
+        args.batch_size,
+        seed=args.seed,
+        shuffle=True,
+        num_processes=accelerator.num_processes,
+        num_workers=args.num_workers,
+    )
+    steps = args.epochs * order.steps
+    schedule = one_cycle(optimizer, args.learning_rate, steps)
+    wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
+    augmentation = WaveformAugmentation(
+        AugmentationStrengths(snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()})
+    )
+
+    def augment(waveform, name: str, epoch: int):
+        # Seeded by clip and epoch, so that the same clip sounds the same on one process and on two.
+        seed = zlib.crc32(f"{args.seed}/{epoch}/{name}".encode())
+        return augmentation(torch.as_tensor(waveform), seed).numpy()
+
+    def judge(model, batch: Batch):
+        return model(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
+
+    def ask(rows):
+        model.eval()
+        size = 32 // accelerator.num_processes * accelerator.num_processes
+        order = Order.of(rows, size, num_processes=accelerator.num_processes)
+        each = batches(clips(rows), order, emotions, dimensions)
+        return predict(accelerator, lambda batch: judge(model, batch), each)
+
+    # The loop.
+    set_seed(args.seed)
+    resume = Resume(accelerator, run.path / "state", args.save_every)
+    progress = resume.load()
+    stream = clips(rows)
+    stream.quarantine |= progress.quarantine
+    bar = tqdm(total=steps, initial=progress.step, desc="model", disable=not accelerator.is_local_main_process)
+    each = batches(stream, order, emotions, dimensions, args.epochs, progress.step, augment if args.augment else None)
+    for batch in each:
+        epoch, step = divmod(progress.step, order.steps)
+        wrapped.train()
+        with accelerator.autocast():
+            output = judge(wrapped, batch)
+        for name in ("logits", "dimensions", "embedding"):
+            if output[name] is not None:
+                output[name] = gathered(accelerator, output[name])
+        labels, ratings, weight = (
+            gathered(accelerator, each.to(accelerator.device))
+            for each in (batch.labels, batch.dimension_labels, batch.weight)
+        )
+        terms = supervised_terms(output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing)
+        weights = {"dimensions": args.dimensions_weight, "emotions": args.emotions_weight, "variance": 1.0}
+        loss = sum(weights[name] * term for name, term in terms.items())
+        accelerator.backward(loss * accelerator.num_processes)
+        accelerator.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        for name, term in terms.items():
+            progress.totals[name] = progress.totals.get(name, 0.0) + term.item()
+        bar.update()
+        progress.step += 1
+        progress.quarantine = stream.quarantine
+        if step + 1 == order.steps:
+            means = {f"loss_{name}": round(value / order.steps, 4) for name, value in progress.totals.items()}
+            progress.totals = {}
+            if "validation" in held_out:
+                scores = measure(ask(held_out["validation"]), emotions, dimensions, info.dimensions_source, 0)
+                known = {name: scores[name] for name in score_names(scores, dimensions)}
+                means |= {f"validation_{name}": round(score, 4) for name, score in known.items()}
+                mean = sum(known.values()) / max(len(known), 1)
+                bar.set_postfix(validation=round(mean, 3))
+                if mean > progress.best:
+                    progress.best = mean
+                    if accelerator.is_main_process:
+                        write_checkpoint(model, run.path / "checkpoints" / "best")
+            stream.exchange()
+            run.quarantine(stream.quarantine)
+            run.log(epoch=epoch + 1, **means)
+            accelerator.log(means, step=epoch + 1)
+        resume.save(progress, last=progress.step == steps)
+    bar.close()
+
+    results = {
+        "recipe": "fine_tune",
+        "model": f"fine-tuned {config.model_type}",
+        "split": args.split or args.corpus,
+        "seed": args.seed,
+        "parameters": model.num_parameters(),
+        "train_speakers": sorted(train_speakers),
+    }
+    for side, rows in held_out.items():
+        results[side] = measure(ask(rows), emotions, dimensions, info.dimensions_source)
+        said = ", ".join(f"{name} {results[side][name]:.3f}" for name in score_names(results[side], dimensions))
+        accelerator.print(f"{side}: {said}")
+    if accelerator.is_main_process:
+        write_checkpoint(model, run.path / "checkpoints" / "last")
+    run.quarantine(stream.quarantine)
+    run.results(results)
+    accelerator.print(f'Ask it: pipeline("audio-emotion", model="{run.path / "checkpoints" / "last"}")')
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return results
+
+
+def prepare_for_tuning(model, tuning: str) -> None:
+    """Choose what learns.
+
+    Raises:
+        ValueError: for an unknown choice, or LoRA on a student, which has nothing that it fits.
+    """
+    if tuning == "frozen":
+        model.base_model.requires_grad_(False)
+    elif tuning == "lora":
+        if model.config.model_type != "fused-emotion":
+            raise ValueError("`--tuning lora` adapts a teacher's encoders; a student is small: `frozen` or `full`.")
+        model.teacher.freeze_encoders()
+        add_lora(model)
+    elif tuning != "full":
+        raise ValueError(f"Expected `--tuning` frozen, lora or full, got {tuning!r}.")
+
+
+def score_names(scores: dict, dimensions: list[str]) -> list[str]:
+    """What stands in a line of metrics, of what this corpus has labels for."""
+    names = ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
+    return [name for name in names if math.isfinite(scores.get(name, math.nan))]
+
+
+if __name__ == "__main__":
+    main(parse_arguments(FineTuneArguments))

@@ -1,0 +1,136 @@
+"""A killed run goes on where it stood: its finished weights are those of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TEACHER = {"corpus_count": 60, "epochs": 2, "cross_fit": 2, "hidden_size": 16, "convolution_size": 16, "batch_size": 8}
+STUDENT = {"corpus_count": 60, "epochs": 3, "size": "nano", "augment": 0.5, "batch_size": 8, "dropout": 0.3}
+
+
+class Killed(BaseException):
+    """What happens to a run at some step."""
+
+
+def train(name: str, **arguments) -> dict:
+    recipe = runpy.run_path(str(RECIPES / f"{name}.py"))
+    cls = {"train_teacher": "TeacherArguments", "distill": "DistillArguments"}[name]
+    return recipe["main"](recipe[cls](save_every=3, **arguments))
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Make the schedule's n-th step the last thing that a run does."""
+
+    def arm(step: int) -> None:
+        original, count = torch.optim.lr_scheduler.OneCycleLR.step, iter(range(10_000))
+
+        def counted(self, *args):
+            if next(count) == step:
+                raise Killed
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.optim.lr_scheduler.OneCycleLR, "step", counted)
+
+    return arm
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Weights bit for bit, and every line of metrics once."""
+    for checkpoint in ("last", "best"):
+        ours, theirs = (load_file(run / "checkpoints" / checkpoint / "model.safetensors") for run in (one, two))
+        assert {name for name in ours if not torch.equal(ours[name], theirs[name])} == set(), checkpoint
+    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
+    assert [{**line, "seconds": 0} for line in lines[0]] == [{**line, "seconds": 0} for line in lines[1]]
+
+
+@pytest.mark.parametrize("steps", [(4, 7), (14,)], ids=str)
+def test_a_teacher_killed_at_some_steps_becomes_the_same_teacher(steps, killed_at, monkeypatch, tmp_path):
+    shared = {**TEACHER, "cache": str(tmp_path / "cache")}
+    train("train_teacher", output=str(tmp_path / "undisturbed"), **shared)
+    for step in steps:
+        with monkeypatch.context():
+            killed_at(step)
+            with pytest.raises(Killed):
+                train("train_teacher", output=str(tmp_path / "killed"), **shared)
+        monkeypatch.undo()
+    train("train_teacher", output=str(tmp_path / "killed"), **shared)
+
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
+    outputs = [
+        load_file(tmp_path / run / "teacher_outputs" / "teacher_outputs.safetensors")
+        for run in ("undisturbed", "killed")
+    ]
+    assert all(torch.equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+
+
+def test_a_student_killed_at_some_steps_becomes_the_same_student(killed_at, monkeypatch, tmp_path):
+    shared = {**STUDENT, "teacher": ""}
+    train("distill", output=str(tmp_path / "undisturbed"), **shared)
+    for step in (5, 4):
+        killed_at(step)
+        with pytest.raises(Killed):
+            train("distill", output=str(tmp_path / "killed"), **shared)
+        monkeypatch.undo()
+    train("distill", output=str(tmp_path / "killed"), **shared)
+
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
+    assert not (tmp_path / "killed" / "state").exists()
+
+
+def test_a_finished_run_is_not_trained_again_and_another_one_is_not_written_over(tmp_path):
+    first = train("distill", output=str(tmp_path), teacher="", **STUDENT)
+    written = (tmp_path / "checkpoints" / "last" / "model.safetensors").stat().st_mtime_ns
+
+    assert train("distill", output=str(tmp_path), teacher="", **STUDENT) == first
+    assert (tmp_path / "checkpoints" / "last" / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match=r"`epochs` was 3 there, is 1 here.*--restart"):
+        train("distill", output=str(tmp_path), teacher="", **{**STUDENT, "epochs": 1})
+    train("distill", output=str(tmp_path), teacher="", restart=True, **{**STUDENT, "epochs": 1})
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["epochs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigkill_at_random_moments_changes_no_weight(processes, tmp_path):
+    flags = ["--teacher", "", "--corpus_count", "120", "--epochs", "20", "--size", "nano", "--augment", "0.5"]
+    flags += ["--batch_size", "8", "--num_workers", "2", "--save_every", "3"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    if processes == 1:
+        launch = [sys.executable]
+
+    def command(name: str) -> list[str]:
+        return [*launch, str(RECIPES / "distill.py"), *flags, "--output", str(tmp_path / name)]
+
+    subprocess.run(command("undisturbed"), env=environment, check=True, capture_output=True)
+    chance = random.Random(processes)
+    for _ in range(2):
+        run = subprocess.Popen(
+            command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+        )
+        seen = set((tmp_path / "killed" / "state").glob("step-*"))
+        while not set((tmp_path / "killed" / "state").glob("step-*")) - seen:  # it has got on
+            assert run.poll() is None
+            time.sleep(0.05)
+        time.sleep(chance.random() / 3)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    said = subprocess.run(command("killed"), env=environment, check=True, capture_output=True, text=True).stdout
+
+    assert "Taken up at step" in said
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
