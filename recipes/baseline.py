@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.evaluation.predictions import Predictions
-from audio_emotion.evaluation.protocols import split
+from audio_emotion.evaluation.predictions import Predictions, save_predictions
 from audio_emotion.evaluation.results import control_dimensions, measure
 from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.sides import sides
 from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
 
@@ -28,8 +28,7 @@ def main(args: argparse.Namespace) -> dict:
     """Fit on training and validation speakers, test, write `results.json`."""
     set_seed(0)
     emotions = list(corpus_info(args.corpus).emotions)
-    speakers = split(args.split)
-    table = corpus_table(args.corpus)
+    table, speakers = sides(args.corpus, corpus_table(args.corpus), args.split)
     model = FusedEmotionForAudioClassification.from_encoders([args.encoder], emotions=emotions)
     cache = EncoderStates(args.cache, model)
     cache.fill(ClipStream(table))
@@ -64,7 +63,10 @@ def main(args: argparse.Namespace) -> dict:
         "parameters": int(classifier[-1].coef_.size + classifier[-1].intercept_.size),
         "test": measure(predictions, emotions, DIMENSIONS, corpus_info(args.corpus).dimensions_source),
     }
-    RunFolder(args.output, argparse_dataclass(args)).results(results)
+    run = RunFolder(args.output, argparse_dataclass(args))
+    run.results(results)
+    predictions.name_genders(dict(zip(test["id"], test["gender"], strict=True)))
+    save_predictions(predictions, run.path / "predictions.parquet", emotions, list(DIMENSIONS))
     print({key: round(value, 4) for key, value in results["test"].items() if isinstance(value, float)})
     return results
 

@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForAudioClassification
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
-from audio_emotion.evaluation.predictions import predict
-from audio_emotion.evaluation.results import measure
+from audio_emotion.evaluation.predictions import predict, save_predictions
+from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.arguments import parse_arguments
@@ -242,10 +242,10 @@ def main(args: DistillArguments) -> dict:
             progress.totals = {}
             if "validation" in held_out and ((epoch + 1) % args.validate_every == 0 or epoch + 1 == args.epochs):
                 scores = measure(ask(held_out["validation"]), emotions, dimensions, info.dimensions_source, 0)
-                means |= {f"validation_{key}": round(scores[key], 4) for key in score_names(dimensions)}
-                bar.set_postfix(validation_uar=round(scores["uar"], 3))
-                if scores["uar"] > progress.best:
-                    progress.best = scores["uar"]
+                means |= {f"validation_{key}": round(value, 4) for key, value in headline(scores, dimensions).items()}
+                bar.set_postfix({key: means[key] for key in ("validation_uar",) if key in means})
+                if selection_score(scores, dimensions) > progress.best:
+                    progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
                         write_checkpoint(student, run.path / "checkpoints" / "best")
             stream.exchange()
@@ -265,9 +265,13 @@ def main(args: DistillArguments) -> dict:
         "train_speakers": sorted(train_speakers),
     }
     for side, rows in held_out.items():
-        results[side] = measure(ask(rows), emotions, dimensions, info.dimensions_source)
-        said_of_side = ", ".join(f"{key} {results[side][key]:.3f}" for key in score_names(dimensions))
-        accelerator.print(f"{side}: {said_of_side}")
+        answers = ask(rows)
+        answers.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
+        results[side] = measure(answers, emotions, dimensions, info.dimensions_source)
+        if side == "test" and accelerator.is_main_process:
+            save_predictions(answers, run.path / "predictions.parquet", emotions, dimensions)
+        scores = headline(results[side], dimensions).items()
+        accelerator.print(f"{side}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores))
     if accelerator.is_main_process:
         write_checkpoint(student, run.path / "checkpoints" / "last")
     run.quarantine(stream.quarantine)
@@ -319,11 +323,6 @@ def standardised(embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
         mine = embedding[teacher == number]
         result[teacher == number] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
     return result
-
-
-def score_names(dimensions: list[str]) -> list[str]:
-    """What stands in a line of metrics."""
-    return ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
             "figures are those of a student of the same recipe trained on "
             f"{len(scored['train_speakers'])} of the actors and tested on {len(scores['speakers'])} others "
             f"(split {scored['split']}, {scores['clips']} clips, one seed: a hint, "
-            "not a result). Intervals are bootstrapped over clips.",
+            f"not a result). Intervals are bootstrapped over {scores['intervals_over']}.",
             "version": audio_emotion.__version__,
         },
     )

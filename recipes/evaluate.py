@@ -1,28 +1,38 @@
-"""Score any checkpoint on one side of a speaker split, with intervals.
+"""Score any checkpoint on one side of a speaker split, with intervals, per group, in numbers and in pictures.
 
     accelerate launch recipes/evaluate.py --model runs/distill_ravdess/checkpoints/last --corpus ravdess \
-        --split ravdess-20-fixed
+        --split ravdess-20-fixed --output runs/evaluate_distilled --against runs/evaluate_labels_only
 
-A model that has heard a speaker of the test side, or whose teacher has, is refused unless `--contaminated` is given;
-the results then say so.
+Writes `results.json`, `predictions.parquet` and `pictures/`. With `--against`, run folders of earlier evaluations on
+the same clips, it also says whether the model is better, paired over speakers.
+
+The model may be any `AutoModelForAudioClassification`; its classes are matched with the corpus's emotions by name, and
+where names do not suffice `--label_map FILE` says in YAML which class is which emotion (`hap: happy`), or null to
+leave one out. A model that has heard a speaker of the test side, or whose teacher has, is refused, and so is a public
+model that is known to have heard the corpus, unless `--contaminated true` is given; the results then say so.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import yaml
 from accelerate import Accelerator
 from huggingface_hub.dataclasses import strict
-from transformers import AutoModelForAudioClassification
 
 import audio_emotion  # noqa: F401 - registers the Auto classes
-from audio_emotion.evaluation.predictions import predict
-from audio_emotion.evaluation.protocols import split
-from audio_emotion.evaluation.provenance import heard_speakers
-from audio_emotion.evaluation.results import measure
+from audio_emotion.evaluation.comparison import compare
+from audio_emotion.evaluation.judges import Judge
+from audio_emotion.evaluation.pictures import model_comparison, save_figure, save_pictures
+from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
+from audio_emotion.evaluation.provenance import require_unheard
+from audio_emotion.evaluation.results import measure, measure_groups
 from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.batches import Batch, batches
+from audio_emotion.training.order import Order
 from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.sides import sides
 from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
+from audio_emotion.training.tables import corpus_info, corpus_table, shard_files
 
 
 @strict
@@ -35,9 +45,13 @@ class EvaluateArguments:
     corpus: str = field(default="synthetic", metadata={"help": "Corpus by name."})
     corpus_path: str = field(default="", metadata={"help": "Its folder; else $AUDIO_EMOTION_DATA/<corpus>."})
     corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
-    split: str = field(default="synthetic-10", metadata={"help": "Speaker split by name."})
+    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
     side: str = field(default="test", metadata={"help": "train, validation or test."})
     batch_size: int = field(default=32, metadata={"help": "Clips of a global batch; the numbers do not depend on it."})
+    label_map: str = field(default="", metadata={"help": "YAML file: class of the model to emotion, or null."})
+    against: list[str] = field(default_factory=list, metadata={"help": "Run folders of evaluations to compare with."})
+    repeats: int = field(default=1000, metadata={"help": "Bootstrap samples of an interval; 0: no intervals."})
+    pictures: bool = field(default=True, metadata={"help": "Draw `pictures/`."})
     contaminated: bool = field(default=False, metadata={"help": "Score on heard speakers all the same, and say so."})
 
 
@@ -45,36 +59,51 @@ def main(args: EvaluateArguments) -> dict:
     """Judge every clip once, score them together; returns what stands in `results.json`."""
     accelerator = Accelerator()
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}")
-    run = RunFolder(args.output, args, writes=accelerator.is_main_process)
-    model = AutoModelForAudioClassification.from_pretrained(args.model).to(accelerator.device).eval()
-    speakers = getattr(split(args.split), args.side)
-    both = sorted(set(speakers) & heard_speakers(list(model.config.training_data)))
-    if both and not args.contaminated:
-        raise ValueError(
-            f"{args.model}, or a teacher of it, was trained on {', '.join(both)}, who stand on the {args.side} side "
-            f"of {args.split}. Evaluate on others, or pass `--contaminated` for a result that is marked so."
-        )
-    rows = spoken_by(corpus_table(args.corpus, args.corpus_path or None, args.corpus_count), speakers)
+    run = RunFolder(args.output, args)
+    info = corpus_info(args.corpus)
+    label_map = yaml.safe_load(Path(args.label_map).read_text()) if args.label_map else None
+    judge = Judge(args.model, info.emotions, info.dimensions, label_map).to(accelerator.device).eval()
+    emotions, dimensions = judge.emotions, judge.dimensions
+    table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
+    rows, _ = sides(args.corpus, table, args.split, args.corpus_path or None, (args.side,))
+    speakers = {name for name in rows["speaker"] if name}
+    found = require_unheard(
+        args.model, info.name, speakers, judge.training_data, judge.public_models, args.contaminated
+    )
     clips = ClipStream(
-        rows.to_iterable_dataset(num_shards=1),
-        size=len(rows),
+        rows,
+        shard_files(args.corpus, args.corpus_path or None),
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    emotions, dimensions = list(model.config.emotions), list(model.config.dimensions)
+    order = Order.of(rows, args.batch_size, num_processes=accelerator.num_processes)
 
-    def judge(batch: Batch):
-        return model(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
+    def ask(batch: Batch):
+        return judge(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-    predictions = predict(accelerator, judge, batches(clips, 0, args.batch_size, emotions, dimensions))
+    predictions = predict(accelerator, ask, batches(clips, order, info.emotions, dimensions))
+    predictions.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
+    if judge.match:
+        predictions.labels = judge.match.labels(info.emotions, predictions.labels)
+    scores = measure(predictions, emotions, dimensions, info.dimensions_source, args.repeats)
     results = {
         "recipe": "evaluate",
         "model": args.model,
-        "split": args.split,
-        "parameters": model.num_parameters(),
-        "contaminated_by": both,
-        args.side: measure(predictions, emotions, dimensions, corpus_info(args.corpus).dimensions_source),
+        "corpus": info.name,
+        "split": args.split or args.corpus,
+        "parameters": sum(parameter.numel() for parameter in judge.parameters()),
+        "contaminated_by": found,
+        "left_out": list(judge.match.left_out) if judge.match else [],
+        args.side: scores,
     }
+    if accelerator.is_main_process:
+        groups = measure_groups(predictions, emotions, dimensions, info.dimensions_source, args.repeats)
+        results[args.side] = {**scores, "groups": groups}
+        save_predictions(predictions, run.path / "predictions.parquet", emotions, dimensions)
+        if args.pictures:
+            save_pictures(run.path / "pictures", predictions, emotions, dimensions, results[args.side])
+        if args.against:
+            results["against"] = against(args, run.path, predictions, scores, emotions, dimensions)
     run.quarantine(clips.quarantine)
     run.results(results)
     for name, value in results[args.side].items():
@@ -86,6 +115,35 @@ def main(args: EvaluateArguments) -> dict:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def against(
+    args: EvaluateArguments, folder: Path, predictions: Predictions, scores: dict, emotions: list, dimensions: list
+) -> dict:
+    """Paired comparison with earlier evaluations, a picture of all of them, and a line for each figure."""
+    beside, found = {Path(args.output).name: scores}, {}
+    metrics = [*(["uar", "macro_f1"] if emotions else []), *(f"ccc_{name}" for name in dimensions)]
+    for other in args.against:
+        theirs, their_emotions, their_dimensions = load_predictions(Path(other) / "predictions.parquet")
+        if (their_emotions, their_dimensions) != (emotions, dimensions):
+            raise ValueError(
+                f"Expected the emotions {emotions} and dimensions {dimensions} in {other}, got {their_emotions} and "
+                f"{their_dimensions}. Evaluate both models alike, with one `--label_map` if need be."
+            )
+        beside[Path(other).name] = measure(theirs, emotions, dimensions, None, args.repeats)
+        found[other] = {
+            name: compare([predictions], [theirs], name, dimensions, max(args.repeats, 100)).as_dict()
+            for name in metrics
+        }
+        for name, each in found[other].items():
+            low, high = each["interval"]
+            print(
+                f"against {other}, {name}: {each['difference']:+.3f} ({low:+.3f} to {high:+.3f}), "
+                f"p = {each['p_value']:.3f} over {each['units']} {each['unit']}"
+            )
+    if args.pictures:
+        save_figure(model_comparison(beside), folder / "pictures" / "comparison.png")
+    return found
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ that learns. What the checkpoint had learnt from stays written in it, and so do 
 on where it stood when the same command is given again.
 """
 
-import math
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +19,8 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForAudioClassification
 
 import audio_emotion
-from audio_emotion.evaluation.predictions import predict
-from audio_emotion.evaluation.results import measure
+from audio_emotion.evaluation.predictions import predict, save_predictions
+from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.adapters import add_lora
@@ -192,12 +191,10 @@ def main(args: FineTuneArguments) -> dict:
             progress.totals = {}
             if "validation" in held_out:
                 scores = measure(ask(held_out["validation"]), emotions, dimensions, info.dimensions_source, 0)
-                known = {name: scores[name] for name in score_names(scores, dimensions)}
-                means |= {f"validation_{name}": round(score, 4) for name, score in known.items()}
-                mean = sum(known.values()) / max(len(known), 1)
-                bar.set_postfix(validation=round(mean, 3))
-                if mean > progress.best:
-                    progress.best = mean
+                means |= {f"validation_{key}": round(value, 4) for key, value in headline(scores, dimensions).items()}
+                bar.set_postfix({key: value for key, value in means.items() if "validation" in key})
+                if selection_score(scores, dimensions) > progress.best:
+                    progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
                         write_checkpoint(model, run.path / "checkpoints" / "best")
             stream.exchange()
@@ -216,9 +213,13 @@ def main(args: FineTuneArguments) -> dict:
         "train_speakers": sorted(train_speakers),
     }
     for side, rows in held_out.items():
-        results[side] = measure(ask(rows), emotions, dimensions, info.dimensions_source)
-        said = ", ".join(f"{name} {results[side][name]:.3f}" for name in score_names(results[side], dimensions))
-        accelerator.print(f"{side}: {said}")
+        answers = ask(rows)
+        answers.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
+        results[side] = measure(answers, emotions, dimensions, info.dimensions_source)
+        if side == "test" and accelerator.is_main_process:
+            save_predictions(answers, run.path / "predictions.parquet", emotions, dimensions)
+        scores = headline(results[side], dimensions).items()
+        accelerator.print(f"{side}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores))
     if accelerator.is_main_process:
         write_checkpoint(model, run.path / "checkpoints" / "last")
     run.quarantine(stream.quarantine)
@@ -244,12 +245,6 @@ def prepare_for_tuning(model, tuning: str) -> None:
         add_lora(model)
     elif tuning != "full":
         raise ValueError(f"Expected `--tuning` frozen, lora or full, got {tuning!r}.")
-
-
-def score_names(scores: dict, dimensions: list[str]) -> list[str]:
-    """What stands in a line of metrics, of what this corpus has labels for."""
-    names = ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
-    return [name for name in names if math.isfinite(scores.get(name, math.nan))]
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.encoders import LogMelStream
-from audio_emotion.evaluation.predictions import Predictions, predict
-from audio_emotion.evaluation.results import measure
+from audio_emotion.evaluation.predictions import Predictions, predict, save_predictions
+from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.adapters import add_lora
@@ -214,9 +214,10 @@ def main(args: TeacherArguments) -> dict:
                 progress.totals = {}
                 if validation is not None:
                     scores = measure(ask(model, validation), emotions, dimensions, info.dimensions_source, 0)
-                    means |= {f"validation_{key}": round(scores[key], 4) for key in score_names(dimensions)}
-                    if scores["uar"] > progress.best:
-                        progress.best = scores["uar"]
+                    known = headline(scores, dimensions)
+                    means |= {f"validation_{key}": round(value, 4) for key, value in known.items()}
+                    if selection_score(scores, dimensions) > progress.best:
+                        progress.best = selection_score(scores, dimensions)
                         if accelerator.is_main_process:
                             model.config.training_data = provenance
                             write_checkpoint(model, run.path / "checkpoints" / "best")
@@ -243,7 +244,11 @@ def main(args: TeacherArguments) -> dict:
     results = {"recipe": "train_teacher", "model": "teacher", "split": args.split or args.corpus, "seed": args.seed}
     results |= {"parameters": model.num_parameters(), "train_speakers": sorted(train_speakers)}
     for side, rows in held_out.items():
-        results[side] = measure(ask(model, rows), emotions, dimensions, info.dimensions_source)
+        said = ask(model, rows)
+        said.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
+        results[side] = measure(said, emotions, dimensions, info.dimensions_source)
+        if side == "test" and accelerator.is_main_process:
+            save_predictions(said, run.path / "predictions.parquet", emotions, dimensions)
     if accelerator.is_main_process:
         write_checkpoint(model, run.path / "checkpoints" / "last")
 
@@ -271,8 +276,10 @@ def main(args: TeacherArguments) -> dict:
             said = ask(one, spoken_by(table, unheard))
             parts.append(outputs(said))
             scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
-            means = {f"unheard_{key}": round(scores[key], 4) for key in score_names(dimensions)}
-            run.log(model=f"cross-fit {number + 1}", **means)
+            known = headline(scores, dimensions)
+            run.log(
+                model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(value, 4) for key, value in known.items()}
+            )
         parts += [outputs(ask(model, rows)) for rows in held_out.values()]
         if accelerator.is_main_process:
             TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
@@ -281,8 +288,8 @@ def main(args: TeacherArguments) -> dict:
     run.results(results)
     for side in ("validation", "test"):
         if side in results:
-            said = ", ".join(f"{key} {results[side][key]:.3f}" for key in score_names(dimensions))
-            accelerator.print(f"{side}: {said}")
+            scores = headline(results[side], dimensions).items()
+            accelerator.print(f"{side}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores))
     accelerator.print(f"Teacher: {run.path / 'checkpoints' / 'last'}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -292,11 +299,6 @@ def main(args: TeacherArguments) -> dict:
 def first_of(rows, count: int):
     """As many rows as that, evenly spread."""
     return rows.select(range(0, len(rows), max(1, len(rows) // count)))
-
-
-def score_names(dimensions: list[str]) -> list[str]:
-    """What stands in a line of metrics."""
-    return ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
 
 
 def silent_frame(stream) -> torch.Tensor:

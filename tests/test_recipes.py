@@ -67,7 +67,8 @@ def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, t
 
     # A speaker that the student or its teacher has heard is refused, and marked when asked for.
     evaluate = recipe("evaluate")
-    where = {"model": str(tmp_path / "run" / "checkpoints" / "last"), "corpus_count": 60}
+    where = {"model": str(tmp_path / "run" / "checkpoints" / "last"), "corpus_count": 60, "repeats": 20}
+    where["pictures"] = False
     with pytest.raises(ValueError, match="synthetic/01"):
         evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", **where))
     again = evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), batch_size=5, **where))

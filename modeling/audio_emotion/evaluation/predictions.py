@@ -1,17 +1,24 @@
-"""A model's answers for a stream of clips, gathered from every process, each clip once."""
+"""A model's answers for a stream of clips, gathered from every process, each clip once, and kept in a small file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from audio_emotion.outputs import EmotionOutput
 from audio_emotion.training.batches import Batch
+
+SAMPLING_RATE = 16000  # of every batch
+SHORTEST = 0.25  # seconds; shorter clips are refused, so less than that is no clip
 
 
 @dataclass
@@ -20,12 +27,14 @@ class Predictions:
 
     Attributes:
         ids: clip names.
-        speakers: `(N,)` names.
+        speakers: `(N,)` names, "" where unknown.
         logits: `(N, C)`.
         dimensions: `(N, 3)` in 0..1.
         embedding: `(N, D)`.
         labels: `(N,)` class numbers, -100 where unlabelled.
         dimension_labels: `(N, 3)`, NaN where unlabelled.
+        durations: `(N,)` seconds, NaN where no audio was heard (states came from a cache); None if nobody knows.
+        genders: `(N,)` of the speakers, "" where unknown; None if nobody knows.
     """
 
     ids: list[str]
@@ -35,6 +44,23 @@ class Predictions:
     embedding: np.ndarray
     labels: np.ndarray
     dimension_labels: np.ndarray
+    durations: np.ndarray | None = None
+    genders: np.ndarray | None = None
+
+    def take(self, chosen: np.ndarray) -> Predictions:
+        """The clips at some places, or where a mask is true."""
+        places = np.arange(len(self.ids))[chosen]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        taken = {name: None if value is None else np.asarray(value)[places] for name, value in values.items()}
+        return Predictions(**{**taken, "ids": [self.ids[place] for place in places]})  # type: ignore[arg-type]
+
+    def clusters(self) -> np.ndarray:
+        """Whose errors go together, `(N,)`: the speaker, or where unknown the clip alone."""
+        return np.where(self.speakers == "", np.array(self.ids), self.speakers)
+
+    def name_genders(self, gender_of: Mapping[str, str | None]) -> None:
+        """Fill `genders` from a table by clip id."""
+        self.genders = np.array([gender_of[name] or "" for name in self.ids], dtype=np.str_)
 
 
 @torch.no_grad()
@@ -53,11 +79,13 @@ def predict(
         output = judge(batch)
         columns = (output.logits, output.dimensions, output.embedding, batch.labels, batch.dimension_labels)
         arrays = [column.float().cpu().numpy() for column in columns]  # type: ignore[union-attr]
+        seconds = batch.attention_mask.sum(-1).numpy() / SAMPLING_RATE
+        seconds[seconds < SHORTEST] = np.nan  # a batch of labels alone
         for index, name in enumerate(batch.ids):
             if batch.weight[index] > 0:
-                rows.append((name, batch.speakers[index], *(array[index] for array in arrays)))
+                rows.append((name, batch.speakers[index] or "", *(array[index] for array in arrays), seconds[index]))
     whole = sorted(gather_object(rows) if accelerator.num_processes > 1 else rows, key=lambda row: row[0])
-    ids, speakers, logits, dimensions, embedding, labels, dimension_labels = zip(*whole, strict=True)
+    ids, speakers, logits, dimensions, embedding, labels, dimension_labels, durations = zip(*whole, strict=True)
     return Predictions(
         list(ids),
         np.array(speakers),
@@ -66,4 +94,86 @@ def predict(
         np.stack(embedding),
         np.array(labels).astype(int),
         np.stack(dimension_labels),
+        np.array(durations),
     )
+
+
+def save_predictions(
+    predictions: Predictions, path: str | Path, emotions: Sequence[str], dimensions: Sequence[str]
+) -> None:
+    """Write everything but the embeddings to one parquet file, from which every number and picture can be remade.
+
+    Columns: `id`, `speaker`, `gender`, `duration` (seconds), `emotion` (null where unlabelled), `logit_<emotion>`,
+    `predicted_<dimension>` and `rated_<dimension>` (null where unlabelled). 240 clips take about 20 kB.
+
+    Args:
+        predictions: of `N` clips.
+        path: of the file; its folder is made.
+        emotions: class names in logit order.
+        dimensions: names in column order.
+    """
+    known = [emotions[label] if label >= 0 else None for label in predictions.labels]
+    genders = [None] * len(known) if predictions.genders is None else [name or None for name in predictions.genders]
+    columns = {
+        "id": pa.array(predictions.ids, pa.string()),
+        "speaker": pa.array([name or None for name in predictions.speakers.tolist()], pa.string()),
+        "gender": pa.array(genders, pa.string()),
+        "duration": _numbers(np.full(len(known), np.nan) if predictions.durations is None else predictions.durations),
+        "emotion": pa.array(known, pa.string()),
+    }
+    for index, name in enumerate(emotions):
+        columns[f"logit_{name}"] = _numbers(predictions.logits[:, index])
+    for index, name in enumerate(dimensions):
+        columns[f"predicted_{name}"] = _numbers(predictions.dimensions[:, index])
+        columns[f"rated_{name}"] = _numbers(predictions.dimension_labels[:, index])
+    names = {"emotions": json.dumps(list(emotions)), "dimensions": json.dumps(list(dimensions))}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(names), path, compression="zstd", use_dictionary=True)
+
+
+def load_predictions(path: str | Path) -> tuple[Predictions, list[str], list[str]]:
+    """Read what `save_predictions` wrote: predictions (embeddings `(N, 0)`), emotions and dimensions.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: for a parquet file that something else wrote.
+    """
+    table = pq.read_table(path)
+    names = table.schema.metadata or {}
+    if b"emotions" not in names or b"dimensions" not in names:
+        raise ValueError(
+            f"Expected a file of predictions, got `{path}`, which does not say its `emotions` and `dimensions`. Make "
+            "it with `save_predictions`, or run recipes/evaluate.py again."
+        )
+    emotions, dimensions = json.loads(names[b"emotions"]), json.loads(names[b"dimensions"])
+    count = table.num_rows
+
+    def numbers(prefix: str, wanted: list[str]) -> np.ndarray:
+        read = [_floats(table[f"{prefix}_{name}"]) for name in wanted]
+        return np.stack(read, axis=1) if read else np.zeros((count, 0), np.float32)
+
+    return (
+        Predictions(
+            ids=table["id"].to_pylist(),
+            speakers=np.array([name or "" for name in table["speaker"].to_pylist()], dtype=np.str_),
+            logits=numbers("logit", emotions),
+            dimensions=numbers("predicted", dimensions),
+            embedding=np.zeros((count, 0), np.float32),
+            labels=np.array([-100 if name is None else emotions.index(name) for name in table["emotion"].to_pylist()]),
+            dimension_labels=numbers("rated", dimensions),
+            durations=_floats(table["duration"]),
+            genders=np.array([name or "" for name in table["gender"].to_pylist()], dtype=np.str_),
+        ),
+        emotions,
+        dimensions,
+    )
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    """A column of float32, NaN as null."""
+    return pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of float32, null as NaN, writable."""
+    return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=np.float32)

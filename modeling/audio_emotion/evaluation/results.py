@@ -1,7 +1,9 @@
-"""Predictions into the numbers of `results.json`: with intervals, and with the control of norm-derived targets."""
+"""Predictions into the numbers of `results.json`: with intervals, by group, and the control of derived targets."""
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,19 @@ from audio_emotion.evaluation.metrics import (
     accuracy,
     bootstrap_interval,
     concordance_correlation,
+    expected_calibration_error,
     macro_f1,
+    mean_absolute_error,
+    pearson_correlation,
+    per_class_recall,
     unweighted_average_recall,
 )
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.training.affective_norms import norm_derived_dimensions
+
+FEWEST_SPEAKERS = 4  # three drawn with replacement make ten different samples: too few for two tails of 2.5 %
+LENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0)  # seconds; borders of the length groups
+CATEGORICAL = {"uar": unweighted_average_recall, "accuracy": accuracy, "macro_f1": macro_f1}
 
 
 def measure(
@@ -26,40 +36,100 @@ def measure(
 ) -> dict[str, Any]:
     """Score categories and dimensions over the whole set at once.
 
-    Intervals are 95 % bootstrap intervals over clips: on one fixed split they tell nothing of other speakers.
+    Intervals are 95 % bootstrap intervals over speakers, or over clips where there are fewer than `FEWEST_SPEAKERS`.
+    Over a handful of speakers they are rough, and rather too narrow; over clips they tell nothing of other speakers.
 
     Args:
         predictions: of every clip.
-        emotions: class names in logit order.
-        dimensions: names in column order.
+        emotions: class names in logit order; empty for a model without categories.
+        dimensions: names in column order; empty for a model without dimensions.
         dimensions_source: `"norm-derived"` adds the control.
         repeats: bootstrap samples; 0 leaves the intervals out.
 
     Returns:
-        `clips`, `speakers`, and for `uar`, `accuracy`, `macro_f1` and `ccc_<dimension>` the value, with its interval
-        as `[low, high]` under `intervals`; `control_ccc_<dimension>` for norm-derived targets.
+        `clips` and `speakers`; for `uar`, `accuracy`, `macro_f1` and `ccc_<dimension>` the value, with its interval as
+        `[low, high]` under `intervals`, drawn over `intervals_over`; `recall` of each class that occurs, `ece`,
+        `pearson_<dimension>` and `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
+        targets. NaN, without an interval, where nothing is labelled.
     """
-    known = predictions.labels >= 0
-    classes, labels = predictions.logits.argmax(-1)[known], predictions.labels[known]
-    results: dict[str, Any] = {"clips": len(predictions.ids), "speakers": sorted(set(predictions.speakers.tolist()))}
+    speakers = sorted(set(predictions.speakers.tolist()) - {""})
+    clusters = predictions.clusters()
+    over_speakers = len(speakers) >= FEWEST_SPEAKERS
+    results: dict[str, Any] = {"clips": len(predictions.ids), "speakers": speakers}
     intervals: dict[str, list[float]] = {}
-    for name, statistic in (("uar", unweighted_average_recall), ("accuracy", accuracy), ("macro_f1", macro_f1)):
-        results[name] = float(statistic(classes, labels))
-        if repeats:
-            low, high = bootstrap_interval(statistic, classes, labels, repeats=repeats)
+
+    def score(name: str, statistic: Any, predicted: np.ndarray, target: np.ndarray, owners: np.ndarray) -> None:
+        results[name] = float(statistic(predicted, target))
+        groups = owners if over_speakers else None
+        if repeats and len(set(owners.tolist()) if over_speakers else target) > 1:
+            low, high = bootstrap_interval(statistic, predicted, target, groups=groups, repeats=repeats)
             intervals[name] = [float(low), float(high)]
-    controls = control_dimensions(predictions.logits, emotions) if dimensions_source == "norm-derived" else None
+
+    if emotions:
+        known = predictions.labels >= 0
+        logits, labels = predictions.logits[known], predictions.labels[known]
+        classes = logits.argmax(-1)
+        for name, statistic in CATEGORICAL.items():
+            score(name, statistic, classes, labels, clusters[known])
+        recalls = per_class_recall(classes, labels, range(len(emotions)))
+        results["recall"] = {emotions[label]: value for label, value in recalls.items() if not np.isnan(value)}
+        results["ece"] = expected_calibration_error(posterior(logits), labels)
+    derived = dimensions_source == "norm-derived" and bool(emotions) and bool(dimensions)
+    controls = control_dimensions(predictions.logits, emotions) if derived else None
     for column, name in enumerate(dimensions):
-        predicted, target = predictions.dimensions[:, column], predictions.dimension_labels[:, column]
-        rated = np.isfinite(target)
-        results[f"ccc_{name}"] = float(concordance_correlation(predicted[rated], target[rated]))
-        if repeats:
-            low, high = bootstrap_interval(concordance_correlation, predicted[rated], target[rated], repeats=repeats)
-            intervals[f"ccc_{name}"] = [float(low), float(high)]
+        rated = np.isfinite(predictions.dimension_labels[:, column])
+        predicted, target = predictions.dimensions[rated, column], predictions.dimension_labels[rated, column]
+        score(f"ccc_{name}", concordance_correlation, predicted, target, clusters[rated])
+        results[f"pearson_{name}"] = float(pearson_correlation(predicted, target))
+        results[f"mae_{name}"] = float(mean_absolute_error(predicted, target))
         if controls is not None:
-            control = concordance_correlation(controls[rated, column], target[rated])
-            results[f"control_ccc_{name}"] = float(control)
-    return {**results, "intervals": intervals}
+            results[f"control_ccc_{name}"] = float(concordance_correlation(controls[rated, column], target))
+    return {**results, "intervals": intervals, "intervals_over": "speakers" if over_speakers else "clips"}
+
+
+def measure_groups(
+    predictions: Predictions,
+    emotions: list[str],
+    dimensions: list[str],
+    dimensions_source: str | None,
+    repeats: int = 1000,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The same numbers per gender, per speaker and per length of the clip, each group as one set.
+
+    A CCC within one group is usually lower than that of the whole, which also counts the differences between groups:
+    compare groups with each other, not with the whole. Single speakers have no interval.
+
+    Returns:
+        `gender`, `speaker` and `length`, as far as they are known: name of the group to what `measure` returns.
+    """
+    parts: dict[str, dict[str, np.ndarray]] = {"gender": {}, "speaker": {}, "length": {}}
+    if predictions.genders is not None:
+        for name in sorted({*predictions.genders.tolist()} - {""}):
+            parts["gender"][name] = predictions.genders == name
+    for name in sorted(set(predictions.speakers.tolist()) - {""}):
+        parts["speaker"][name] = predictions.speakers == name
+    if predictions.durations is not None:
+        edges = (0.0, *LENGTHS, np.inf)
+        for low, high in pairwise(edges):
+            inside = (predictions.durations >= low) & (predictions.durations < high)
+            if inside.any():
+                parts["length"][f"{low:g} to {high:g} s" if high < np.inf else f"{low:g} s or more"] = inside
+    return {
+        kind: {
+            name: measure(
+                predictions.take(inside), emotions, dimensions, dimensions_source, 0 if kind == "speaker" else repeats
+            )
+            for name, inside in groups.items()
+        }
+        for kind, groups in parts.items()
+        if groups
+    }
+
+
+def posterior(logits: np.ndarray) -> np.ndarray:
+    """Softmax over classes in float64, `(N, C)` to `(N, C)`."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True, initial=-np.inf))
+    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def control_dimensions(logits: np.ndarray, emotions: list[str]) -> np.ndarray:
@@ -68,6 +138,19 @@ def control_dimensions(logits: np.ndarray, emotions: list[str]) -> np.ndarray:
     Targets derived from the category can be predicted from the category: only what a regression head adds to this is
     a claim about dimensions.
     """
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    posterior = shifted / shifted.sum(-1, keepdims=True)  # (N, C)
-    return posterior @ np.array([norm_derived_dimensions(emotion) for emotion in emotions])  # (N, 3)
+    return posterior(logits) @ np.array([norm_derived_dimensions(emotion) for emotion in emotions])  # (N, 3)
+
+
+def headline(scores: dict[str, Any], dimensions: list[str]) -> dict[str, float]:
+    """What stands in a line of metrics: UAR, accuracy and the CCCs, those for which there are labels."""
+    names = ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
+    return {name: scores[name] for name in names if math.isfinite(scores.get(name, math.nan))}
+
+
+def selection_score(scores: dict[str, Any], dimensions: list[str]) -> float:
+    """By what the best checkpoint is chosen on validation: the mean of UAR and mean CCC, or the one there is."""
+    known = headline(scores, dimensions)
+    concordances = [value for name, value in known.items() if name.startswith("ccc_")]
+    parts = [known["uar"]] if "uar" in known else []
+    parts += [sum(concordances) / len(concordances)] if concordances else []
+    return sum(parts) / len(parts) if parts else -1.0

@@ -1,0 +1,225 @@
+"""The documented pitfalls of the CCC, each with a test that falls into it unless the code is right.
+
+The rest of the list lies with losses (a collapsed batch, columns), models (padding) and recipes (selection).
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from audio_emotion.evaluation import predictions as predictions_module
+from audio_emotion.evaluation.comparison import compare
+from audio_emotion.evaluation.metrics import bootstrap_interval, concordance_correlation, pearson_correlation
+from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
+from audio_emotion.evaluation.results import measure, measure_groups
+from audio_emotion.outputs import EmotionOutput
+from audio_emotion.training.batches import Batch
+
+EMOTIONS, DIMENSIONS = ["neutral", "happy", "sad", "angry"], ["activation", "valence", "dominance"]
+
+
+def related(count, correlation=0.65, seed=0):
+    """Predictions and references, `(N,)` each, of one mean and spread."""
+    random = np.random.default_rng(seed)
+    true = random.normal(size=count)
+    return correlation * true + np.sqrt(1 - correlation**2) * random.normal(size=count), true
+
+
+def judged(predicted, true, speakers) -> Predictions:
+    """Dimensions `(N,)`, the same in all three columns; every category right."""
+    count = len(true)
+    labels = np.arange(count) % 4
+    columns = [np.repeat(each[:, None], 3, axis=1) for each in (predicted, true)]
+    names = [f"c{index:05d}" for index in range(count)]
+    return Predictions(
+        names, np.asarray(speakers), 5.0 * np.eye(4)[labels], columns[0], np.zeros((count, 0)), labels, columns[1]
+    )
+
+
+def batches_of(predicted, true, size, process=0, processes=1):
+    """Batches of one process, `size` clips in all of them together; the last is filled with clips of weight 0."""
+    count = len(true)
+    for begin in range(0, count, size):
+        mine = [index for index in range(begin, min(begin + size, count)) if index % processes == process]
+        filled = (mine or [0]) + [(mine or [0])[0]] * (size // processes - max(len(mine), 1))
+        yield Batch(
+            ids=[f"c{index:05d}" for index in filled],
+            speakers=[f"s/{index % 5}" for index in filled],
+            input_values=torch.tensor(predicted[filled])[:, None].repeat(1, 3),
+            attention_mask=torch.ones(len(filled), 8000),
+            labels=torch.tensor([index % 4 for index in filled]),
+            dimension_labels=torch.tensor(true[filled])[:, None].repeat(1, 3),
+            weight=torch.tensor([1.0] * len(mine) + [0.0] * (len(filled) - len(mine))),
+        )
+
+
+def echo(batch: Batch) -> EmotionOutput:
+    """A model whose dimensions are its input."""
+    logits = torch.nn.functional.one_hot(batch.labels, 4).float()
+    return EmotionOutput(logits=logits, dimensions=batch.input_values, embedding=batch.input_values)
+
+
+def asked(monkeypatch, predicted, true, size, processes=1) -> Predictions:
+    """What `predict` returns on the first of several processes."""
+    if processes == 1:
+        return predict(SimpleNamespace(num_processes=1), echo, batches_of(predicted, true, size))
+    rows: list = []
+    for process in reversed(range(processes)):  # the first process comes last, and gets the rows of all
+        monkeypatch.setattr(predictions_module, "gather_object", lambda mine: rows.extend(mine) or rows)
+        found = predict(
+            SimpleNamespace(num_processes=processes), echo, batches_of(predicted, true, size, process, processes)
+        )
+    return found
+
+
+def test_pitfall_1_the_ccc_of_the_set_is_reported_and_not_the_mean_over_batches(monkeypatch):
+    predicted, true = related(2000)
+    whole = concordance_correlation(predicted, true)
+    of_batches = np.mean(
+        [concordance_correlation(predicted[at : at + 4], true[at : at + 4]) for at in range(0, 2000, 4)]
+    )
+
+    assert of_batches < whole - 0.1  # the number that must not appear
+    for size in (4, 32, 2000):
+        found = measure(asked(monkeypatch, predicted, true, size), EMOTIONS, DIMENSIONS, None, repeats=0)
+        assert found["ccc_valence"] == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [50, 51, 53])
+def test_pitfall_3_two_processes_give_the_numbers_of_one_whatever_the_last_batch(monkeypatch, count):
+    predicted, true = related(count)
+    one, two = (asked(monkeypatch, predicted, true, 8, processes) for processes in (1, 2))
+
+    assert two.ids == one.ids
+    assert len(two.ids) == len(set(two.ids)) == count  # no clip that only fills a batch
+    first, second = (measure(each, EMOTIONS, DIMENSIONS, None, repeats=100) for each in (one, two))
+    assert first.keys() == second.keys()
+    for name in (name for name, value in first.items() if isinstance(value, float)):
+        assert second[name] == pytest.approx(first[name], abs=1e-6), name
+    assert second["intervals"] == first["intervals"]
+    per_process = np.mean([concordance_correlation(predicted[at::2], true[at::2]) for at in range(2)])
+    assert abs(per_process - first["ccc_valence"]) > 1e-4  # the mean of the processes' CCCs is another number
+
+
+def test_pitfall_4_a_collapsed_model_scores_zero_in_the_results():
+    _, true = related(40)
+    found = measure(judged(np.full(40, 0.5), true, np.repeat(["a", "b"], 20)), EMOTIONS, DIMENSIONS, None, repeats=20)
+
+    assert found["ccc_valence"] == found["pearson_valence"] == 0.0
+    assert found["intervals"]["ccc_valence"] == [0.0, 0.0]
+
+
+def test_pitfall_5_a_dimension_does_not_see_the_others():
+    predicted, true = related(100)
+    both = judged(predicted, true, ["a"] * 100)
+    both.dimensions = np.stack([predicted, predicted + 3.0, -predicted], axis=1)
+    both.dimension_labels = np.stack([true, true, true + 1.0], axis=1)
+
+    found = measure(both, EMOTIONS, DIMENSIONS, None, repeats=0)
+    for column, name in enumerate(DIMENSIONS):
+        alone = concordance_correlation(both.dimensions[:, column], both.dimension_labels[:, column])
+        assert found[f"ccc_{name}"] == pytest.approx(alone, abs=1e-12)
+    mixed = concordance_correlation(both.dimensions.ravel(), both.dimension_labels.ravel())
+    assert all(abs(found[f"ccc_{name}"] - mixed) > 0.05 for name in DIMENSIONS)
+
+
+def test_pitfall_6_the_ccc_is_global_and_that_of_speakers_stands_apart():
+    random = np.random.default_rng(0)
+    level = np.repeat(random.normal(size=20), 30)  # speakers differ; within one there is little to hear
+    true = level + 0.4 * random.normal(size=600)
+    predicted = level + 0.4 * random.normal(size=600)
+    said = judged(predicted, true, [f"s/{number:02d}" for number in np.repeat(np.arange(20), 30)])
+
+    whole = measure(said, EMOTIONS, DIMENSIONS, None, repeats=0)["ccc_valence"]
+    groups = measure_groups(said, EMOTIONS, DIMENSIONS, None, repeats=0)["speaker"]
+    assert whole == pytest.approx(concordance_correlation(predicted, true), abs=1e-12)
+    assert np.mean([scores["ccc_valence"] for scores in groups.values()]) < whole - 0.3
+
+
+def test_pitfall_7_ccc_and_pearson_stand_side_by_side_and_nothing_is_rescaled_on_the_test_set():
+    predicted, true = related(5000)
+    shrunk = 0.65 * predicted  # as a model trained on squared errors predicts
+    found = measure(judged(shrunk, true, ["a"] * 5000), EMOTIONS, DIMENSIONS, None, repeats=0)
+
+    assert found["pearson_valence"] == pytest.approx(pearson_correlation(predicted, true), abs=1e-9)
+    assert found["ccc_valence"] < found["pearson_valence"] - 0.03
+    jointly = concordance_correlation(1 + 6 * shrunk, 1 + 6 * true)  # 1..7 and 0..1 are the same CCC
+    assert found["ccc_valence"] == pytest.approx(jointly, abs=1e-9)
+
+
+def test_pitfall_8_scores_on_different_clips_cannot_be_compared():
+    predicted, true = related(4000)
+    narrow = np.abs(true) < 1  # the same model, errors and all, on clips of less spread
+    assert concordance_correlation(predicted[narrow], true[narrow]) < concordance_correlation(predicted, true) - 0.1
+
+    said = judged(predicted, true, np.arange(4000).astype(str))
+    with pytest.raises(ValueError, match="different clips"):
+        compare([said], [said.take(narrow)], "ccc_valence", DIMENSIONS, repeats=10)
+
+
+@pytest.mark.parametrize(("count", "half_width"), [(3200, 0.020), (10124, 0.011)])
+def test_pitfall_9_intervals_have_the_known_width(count, half_width):
+    low, high = bootstrap_interval(concordance_correlation, *related(count), repeats=400)
+
+    assert (high - low) / 2 == pytest.approx(half_width, rel=0.2)
+
+
+def test_pitfall_9_intervals_are_over_speakers_where_they_are_known():
+    random = np.random.default_rng(1)
+    speakers = np.repeat([f"s/{number}" for number in range(10)], 40)
+    true = random.normal(size=400)
+    predicted = true + np.repeat(random.normal(size=10), 40) + 0.3 * random.normal(size=400)
+    said = judged(predicted, true, speakers)
+
+    found = measure(said, EMOTIONS, DIMENSIONS, None, repeats=300)
+    by_hand = bootstrap_interval(concordance_correlation, predicted, true, groups=speakers, repeats=300)
+    over_clips = bootstrap_interval(concordance_correlation, predicted, true, repeats=300)
+    assert found["intervals_over"] == "speakers"
+    assert found["intervals"]["ccc_valence"] == pytest.approx(by_hand, abs=1e-12)
+    assert by_hand[1] - by_hand[0] > 1.5 * (over_clips[1] - over_clips[0])
+    few = measure(said.take(np.arange(120)), EMOTIONS, DIMENSIONS, None, repeats=20)
+    assert few["intervals_over"] == "clips"
+
+
+def test_predictions_survive_the_file_and_give_the_same_numbers(tmp_path):
+    predicted, true = (each.astype(np.float32) for each in related(40))
+    said = judged(predicted, true, np.repeat(["a", "b", "c", "d"], 10))
+    said.logits = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    said.dimension_labels[3, 1] = np.nan
+    said.labels[5] = -100
+    said.durations = np.linspace(0.5, 12, 40)
+    said.name_genders({name: ("female", "male", None)[index % 3] for index, name in enumerate(said.ids)})
+
+    save_predictions(said, tmp_path / "deep" / "predictions.parquet", EMOTIONS, DIMENSIONS)
+    again, emotions, dimensions = load_predictions(tmp_path / "deep" / "predictions.parquet")
+
+    assert (emotions, dimensions) == (EMOTIONS, DIMENSIONS)
+    assert measure(again, emotions, dimensions, "rated") == measure(said, EMOTIONS, DIMENSIONS, "rated")
+    ours, theirs = (measure_groups(each, EMOTIONS, DIMENSIONS, "rated", repeats=0) for each in (said, again))
+    assert ours == theirs
+    assert list(ours["gender"]) == ["female", "male"]
+    assert sum(scores["clips"] for scores in ours["length"].values()) == 40
+    assert ours["length"]["10 s or more"]["clips"] == 7  # 10.0769 s and longer
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="save_predictions"):
+        load_predictions(tmp_path / "other.parquet")
+
+
+def test_a_model_without_categories_or_without_dimensions_is_measured_in_the_rest():
+    predicted, true = related(40)
+    said = judged(predicted, true, ["a"] * 40)
+
+    assert "uar" not in measure(said, [], DIMENSIONS, "norm-derived", repeats=5)
+    assert not any("ccc" in name for name in measure(said, EMOTIONS, [], "norm-derived", repeats=5))
+    said.labels[:] = -100
+    assert np.isnan(measure(said, EMOTIONS, DIMENSIONS, "rated", repeats=5)["uar"])

@@ -1,0 +1,132 @@
+"""recipes/table.py: figures come from files, folds and seeds are aggregated, comparisons are paired."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audio_emotion.evaluation.metrics import concordance_correlation, unweighted_average_recall
+from audio_emotion.evaluation.predictions import Predictions, save_predictions
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+DIMENSIONS = ["activation", "valence", "dominance"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return runpy.run_path(str(RECIPES / "table.py"))
+
+
+def write_run(folder: Path, name: str, fold: int, seed: int, right: float, noise: float) -> Predictions:
+    """One run's two files: four speakers of sixteen clips each."""
+    clips = np.random.default_rng(fold)  # of the corpus: the same for every model and seed
+    labels, ratings = np.tile(np.arange(8), 8), clips.random((64, 3)).astype(np.float32)
+    random = np.random.default_rng([fold, seed, int(100 * right)])
+    called = np.where(random.random(64) < right, labels, random.integers(8, size=64))
+    said = Predictions(
+        ids=[f"ravdess/{fold}-{clip:02d}" for clip in range(64)],
+        speakers=np.array([f"ravdess/{4 * (fold - 1) + clip // 16 + 1:02d}" for clip in range(64)]),
+        logits=4.0 * np.eye(8, dtype=np.float32)[called],
+        dimensions=(ratings + noise * random.normal(size=(64, 3))).astype(np.float32),
+        embedding=np.zeros((64, 0)),
+        labels=labels,
+        dimension_labels=ratings,
+    )
+    results = {"recipe": "distill", "model": f"model {name}", "parameters": 1234, "seed": seed, "test": {}}
+    (folder / f"{name}-fold-{fold}-seed-{seed}.json").write_text(json.dumps(results))
+    save_predictions(said, folder / f"{name}-fold-{fold}-seed-{seed}.parquet", EMOTIONS, DIMENSIONS)
+    return said
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("folds")
+    runs = {}
+    for name, right, noise in (("distilled", 0.8, 0.1), ("labels_only", 0.5, 0.3)):
+        for fold in range(1, 6):
+            for seed in range(3):
+                runs[name, fold, seed] = write_run(folder, name, fold, seed, right, noise)
+    for name in ("teacher", "mel"):
+        runs[name, 1, 0] = write_run(folder, name, 1, 0, 0.7, 0.2)
+    return folder, runs
+
+
+def cells(text: str, start: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_figure_is_the_mean_over_seeds_of_each_seeds_pooled_folds(table, folds):
+    folder, runs = folds
+    row = cells(table["fold_table"](folder, 20), "`small` student, distilled")
+
+    uar, ccc = [], []
+    for seed in range(3):
+        mine = [runs["distilled", fold, seed] for fold in range(1, 6)]
+        uar.append(
+            unweighted_average_recall(
+                np.concatenate([run.logits.argmax(-1) for run in mine]), np.concatenate([run.labels for run in mine])
+            )
+        )
+        pair = (
+            np.concatenate([getattr(run, each)[:, 1] for run in mine]) for each in ("dimensions", "dimension_labels")
+        )
+        ccc.append(concordance_correlation(*pair))
+    assert row[1] == "5, 3"
+    assert row[2].startswith(f"{np.mean(uar):.3f} (")
+    assert f"seeds {min(uar):.3f} to {max(uar):.3f}" in row[2]
+    assert row[4].startswith(f"{np.mean(ccc):.3f} (")
+    assert row[-1] == "1,234"
+
+
+def test_one_fold_and_seed_is_called_a_hint_and_five_by_three_is_not(table, folds):
+    text = table["fold_table"](folds[0], 20)
+
+    assert cells(text, "teacher")[1] == "1, 1, *hint*"
+    assert cells(text, "`small` student, labels only")[1] == "5, 3"
+    assert "320 clips of 20 speakers" in text
+
+
+def test_comparisons_stand_beside_what_the_paper_claims(table, folds):
+    text = table["comparison_table"](folds[0], 200)
+
+    better = cells(text, "distilled vs labels only | 5, 3 | CCC valence")
+    assert better[-1] == "+12 %"
+    assert better[-2].endswith("(20 speakers)")
+    assert float(better[-2].split()[0]) < 0.01
+    first, second = float(better[3]), float(better[4])
+    assert better[5].startswith(f"{first - second:+.3f}"[:5])
+    assert better[6].startswith(f"{first / second - 1:+.0%}"[:3])
+    equal = cells(text, "fusion vs mel | 1, 1, *hint* | CCC valence")
+    assert equal[-1] == "+79 %"
+
+
+def test_only_runs_that_have_a_partner_are_compared(table, folds, tmp_path):
+    for path in folds[0].glob("*"):
+        if not path.name.startswith("labels_only-fold-5-seed-2"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+
+    assert cells(table["comparison_table"](tmp_path, 20), "distilled vs labels only | 4, 3, *hint* | UAR")
+
+
+def test_results_without_predictions_are_an_error_that_names_the_file(table, tmp_path):
+    write_run(tmp_path, "distilled", 1, 0, 0.8, 0.1)
+    (tmp_path / "distilled-fold-1-seed-0.parquet").unlink()
+
+    with pytest.raises(FileNotFoundError, match=r"distilled-fold-1-seed-0\.parquet"):
+        table["fold_table"](tmp_path)
+    (tmp_path / "distilled-fold-1-seed-0.json").rename(tmp_path / "distilled.json")
+    with pytest.raises(ValueError, match="fold-<k>"):
+        table["fold_table"](tmp_path)
+
+
+def test_readme_holds_what_the_files_say(table):
+    readme = (RECIPES.parent / "README.md").read_text()
+
+    for rendered in (table["table"](RECIPES / "results"), table["synthetic_table"](RECIPES / "results")):
+        assert rendered in readme
