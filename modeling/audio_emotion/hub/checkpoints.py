@@ -83,6 +83,8 @@ def _without_adapters(model: Any) -> PreTrainedModel:
     _merge_into(model, peft)
     del model.peft_config  # with it, `save_pretrained` would write the adapter alone
     model._hf_peft_config_loaded = False
+    # Left by loading an adapter: `save_pretrained` would give every tensor the name that adapters have.
+    model.__dict__.pop("_weight_conversions", None)
     return model
 
 

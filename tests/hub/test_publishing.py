@@ -1,0 +1,295 @@
+"""Publishing: what a run folder becomes, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import load_dataset
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForAudioClassification
+
+from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.publishing import assemble, check_folder, without_machine_paths
+from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion_command import FINE, USAGE, main
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_becomes_a_checkpoint_with_code_card_results_and_plots(tiny_model, make_run, tmp_path, speech):
+    run = make_run(tiny_model)
+
+    folder = assemble(run, tmp_path / "out", "somebody/mouse")
+
+    code = {path.name for path in (run / "checkpoints" / "last").glob("*.py")}
+    others = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "results.json"}
+    assert files_of(folder) == code | others | {"training/config.yaml", "plots/confusion_matrix.png"}
+    clip = {"input_values": torch.from_numpy(speech)[None], "attention_mask": torch.ones(1, len(speech)).long()}
+    with torch.no_grad():
+        loaded = AutoModelForAudioClassification.from_pretrained(folder)
+        torch.testing.assert_close(loaded(**clip).dimensions, tiny_model(**clip).dimensions)
+    text = (folder / "README.md").read_text()
+    assert "![confusion matrix](plots/confusion_matrix.png)" in text
+    assert "| unweighted average recall | 0.512 | 0.43 to 0.59 | |" in text
+    assert "| CCC valence | 0.330 | 0.20 to 0.40 | 0.350 |" in text
+    metrics = ModelCard(text).data.eval_results
+    assert {each.metric_name: each.metric_value for each in metrics}["CCC valence"] == 0.33
+    assert {each.dataset_config for each in metrics} == {"ravdess-20-fixed"}
+
+
+def test_nothing_of_this_machine_is_published(tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+
+    folder = assemble(run, tmp_path / "out", "somebody/mouse")
+
+    assert str(tmp_path) in (run / "config.yaml").read_text()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+    assert "whisper-tiny.en" in (folder / "training" / "config.yaml").read_text()
+
+
+def test_of_absolute_paths_the_last_part_is_left():
+    home, windows = "/" + "home/me/whisper", "C:\\data\\ravdess"
+
+    assert without_machine_paths({"a": [home, windows, "runs/x", 3, None]}) == {
+        "a": ["whisper", "ravdess", "runs/x", 3, None]
+    }
+
+
+def test_dry_run_writes_the_folder_that_can_be_published_as_it_is(tiny_student, make_run, tmp_path, capsys):
+    run = make_run(tiny_student)
+
+    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == FINE
+    written = Path(capsys.readouterr().out.strip())
+    first = {name: (written / name).read_bytes() for name in files_of(written)}
+    (written / "old.py").write_text("left by an earlier version")
+    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == FINE
+
+    assert written == run / "published"
+    assert {name: (written / name).read_bytes() for name in files_of(written)} == first
+    assert assemble(written, tmp_path / "unused", "somebody/mouse") == written
+
+
+def test_a_folder_of_somebody_elses_is_not_written_over(tiny_student, make_run, tmp_path, capsys):
+    mine = tmp_path / "thesis"
+    mine.mkdir()
+    (mine / "chapter.tex").write_text("years of work")
+
+    code = main(["publish", str(make_run(tiny_student)), "--repo", "a/b", "--dry-run", "--output", str(mine)])
+
+    assert code == USAGE
+    assert files_of(mine) == {"chapter.tex"}
+    assert "empty folder" in capsys.readouterr().err
+
+
+def test_an_adapter_is_published_merged(tiny_teacher, make_run, tmp_path, speech):
+    peft = pytest.importorskip("peft")
+    run = make_run(tiny_teacher)
+    base = write_checkpoint(tiny_teacher, tmp_path / "base")
+    tuned = AutoModelForAudioClassification.from_pretrained(base)
+    tuned.add_adapter(peft.LoraConfig(r=2, target_modules=r".*feed_forward\.(intermediate|output)_dense"))
+    torch.manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    last = run / "checkpoints" / "last"
+    shutil.rmtree(last)
+    tuned.save_pretrained(last)
+    assert (last / "adapter_model.safetensors").is_file()
+    assert not (last / "model.safetensors").is_file()
+
+    folder = assemble(run, tmp_path / "out", "somebody/elephant")
+
+    clip = {"input_values": torch.from_numpy(speech)[None], "attention_mask": torch.ones(1, len(speech)).long()}
+    with torch.no_grad():
+        expected, plain = tuned.eval()(**clip).dimensions, tiny_teacher(**clip).dimensions
+        merged = AutoModelForAudioClassification.from_pretrained(folder).eval()(**clip).dimensions
+    assert "adapter_config.json" not in files_of(folder)
+    torch.testing.assert_close(merged, expected, rtol=0, atol=1e-5)
+    assert (expected - plain).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.pt", "scaler.pkl", "deep/inside/x.JOBLIB"])
+def test_pickles_are_refused(name, tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    path = run / "checkpoints" / "last" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"whatever")
+
+    with pytest.raises(ValueError, match=re.escape(Path(name).name)):
+        assemble(run, tmp_path / "out", "somebody/mouse")
+
+
+def test_a_pickle_named_safetensors_is_refused(tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    torch.save(tiny_student.state_dict(), run / "checkpoints" / "last" / "model.safetensors")
+
+    with pytest.raises(ValueError, match="safetensors"):
+        assemble(run, tmp_path / "out", "somebody/mouse")
+
+
+def test_a_missing_head_is_refused(tiny_model, make_run, tmp_path):
+    run = make_run(tiny_model)
+    path = run / "checkpoints" / "last" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("heads.emotions")}
+    save_file(kept, path, metadata={"format": "pt"})
+
+    with pytest.raises(ValueError, match=r"heads\.emotions\.bias"):
+        assemble(run, tmp_path / "out", "somebody/mouse")
+
+
+@pytest.mark.parametrize(("field", "value"), [("hidden_size", 24), ("num_gru_layers", 3), ("num_gru_layers", 1)])
+def test_a_configuration_that_does_not_fit_the_weights_is_refused(field, value, tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    path = run / "checkpoints" / "last" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+
+    with pytest.raises(ValueError, match="gru"):
+        assemble(run, tmp_path / "out", "somebody/mouse")
+
+
+def test_a_link_out_of_the_folder_is_refused(tiny_student, make_run, tmp_path):
+    folder = assemble(make_run(tiny_student), tmp_path / "out", "somebody/mouse")
+    check_folder(folder)
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "notes.txt").symlink_to(tmp_path / "secret.txt")
+
+    with pytest.raises(ValueError, match="link"):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "reference", ["../evil.StudentEmotionConfig", "other/repo--module.Class", "absent.Class", "sub/module.Class"]
+)
+def test_code_from_elsewhere_is_refused(reference, tiny_student, make_run, tmp_path):
+    folder = assemble(make_run(tiny_student), tmp_path / "out", "somebody/mouse")
+    config = json.loads((folder / "config.json").read_text())
+    for change in (
+        {"auto_map": {**config["auto_map"], "AutoConfig": reference}},
+        {"custom_pipelines": {"audio-emotion": {**config["custom_pipelines"]["audio-emotion"], "impl": reference}}},
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=re.escape(reference)):
+            check_folder(folder)
+
+
+@pytest.mark.parametrize("shard", ["../model.safetensors", "a/b.safetensors", "absent.safetensors"])
+def test_shards_from_elsewhere_are_refused(shard, tiny_student, make_run, tmp_path):
+    folder = assemble(make_run(tiny_student), tmp_path / "out", "somebody/mouse")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": shard}}))
+
+    with pytest.raises(ValueError, match=re.escape(shard)):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda run: (run / "results.json").unlink(), "results.json"),
+        (lambda run: shutil.rmtree(run / "checkpoints" / "last"), "checkpoints/last"),
+        (lambda run: (run / "results.json").write_text("{}"), "test or validation"),
+    ],
+)
+def test_what_a_run_lacks_is_named(damage, said, tiny_student, make_run, capsys):
+    run = make_run(tiny_student)
+    damage(run)
+
+    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == USAGE
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("repo", ["mouse", "some/body/mouse", "../mouse ", "https://hub/a/b"])
+def test_a_repository_is_owner_and_name(repo, tiny_student, make_run, tmp_path):
+    with pytest.raises(ValueError, match="owner/name"):
+        assemble(make_run(tiny_student), tmp_path / "out", repo)
+
+
+@pytest.mark.parametrize("field", ["license", "training_data"])
+def test_weights_of_which_nobody_tells_terms_or_speakers_are_refused(field, tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    path = run / "checkpoints" / "last" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: None if field == "license" else []}))
+
+    with pytest.raises(ValueError, match=field):
+        assemble(run, tmp_path / "out", "somebody/mouse")
+
+
+def test_a_score_on_heard_speakers_is_called_contaminated(tiny_student, make_run, results, tmp_path):
+    run = make_run(tiny_student)
+    clean = (assemble(run, tmp_path / "clean", "somebody/mouse") / "README.md").read_text()
+    results = copy.deepcopy(results)
+    results["test"]["speakers"] = ["ravdess/02", "ravdess/18"]  # 02 was heard by the teacher
+    (run / "results.json").write_text(json.dumps(results))
+
+    stained = (assemble(run, tmp_path / "stained", "somebody/mouse") / "README.md").read_text()
+
+    assert "Contaminated" not in clean
+    assert "has heard ravdess/02.**" in stained
+
+
+def test_results_of_groups_are_in_the_card(tiny_student, make_run, results, tmp_path):
+    run = make_run(tiny_student)
+    results["test"]["groups"] = {"gender": {"female": {"clips": 6, "uar": 0.4}, "male": {"clips": 6, "uar": 0.6}}}
+    (run / "results.json").write_text(json.dumps(results))
+
+    text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
+
+    assert "| gender: female | 6 | 0.400 |" in text
+    assert "were not measured" not in text
+
+
+def pseudo_labels(run: Path) -> TeacherOutputs:
+    random = torch.Generator().manual_seed(0)
+    said = TeacherOutputs(
+        ["ravdess/a", "ravdess/b", "ravdess/c"],
+        torch.randn(3, 4, generator=random),
+        torch.rand(3, 3, generator=random),
+        torch.randn(3, 5, generator=random),
+        torch.tensor([0, 1, 1]),
+        ["neutral", "happy", "sad", "angry"],
+        [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}],
+    )
+    said.save(run / "teacher_outputs")
+    return said
+
+
+def test_teacher_outputs_become_a_data_set_of_the_same_numbers(tiny_teacher, make_run, tmp_path):
+    run = make_run(tiny_teacher)
+    said = pseudo_labels(run)
+
+    folder = assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
+
+    check_folder(folder, "dataset")
+    rows = list(load_dataset(str(folder), split="train", streaming=True))
+    assert [row["id"] for row in rows] == said.ids
+    assert [row["teacher"] for row in rows] == [0, 1, 1]
+    for index, row in enumerate(rows):
+        expected = said.logits[index].exp() / said.logits[index].exp().sum()
+        assert list(row["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+        assert row["probabilities"][row["emotion"]] == max(row["probabilities"].values())
+        assert [row[name] for name in ("activation", "valence", "dominance")] == said.dimensions[index].tolist()
+        assert row["embedding"] == said.embedding[index].tolist()
+
+
+def test_a_metric_is_named_as_its_repository(tmp_path):
+    source = tmp_path / "toy"
+    source.mkdir()
+    (source / "toy.py").write_text(
+        '_DESCRIPTION = "It counts."\n_KWARGS_DESCRIPTION = "Args: x"\n_CITATION = "@misc{x}"'
+    )
+
+    folder = assemble(source, tmp_path / "out", "somebody/counter", kind="space")
+
+    assert files_of(folder) == {"counter.py", "README.md"}
+    text = (folder / "README.md").read_text()
+    assert all(each in text for each in ("It counts.", "Args: x", "@misc{x}", 'evaluate.load("somebody/counter")'))

@@ -1,0 +1,528 @@
+"""The command `audio-emotion`: its answers are the pipeline's, its exit codes tell the truth, a kill loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.torch import load_file, save_file
+from transformers import pipeline
+
+import audio_emotion
+from audio_emotion.command_line.clips import clips_of
+from audio_emotion.command_line.compare import JudgedFolder, compared
+from audio_emotion.command_line.plot import DOTS, Overview
+from audio_emotion.command_line.rows import RowWriter, continue_file
+from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion_command import BROKE_OFF, FINE, SOME_FAILED, USAGE, argument_parser, main
+
+ROOT = Path(__file__).parents[1]
+PACKAGE_ROOT = Path(audio_emotion.__file__).parents[1]
+DIMENSIONS = ["activation", "valence", "dominance"]
+EMOTIONS = ["sad", "glad"]
+ODD_NAMES = ["a b.wav", "b\nc.wav", 'c"d",e.wav', "d%20.wav", "é\u2003.wav", os.fsdecode(b"f\xff.wav"), "g;;.wav"]
+
+
+@pytest.fixture
+def checkpoint(tiny_student, tmp_path) -> str:
+    return str(write_checkpoint(tiny_student, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def folder(tmp_path, speech) -> Path:
+    """Three clips in two levels, one file that is no audio under an audio name, and things to leave out."""
+    root = tmp_path / "clips"
+    (root / "b").mkdir(parents=True)
+    for name, length in (("b/two.wav", 20000), ("a.wav", 32000), ("c.flac", 8000)):
+        soundfile.write(root / name, speech[:length], 16000)
+    (root / "b" / "bad.wav").write_bytes(b"no audio")
+    (root / "notes.txt").write_text("left out")
+    (root / "._a.wav").write_bytes(b"left out")
+    return root
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "audio_emotion_command", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def answer(number: int, windows: int = 0) -> dict:
+    """Something that a pipeline might say."""
+    if number % 3 == 2:
+        return {"error": f'it is no, "audio"\n{number}', "input": "x"}
+    span = {
+        "dimensions": dict(zip(DIMENSIONS, [0.1, number / 100, 0.3], strict=True)),
+        "emotions": [{"label": "glad", "score": 0.75}, {"label": "sad", "score": 0.25}],
+    }
+    spans = [{"start": float(each), "end": each + 1.0, **span} for each in range(windows)]
+    return {**span, "scale": [0.0, 1.0], "duration": 2.5, "flags": ["short"]} | ({"windows": spans} if spans else {})
+
+
+def test_script_of_the_project_is_this_command():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["scripts"] == {"audio-emotion": "audio_emotion_command:main"}
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, audio_emotion_command as c\n"
+        "try:\n    c.main(['predict', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print({'torch', 'transformers', 'numpy', 'audio_emotion'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+
+    assert "--batch-size" in done.stdout
+    assert done.stderr.strip() == "set()"
+
+
+def test_every_argument_has_a_help_text():
+    commands = next(action for action in argument_parser()._actions if action.dest == "command")
+    lacking = [
+        f"{name} {action.dest}"
+        for name, each in commands.choices.items()
+        for action in each._actions
+        if not action.help
+    ]
+
+    assert set(commands.choices) == {"predict", "info", "compare", "publish"}
+    assert lacking == []
+
+
+def test_folders_are_walked_in_one_order_without_hidden_and_other_files(folder):
+    (folder / "b" / "circle").symlink_to(folder)
+
+    found = [Path(name).relative_to(folder).as_posix() for name in clips_of([str(folder)])]
+
+    assert found == ["a.wav", "b/bad.wav", "b/two.wav", "c.flac"]
+    assert list(clips_of(["no.wav", str(folder / "notes.txt")])) == ["no.wav", str(folder / "notes.txt")]
+
+
+def test_walking_reads_no_directory_before_its_turn(folder, monkeypatch):
+    read: list[str] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (read.append(str(path)), scan(path))[1])
+
+    walk = clips_of([str(folder), str(folder / "b")])
+    next(walk)
+
+    assert read == [str(folder)]
+
+
+def test_json_rows_are_what_the_pipeline_says(folder, checkpoint, capsys):
+    code = main(
+        ["predict", str(folder), "--model", checkpoint, "--format", "json", "--top-k", "2", "--scale", "1", "7"]
+    )
+
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    judge = pipeline("audio-emotion", model=checkpoint, device="cpu")
+    assert code == SOME_FAILED
+    assert [Path(row["input"]).name for row in rows] == ["a.wav", "bad.wav", "two.wav", "c.flac"]
+    assert "bad.wav" in rows[1]["error"]
+    assert rows[1].keys() == {"input", "error"}
+    assert rows[1]["error"] in err
+    assert "1 of 4 inputs failed" in err
+    for row in (rows[0], rows[2], rows[3]):
+        said = judge(row.pop("input"), top_k=2, scale=(1, 7))
+        assert row["dimensions"] == pytest.approx(said["dimensions"], abs=1e-4)
+        assert [each["label"] for each in row["emotions"]] == [each["label"] for each in said["emotions"]]
+        assert (row["scale"], row["duration"], row["flags"]) == ([1.0, 7.0], said["duration"], said["flags"])
+
+
+def test_csv_and_rttm_hold_the_same_answers_as_json(folder, checkpoint, capsys):
+    said = {}
+    for kind in ("json", "csv", "rttm"):
+        main(["predict", str(folder / "b" / "two.wav"), "--model", checkpoint, "--format", kind, "--window", "0.5"])
+        said[kind] = capsys.readouterr().out
+    windows = json.loads(said["json"])["windows"]
+    table = list(csv.DictReader(said["csv"].splitlines()))
+    turns = [line.split() for line in said["rttm"].splitlines()]
+
+    assert len(windows) == len(table) == len(turns) == 3  # 1.25 s: the last window is half as long
+    for window, row, turn in zip(windows, table, turns, strict=True):
+        assert (float(row["start"]), float(row["end"])) == (window["start"], window["end"])
+        assert {name: float(row[name]) for name in DIMENSIONS} == window["dimensions"]
+        assert {each["label"]: each["score"] for each in window["emotions"]} == {
+            name: float(row[name]) for name in ("neutral", "happy", "sad", "angry")
+        }
+        first = window["emotions"][0]
+        assert turn[0] == "SPEAKER"
+        assert (float(turn[3]), float(turn[4])) == (window["start"], window["end"] - window["start"])
+        assert (turn[7], float(turn[8])) == (first["label"], pytest.approx(first["score"], abs=1e-4))
+        assert len(turn) == 10
+
+
+def test_table_names_what_went_wrong_and_a_run_without_errors_is_fine(folder, checkpoint, capsys):
+    failed = main(["predict", str(folder), str(folder / "none.wav"), "--model", checkpoint])
+    text = capsys.readouterr().out
+    fine = main(["predict", str(folder / "a.wav"), "--model", checkpoint])
+
+    assert (failed, fine) == (SOME_FAILED, FINE)
+    assert "bad.wav: expected audio" in text
+    assert "none.wav: expected an audio file" in text
+    assert "0.00 to 2.00" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "CLIPS", "--output", "out", "--format", "table"], "--format json"),
+        (["predict", "CLIPS", "--hop", "1"], "--window"),
+        (["predict", "CLIPS", "--output", "nowhere/out", "--format", "json"], "nowhere"),
+        (["predict", "CLIPS", "--output", "out", "--format", "rttm", "--plot", "a.png"], "csv"),
+        (["predict", "CLIPS", "--model", "CLIPS"], "cannot load"),
+        (["predict", "CLIPS", "--revision", "v1"], "--model"),
+        (["predict", "CLIPS", "--scale", "7", "1"], "lower one first"),
+        (["predict", "CLIPS", "--window", "0.1"], "0.25"),
+        (["predict", "EMPTY"], "no audio files"),
+        (["predict", "CLIPS", "--device", "toaster"], "toaster"),
+        (["compare", "CLIPS", "nowhere"], "nowhere"),
+        (["compare", "CLIPS", "EMPTY"], "at least 2"),
+        (["info", "EMPTY"], "cannot load"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_2_and_a_remedy(arguments, said, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"CLIPS": str(folder), "EMPTY": str(tmp_path / "empty")}
+
+    code = main([places.get(each, each) for each in arguments])
+
+    assert code == USAGE
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "a", "--batch-size", "0"], ["sing"]])
+def test_wrong_arguments_end_with_2(arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == USAGE
+
+
+def test_what_nobody_foresaw_ends_with_3(folder, checkpoint, monkeypatch, capsys):
+    def fall(*_):
+        raise ZeroDivisionError("unforeseen")
+
+    monkeypatch.setattr(RowWriter, "lines", fall)
+
+    assert main(["predict", str(folder), "--model", checkpoint]) == BROKE_OFF
+    assert "unforeseen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "windows"), [("json", 0), ("json", 2), ("csv", 0), ("csv", 2), ("rttm", 0), ("rttm", 3)]
+)
+def test_a_file_cut_at_any_byte_is_continued_to_the_same_file(kind, windows, tmp_path):
+    writer = RowWriter(kind, DIMENSIONS, EMOTIONS, windows > 0)
+    answers = {name: answer(number, windows) for number, name in enumerate(ODD_NAMES)}
+    rows = [writer.header(), *(writer.lines(name, each) for name, each in answers.items())]
+    whole = "".join(rows).encode(errors="surrogateescape")
+    path = tmp_path / "out"
+
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        seen = []
+        left, done = continue_file(path, writer, iter(ODD_NAMES), seen.append)
+        assert len({row.clip for row in seen}) == done
+        with path.open("a", errors="surrogateescape", newline="") as file:
+            if not file.tell():
+                file.write(writer.header())
+            file.writelines(writer.lines(name, answers[name]) for name in left)
+        assert path.read_bytes() == whole, cut
+        assert [row.failed for row in seen] == ["error" in answers[row.clip] for row in seen]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "rttm"])
+def test_a_file_is_not_continued_where_the_clips_have_changed(kind, tmp_path):
+    writer = RowWriter(kind, DIMENSIONS, EMOTIONS, False)
+    path = tmp_path / "out"
+    path.write_text(writer.header() + "".join(writer.lines(name, answer(0)) for name in "abc"))
+    before = path.read_bytes()
+
+    for clips in ("axbc", "bc", "ab"):
+        with pytest.raises(ValueError, match="have changed"):
+            continue_file(path, writer, iter(clips), lambda row: None)
+        assert path.read_bytes() == before
+
+
+def test_output_of_another_command_is_not_continued(folder, checkpoint, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    begin = ["predict", str(folder), "--model", checkpoint, "--format", "json", "--output", str(out)]
+    main(begin)
+    made = out.read_bytes()
+
+    again = main(begin)  # all done: nothing is doubled, and the bad clip is still reported
+    other = main([*begin, "--scale", "1", "7"])
+    said = capsys.readouterr().err
+    out.with_name("out.jsonl.command.json").unlink()
+    strange = main(begin)
+
+    assert (again, other, strange) == (SOME_FAILED, USAGE, USAGE)
+    assert "1 of 4 inputs failed (1 of them in an earlier run)" in said
+    assert "another scale" in said
+    assert "not made by this command" in capsys.readouterr().err
+    assert out.read_bytes() == made
+
+
+def test_output_is_not_continued_with_retrained_weights(folder, checkpoint, tmp_path, capsys):
+    begin = ["predict", str(folder), "--model", checkpoint, "--format", "csv", "--output", str(tmp_path / "out.csv")]
+    main(begin)
+    weights = load_file(Path(checkpoint) / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, Path(checkpoint) / "model.safetensors")
+
+    assert main(begin) == USAGE
+    assert "another weights" in capsys.readouterr().err
+
+
+def test_picture_of_a_continued_run_shows_what_a_whole_run_shows(folder, checkpoint, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Overview, "draw", lambda self, path: drawn.append((self.dots, self.emotions, self.count)))
+    for kind in ("json", "csv"):
+        out = tmp_path / f"out.{kind}"
+        begin = ["predict", str(folder), "--model", checkpoint, "--format", kind, "--output", str(out), "--plot", "p"]
+        main(begin)
+        out.write_bytes(out.read_bytes()[:-100])
+        main(begin)
+
+        (dots, emotions, count), (dots_after, emotions_after, count_after) = drawn[-2:]
+        assert count == count_after == 3
+        np.testing.assert_allclose(dots, dots_after, atol=1e-5)
+        assert emotions == pytest.approx(emotions_after, abs=1e-4)
+
+
+def test_picture_counts_every_answer_in_bounded_memory(tmp_path):
+    overview = Overview((1.0, 7.0))
+    random = np.random.default_rng(0)
+    for valence, activation in random.uniform(1, 7, size=(DOTS + 500, 2)):
+        overview.add([{"dimensions": {"valence": valence, "activation": activation}, "emotions": []}])
+    overview.add([{"dimensions": {"valence": 7.0, "activation": 1.0}, "emotions": [{"label": "sad", "score": 1.0}]}])
+
+    overview.draw(str(tmp_path / "picture.png"))
+
+    assert (len(overview.dots), overview.density.sum()) == (DOTS, DOTS + 501)
+    assert overview.density[-1, 0] >= 1
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_info_tells_what_the_checkpoint_holds(tiny_student, tmp_path, capsys):
+    tiny_student.config.training_data = [
+        {
+            "corpus": "toy",
+            "speakers": ["toy/1"],
+            "teachers": [{"corpus": "toy", "speakers": ["toy/2"], "teachers": []}],
+        }
+    ]
+    tiny_student.config.license = "MIT"
+    tiny_student.config.dimensions_source = "rated"
+    model = str(write_checkpoint(tiny_student, tmp_path / "model"))
+
+    assert main(["info", model, "--format", "json"]) == FINE
+    facts = json.loads(capsys.readouterr().out)
+    assert main(["info", model]) == FINE
+    text = capsys.readouterr().out
+
+    assert (facts["kind"], facts["parameters"]) == ("student", tiny_student.num_parameters())
+    assert (facts["license"], facts["speakers_heard"], facts["complete"]) == ("MIT", 2, True)
+    for fact in ("MIT", f"{tiny_student.num_parameters():,}", "toy: 1 speakers (2)", "3 dimensions and 4 emotions"):
+        assert fact in text
+
+
+def test_info_of_a_checkpoint_without_a_head_ends_with_2_and_names_it(checkpoint, capsys):
+    weights = load_file(Path(checkpoint) / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("heads.dimensions")}
+    assert len(kept) < len(weights)
+    save_file(kept, Path(checkpoint) / "model.safetensors", metadata={"format": "pt"})
+
+    assert main(["info", checkpoint]) == USAGE
+    assert "heads.dimensions" in capsys.readouterr().err
+
+
+def judged_at_random(names: list[str], seed: int) -> JudgedFolder:
+    random = np.random.default_rng(seed)
+    emotions = random.dirichlet([1.0, 1.0], size=len(names))
+    return JudgedFolder(names, random.uniform(size=(len(names), 3)), emotions, random.normal(size=(len(names), 5)))
+
+
+def test_comparison_of_pairs_is_the_formula_over_matching_names():
+    reference = judged_at_random(["a", "b", "c", "only here"], 0)
+    other = judged_at_random(["c", "only there", "b", "a"], 1)
+
+    result = compared(reference, other, DIMENSIONS, EMOTIONS)
+
+    assert (result["paired"], result["pairs"], result["unpaired"]) == (True, 3, 2)
+    pairs = [(0, 3), (1, 2), (2, 0)]
+    for column, name in enumerate(DIMENSIONS):
+        differences = [other.dimensions[j, column] - reference.dimensions[i, column] for i, j in pairs]
+        each = result["dimensions"][name]
+        assert each["difference"] == pytest.approx(sum(differences) / 3)
+        assert each["interval"][0] <= each["difference"] <= each["interval"][1]
+        assert min(differences) - 1e-9 <= each["interval"][0]
+    same = [reference.emotions[i].argmax() == other.emotions[j].argmax() for i, j in pairs]
+    assert result["category_agreement"]["value"] == pytest.approx(sum(same) / 3)
+    cosines = [
+        float(a @ b / (a @ a * (b @ b)) ** 0.5)
+        for a, b in ((reference.embeddings[i], other.embeddings[j]) for i, j in pairs)
+    ]
+    assert result["embedding_cosine"]["value"] == pytest.approx(sum(cosines) / 3)
+
+
+def test_comparison_of_a_folder_with_itself_finds_no_difference():
+    one = judged_at_random(list("abcdef"), 0)
+
+    result = compared(one, one, DIMENSIONS, EMOTIONS)
+
+    assert all(each["interval"] == [0.0, 0.0] for each in result["dimensions"].values())
+    assert result["category_agreement"] == {"value": 1.0, "interval": [1.0, 1.0]}
+    assert result["embedding_cosine"]["value"] == pytest.approx(1.0)
+
+
+def test_comparison_without_pairs_is_of_whole_folders():
+    reference, other = judged_at_random([f"r{n}" for n in range(40)], 0), judged_at_random(list("abcdef"), 1)
+
+    result = compared(reference, other, DIMENSIONS, EMOTIONS)
+
+    assert (result["paired"], result["clips"]) == (False, {"reference": 40, "other": 6})
+    for column, name in enumerate(DIMENSIONS):
+        each, first, second = result["dimensions"][name], reference.dimensions[:, column], other.dimensions[:, column]
+        assert each["difference"] == pytest.approx(second.mean() - first.mean())
+        # The normal approximation of the same interval: half its width is 1.96 standard errors.
+        error = (first.var() / len(first) + second.var() / len(second)) ** 0.5
+        assert (each["interval"][1] - each["interval"][0]) / 2 == pytest.approx(1.96 * error, rel=0.15)
+    distance = 0.5 * np.abs(reference.emotions.mean(0) - other.emotions.mean(0)).sum()
+    assert result["category_overlap"]["value"] == pytest.approx(1 - distance)
+
+
+def test_compare_pairs_clips_by_their_place_below_the_folders(folder, checkpoint, tmp_path, capsys):
+    other = tmp_path / "synthesised"
+    (other / "b").mkdir(parents=True)
+    for source, target in (("a.wav", "a.flac"), ("b/two.wav", "b/two.wav")):
+        soundfile.write(other / target, *soundfile.read(folder / source))
+
+    code = main(["compare", str(folder), str(other), "--model", checkpoint, "--format", "json"])
+
+    result = json.loads(capsys.readouterr().out)
+    assert code == SOME_FAILED  # bad.wav
+    assert list(result["failed"]) == [str(folder / "b" / "bad.wav")]
+    assert (result["pairs"], result["unpaired"]) == (2, 1)
+    assert all(abs(each["difference"]) < 1e-4 for each in result["dimensions"].values())
+
+
+def wait_for_rows(path: Path, count: int, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        assert process.poll() is None, "the command ended before it could be killed"
+        time.sleep(0.05)
+    raise AssertionError(f"expected {count} rows within a minute")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "window"), [("json", []), ("csv", ["--window", "0.3"])])
+def test_killed_in_the_middle_and_started_again_no_row_is_missing_or_doubled(
+    kind, window, checkpoint, tmp_path, speech
+):
+    clips = tmp_path / "many"
+    names = [f"{number // 100}/{number:04d}.wav" for number in range(600)]
+    for number, name in enumerate(names):
+        (clips / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(clips / name, speech[number * 10 : number * 10 + 6000 + 10 * number], 16000)
+    arguments = ["predict", str(clips), "--model", checkpoint, "--format", kind, *window, "--batch-size", "4"]
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+
+    for rows in (60, 250):  # killed twice
+        process = subprocess.Popen(
+            command(*arguments, "--output", str(out)), env=environment(), stderr=subprocess.DEVNULL
+        )
+        wait_for_rows(out, rows, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        torn = out.read_bytes()
+        out.write_bytes(torn + b'{"input": "torn')  # what a full disk or a lost machine may leave
+    for path in (out, whole):
+        subprocess.run(
+            command(*arguments, "--output", str(path)), env=environment(), check=True, stderr=subprocess.DEVNULL
+        )
+
+    with out.open(newline="") as file:
+        found = [json.loads(line)["input"] for line in file] if kind == "json" else None
+        found = found or [row["input"] for row in csv.DictReader(file)]
+    per_clip = len(found) // len(names) if kind == "json" else None
+    assert list(dict.fromkeys(found)) == [str(clips / name) for name in names]
+    if per_clip:
+        assert per_clip == 1
+        assert len(found) == len(names)
+    # Batches fall differently after a kill, and with them the last digits: names and spans are equal to the byte.
+    rows_of = {path: path.read_text().splitlines() for path in (out, whole)}
+    assert len(rows_of[out]) == len(rows_of[whole])
+    numbers = [list(chain(*[_numbers(line) for line in rows_of[path]])) for path in (out, whole)]
+    np.testing.assert_allclose(numbers[0], numbers[1], atol=1e-4)
+
+
+def _numbers(line: str) -> list[float]:
+    """Every number of a row."""
+    cells = json.loads(line)["dimensions"].values() if line.startswith("{") else line.split(",")
+    found = []
+    for cell in cells:
+        try:
+            found.append(float(cell))
+        except ValueError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files():
+    script = ROOT / "benchmarks" / "command_line.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--counts", "500", "2000"],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    few, many = (json.loads(line)["peak_megabytes"] for line in done.stdout.splitlines())
+
+    assert many < few * 1.05
+
+
+def test_every_example_of_its_page_runs(tmp_path, speech, monkeypatch, capsys):
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    examples = [
+        shlex.split(line, comments=True)[1:]
+        for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for name in ("clips/one.wav", "recordings/a.wav", "recordings/b.wav", "synthesised/a.flac", "synthesised/b.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, speech, 16000)
+    monkeypatch.chdir(tmp_path)
+
+    codes = [main(each) for each in examples]
+    said: dict = {}
+    exec(code, said)
+
+    assert codes == [FINE] * len(examples)
+    assert len(examples) == 9
+    assert list(said["valence"]) == ["clips/one.wav"]
+    assert said["failed"] == []
+    assert (tmp_path / "answers.png").is_file()
+    capsys.readouterr()
