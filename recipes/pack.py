@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
@@ -33,7 +34,7 @@ from audio_emotion.training.corpora.described import described_split
 from audio_emotion.training.corpora.description import describe
 from audio_emotion.training.shards import TAR_AUDIO, TAR_VIDEO, read_labels, read_shard
 from audio_emotion.training.streams import TooManyBadClipsError
-from audio_emotion.training.tables import corpus_info, corpus_rows, features, shard_files
+from audio_emotion.training.tables import corpus_info, corpus_rows, corpus_table, features, shard_files
 
 ROW_GROUP = 16_000_000  # bytes of audio that a reader of parquet has to hold at least
 FILES = ("audio", "video")
@@ -52,6 +53,7 @@ class PackArguments:
     format: str = field(default="parquet", metadata={"help": "parquet or webdataset."})
     shard_mb: int = field(default=256, metadata={"help": "Megabytes of audio in a shard."})
     resample: int = field(default=0, metadata={"help": "Hertz of mono 16-bit FLAC to convert to; 0: bytes untouched."})
+    shuffle: bool = field(default=True, metadata={"help": "Deal the files of a corpus to the shards at random."})
     video: bool = field(default=False, metadata={"help": "Pack video beside the audio, where the corpus has it."})
     max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
 
@@ -141,6 +143,12 @@ def encoded(args: PackArguments, first: int) -> Iterator[dict]:
     if files and args.video:
         raise ValueError("Expected a corpus of single files for `--video`, got one in shards. Pack from its files.")
     rows = corpus_rows(args.corpus, args.corpus_path or None, args.corpus_count)
+    if args.shuffle and (row := next(rows, None)) is not None:
+        rows = itertools.chain([row], rows)
+        if row["audio"]["path"] is not None:
+            # A batch comes from one shard: it must not be one speaker's. A table of paths is small, also of millions.
+            table = corpus_table(args.corpus, args.corpus_path or None)
+            rows = (table[int(index)] for index in np.random.default_rng(0).permutation(len(table)))
     open_shard, position, clips = None, 0, iter(())
     for row in itertools.islice(rows, first, None):
         if row["shard"] is not None:

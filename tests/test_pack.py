@@ -149,7 +149,7 @@ def test_bad_files_are_left_out_by_name_and_too_many_stop_the_run(own):
     good = (own.parent / "05.wav").read_bytes()
     (own.parent / "05.wav").write_bytes(good[:600])
     (own.parent / "25.wav").write_bytes(b"")
-    described = pack(own.parent / "packed", corpus=str(own), max_bad_share=0.05)
+    described = pack(own.parent / "packed", corpus=str(own), max_bad_share=0.05, shuffle=False)
 
     lines = [json.loads(line) for line in (own.parent / "packed" / "quarantine.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == ["own/05", "own/25"]
@@ -162,7 +162,7 @@ def test_bad_files_are_left_out_by_name_and_too_many_stop_the_run(own):
 
     (own.parent / "07.wav").write_bytes(b"no sound")
     with pytest.raises(ValueError, match=r"3 of 40 clips are bad.*own/25"):
-        pack(own.parent / "again", corpus=str(own))
+        pack(own.parent / "again", corpus=str(own), shuffle=False)
 
 
 def test_files_keep_their_bytes_unless_resampled(own):
@@ -186,10 +186,20 @@ def test_video_is_packed_when_asked_for(own, monkeypatch, form):
         return ({**row, "video": film if row["id"] == "own/01" else None} for row in corpus_rows(*place))
 
     monkeypatch.setitem(PACK["main"].__globals__, "corpus_rows", with_films)
-    pack(own.parent / "films", corpus=str(own), format=form, video=True)
+    pack(own.parent / "films", corpus=str(own), format=form, video=True, shuffle=False)
     corpus = str(own.parent / "films" / "corpus.yaml")
 
     (file,) = shard_files(corpus)
     videos = [row["video"] and row["video"]["bytes"] for row in read_videos(file)]
     assert videos[:3] == [None, b"moving pictures", None]
     assert len(heard(corpus)) == COUNT
+
+
+def test_every_shard_holds_clips_of_many_speakers_and_every_clip_is_in_one(own):
+    lines = sorted(f"{number:02d}.wav,s{number // 10}" for number in range(COUNT))  # four speakers, one after another
+    (own.parent / "clips.csv").write_text("file,who\n" + "\n".join(lines) + "\n")
+    pack(own.parent / "dealt", corpus=str(own), shard_mb=0)  # a shard a clip
+
+    table = corpus_table(str(own.parent / "dealt" / "corpus.yaml"))
+    assert sorted(table["id"]) == [f"own/{number:02d}" for number in range(COUNT)]
+    assert len(set(table["speaker"][:10])) == 4
