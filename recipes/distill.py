@@ -1,17 +1,20 @@
-"""Distil a teacher into a small student that sees nothing but log-mel frames.
+"""Distil teachers into a small student that sees nothing but log-mel frames.
 
     accelerate launch recipes/distill.py --config recipes/configs/distill_ravdess.yaml
+
+Several teachers, each in its own classes: `--teacher speech=runs/teacher_ravdess face=runs/face_teacher`.
 
 A flag after the file replaces one of its values: `--seed 1`. Without a file a student learns the synthetic corpus, few
 of whose clips are labelled, from a teacher that is trained first: about a minute on two cores.
 """
 
-import random
 import runpy
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -24,11 +27,19 @@ from audio_emotion.evaluation.predictions import predict, save_predictions
 from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import flat, parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
 from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.distillation import Apprentice, distillation_terms
+from audio_emotion.training.distillation import (
+    Apprentice,
+    clip_weights,
+    distillation_terms,
+    fitted_exponents,
+    product_loss,
+    product_of_teachers,
+)
 from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.labelled import labelled_clips
 from audio_emotion.training.mixture import mixture, training_data
 from audio_emotion.training.order import Order
 from audio_emotion.training.resume import Resume
@@ -49,7 +60,10 @@ class DistillArguments:
     """What one run needs."""
 
     output: str = field(default="runs/distill_synthetic", metadata={"help": "Run folder."})
-    teacher: str = field(default=SYNTHETIC_TEACHER, metadata={"help": "Run folder of a teacher; '' for labels only."})
+    teacher: str | list[str] = field(
+        default_factory=lambda: [SYNTHETIC_TEACHER],
+        metadata={"help": "Run folders or folders of outputs, NAME=FOLDER or FOLDER; '' for labels only."},
+    )
     corpus: str = field(default="synthetic", metadata={"help": "Corpus by name."})
     corpus_path: str = field(default="", metadata={"help": "Its folder; else $AUDIO_EMOTION_DATA/<corpus>."})
     corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
@@ -57,10 +71,13 @@ class DistillArguments:
     split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
     train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
     labelled: float = field(default=0.1, metadata={"help": "Share of training clips whose labels are used."})
+    labelled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
+    labelled_draws: float = field(default=1.0, metadata={"help": "How often an epoch draws each labelled clip."})
+    trunk: str = field(default="tc-gru", metadata={"help": "tc-gru (the paper's) or convolutional."})
     size: str = field(default="small", metadata={"help": "nano, small or base."})
     frames_per_step: int = field(default=4, metadata={"help": "10 ms frames in a step: 2, 4 or 8."})
     read_out: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
-    convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A)."})
+    convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A). TC-GRU."})
     dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     augment: float = field(default=0.0, metadata={"help": "0..1: how often noise, reverberation, speed, gain, masks."})
     epochs: int = field(default=20, metadata={"help": "Passes over the training clips."})
@@ -71,9 +88,27 @@ class DistillArguments:
     temperature: float = field(default=2.0, metadata={"help": "Softening of teacher and student."})
     dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC with labels."})
     emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy with labels."})
+    teacher_weights: list[float] = field(default_factory=list, metadata={"help": "One a teacher; else 1 each."})
+    teacher_heads: str = field(
+        default="",
+        metadata={"help": "shared: teachers speak to the student's head; own: a head each; '': own if need be."},
+    )
+    confidence: str = field(default="", metadata={"help": "Weigh clips by it: given, probability, entropy; '': not."})
+    agreement: bool = field(default=False, metadata={"help": "Weigh clips by how far the teachers agree."})
+    contrastive: list[str] = field(
+        default_factory=list, metadata={"help": "Teachers whose embedding is told apart (InfoNCE), not reproduced."}
+    )
     teacher_embedding_weight: float = field(default=1.0, metadata={"help": "Weight of the embedding term."})
     teacher_emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence."})
     teacher_dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC with the teacher."})
+    teacher_contrastive_weight: float = field(default=1.0, metadata={"help": "Weight of the InfoNCE term."})
+    product_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the divergence from all teachers' product."}
+    )
+    product_fit: bool = field(
+        default=False,
+        metadata={"help": "Fit the teachers' exponents in it on the labelled clips; cross-fitted teachers."},
+    )
     validate_every: int = field(default=5, metadata={"help": "Epochs between validations."})
     mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
     trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
@@ -97,12 +132,13 @@ def main(args: DistillArguments) -> dict:
     if run.finished is not None:
         accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
         return run.finished
-    if args.teacher == SYNTHETIC_TEACHER and not (Path(args.teacher) / "results.json").exists():
+    folders = [name for name in ([args.teacher] if isinstance(args.teacher, str) else args.teacher) if name]
+    if SYNTHETIC_TEACHER in folders and not (Path(SYNTHETIC_TEACHER) / "results.json").exists():
         accelerator.print("No teacher of the synthetic corpus yet: training one with recipes/train_teacher.py.")
         recipe = runpy.run_path(str(Path(__file__).with_name("train_teacher.py")))
-        recipe["main"](recipe["TeacherArguments"](output=args.teacher, corpus_count=args.corpus_count))
+        recipe["main"](recipe["TeacherArguments"](output=SYNTHETIC_TEACHER, corpus_count=args.corpus_count))
     if args.trackers:
-        accelerator.init_trackers("audio-emotion", config=asdict(args))
+        accelerator.init_trackers("audio-emotion", config=flat(args))
 
     # Who trains, who validates, who is tested; whose labels are used.
     info = corpus_info(args.corpus)
@@ -113,14 +149,20 @@ def main(args: DistillArguments) -> dict:
     mixed = mixture(table, shard_files(args.corpus, args.corpus_path or None), info, args.mix)
     table, train_speakers = mixed.table, train_speakers + mixed.speakers
     training_rows = spoken_by(table, train_speakers)
-    shuffled = random.Random(args.seed).sample(training_rows["id"], len(training_rows))
-    labelled = set(shuffled[: round(args.labelled * len(shuffled))])
+    labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
     validates = bool(speakers.validation) and not args.train_on_validation
     held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
     held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
 
     def clips(rows) -> ClipStream:
-        return ClipStream(rows, mixed.files, accelerator.process_index, accelerator.num_processes, args.max_bad_share)
+        return ClipStream(
+            rows,
+            mixed.files,
+            accelerator.process_index,
+            accelerator.num_processes,
+            args.max_bad_share,
+            before_stop=partial(run.quarantine, from_any=True),
+        )
 
     stream = clips(training_rows)
     order = Order.of(
@@ -132,34 +174,56 @@ def main(args: DistillArguments) -> dict:
         num_processes=accelerator.num_processes,
         num_workers=args.num_workers,
     )
+    if args.labelled_draws != 1.0:
+        order = with_labelled_draws(order, np.isin(training_rows["id"], sorted(labelled)), args.labelled_draws)
 
-    # The teacher has spoken, cross-fitted, or speaks now; it hears clean audio.
-    said, seen = None, []
-    if args.teacher:
-        said = teacher_outputs(args.teacher, accelerator, stream, emotions, dimensions)
-        seen = said.training_data
-        said.embedding = standardised(said.embedding, said.teacher)
+    # The teachers have spoken, cross-fitted, or speak now; they hear clean audio.
+    said: dict[str, TeacherOutputs] = {}
+    for folder in folders:
+        outputs = teacher_outputs(folder, accelerator, stream, emotions, dimensions)
+        if outputs.name in said:
+            raise ValueError(f"Expected a name for each teacher, got {outputs.name!r} twice. Write `NAME={folder}`.")
+        outputs = replace(outputs, embedding=standardised(outputs.embedding, outputs.teacher, outputs.spoken))
+        if not outputs.dimensions.isfinite().any():  # a classifier
+            outputs = replace(outputs, dimensions=outputs.dimensions[:, :0])
+        said[outputs.name] = outputs.covering(training_rows["id"])
+        silent = len(training_rows) - int(said[outputs.name].spoken.sum())
+        accelerator.print(f"{outputs.name}: speaks of all but {silent} of {len(training_rows)} training clips")
+    seen = [facts for number, outputs in enumerate(said.values()) for facts in outputs.training_data
+            if all(facts not in earlier.training_data for earlier in list(said.values())[:number])]  # fmt: skip
+    importance = dict(zip(said, args.teacher_weights or [1.0] * len(said), strict=True))
+    clip_weight = clip_weights(said, emotions, args.confidence, args.agreement)
+    own_heads = heads_of_their_own(args.teacher_heads, said, emotions)
+    target, exponents = None, [1.0] * len(said)
+    if args.product_weight and said:
+        if args.product_fit:
+            known = zip(training_rows["id"], training_rows["emotion"], strict=True)
+            classes = [emotions.index(its) if its is not None and name in labelled else -100 for name, its in known]
+            exponents = fitted_exponents(list(said.values()), emotions, torch.tensor(classes))
+            accelerator.print(
+                "product: " + ", ".join(f"{name} ^ {each:.2f}" for name, each in zip(said, exponents, strict=True))
+            )
+        target = product_of_teachers(list(said.values()), emotions, args.temperature, exponents)
+    spaces = {
+        name: (each.num_teachers, each.embedding.shape[1]) for name, each in said.items() if each.embedding.numel()
+    }
+    place = {name: index for index, name in enumerate(training_rows["id"])}
 
     set_seed(args.seed)
-    student = StudentEmotionForAudioClassification(
-        StudentEmotionConfig.of_size(
-            args.size,
-            emotions=emotions,
-            dimensions=dimensions,
-            frames_per_step=args.frames_per_step,
-            read_out=args.read_out,
-            dropout=args.dropout,
-            license=mixed.license,
-            dimensions_source=info.dimensions_source,
-            training_data=training_data(train_speakers, seen),
-            **({} if args.convolution else {"convolution_size": 0}),
-        )
+    student = new_student(
+        args,
+        emotions=emotions,
+        dimensions=dimensions,
+        license=mixed.license,
+        dimensions_source=info.dimensions_source,
+        training_data=training_data(train_speakers, seen),
+        teacher_emotions={name: said[name].emotions for name in own_heads} or None,
     )
     set_log_mel_statistics(student, stream)
-    apprentice = Apprentice(student, said.num_teachers if said else 0, said.embedding.shape[1] if said else 0)
+    apprentice = Apprentice(student, spaces)
     optimizer = torch.optim.AdamW(apprentice.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     steps = args.epochs * order.steps
-    schedule = one_cycle(optimizer, args.learning_rate, steps)
+    schedule = one_cycle(optimizer, steps)
     accelerator.free_memory()  # of a teacher that was trained first
     apprentice, optimizer, schedule = accelerator.prepare(apprentice, optimizer, schedule)
     often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
@@ -205,7 +269,6 @@ def main(args: DistillArguments) -> dict:
             output, projected = apprentice(features, lengths)
         for name in ("logits", "dimensions", "embedding"):
             output[name] = gathered(accelerator, output[name])
-        projected = gathered(accelerator, projected)
         labels, ratings, weight = (
             gathered(accelerator, each.to(accelerator.device))
             for each in (batch.labels, batch.dimension_labels, batch.weight)
@@ -213,20 +276,39 @@ def main(args: DistillArguments) -> dict:
         terms = supervised_terms(
             output, labels, ratings, student.config.dimension_weights, weight, args.label_smoothing
         )
-        if said is not None:
-            heard = said.of([name or said.ids[0] for name in batch.ids])  # fillers have no name
-            for name in ("logits", "dimensions", "embedding", "teacher"):
-                setattr(heard, name, gathered(accelerator, getattr(heard, name).to(accelerator.device)))
-            terms |= distillation_terms(
-                output.logits,
+        scale = {name: getattr(args, f"{name}_weight") for name in terms}
+        rows = torch.tensor([place.get(name, 0) for name in batch.ids])  # fillers may have no name
+        for name, outputs in said.items():
+            heard = outputs.of([outputs.ids[row] for row in rows])
+            for field_name, tensor in heard.tensors().items():
+                setattr(heard, field_name, gathered(accelerator, tensor.to(accelerator.device)))
+            logits = output.logits
+            if name in own_heads:
+                logits = gathered(accelerator, output.teacher_logits[name])
+            different = distillation_terms(
+                logits,
                 output.dimensions,
-                projected,
+                gathered(accelerator, projected[name]) if name in projected else None,
                 heard,
-                weight,
+                weight * gathered(accelerator, clip_weight[name][rows].to(accelerator.device)),
                 student.config.dimension_weights,
                 args.temperature,
+                contrastive=name in args.contrastive,
             )
-        loss = sum(getattr(args, f"{name}_weight") * term for name, term in terms.items())
+            terms |= {f"{name}_{kind}": term for kind, term in different.items()}
+            scale |= {
+                f"{name}_{kind}": importance[name] * getattr(args, f"teacher_{kind}_weight") for kind in different
+            }
+        if target is not None:
+            any_spoke = torch.stack([outputs.spoken for outputs in said.values()]).any(0)[rows].float()
+            terms["product"] = product_loss(
+                output.logits,
+                gathered(accelerator, target[rows].to(accelerator.device)),
+                weight * gathered(accelerator, any_spoke.to(accelerator.device)),
+                args.temperature,
+            )
+            scale["product"] = args.product_weight
+        loss = sum(scale[name] * term for name, term in terms.items())
         accelerator.backward(loss * accelerator.num_processes)
         accelerator.clip_grad_norm_(apprentice.parameters(), 1.0)
         optimizer.step()
@@ -247,7 +329,7 @@ def main(args: DistillArguments) -> dict:
                 if selection_score(scores, dimensions) > progress.best:
                     progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
-                        write_checkpoint(student, run.path / "checkpoints" / "best")
+                        write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "best")
             stream.exchange()
             run.quarantine(stream.quarantine)
             run.log(epoch=epoch + 1, **means)
@@ -257,11 +339,13 @@ def main(args: DistillArguments) -> dict:
 
     results = {
         "recipe": "distill",
-        "model": f"{args.size}, {'distilled' if args.teacher else 'labels only'}",
+        "model": f"{args.size}, {'distilled' if said else 'labels only'}",
+        "trunk": args.trunk,
+        "teachers": dict(zip(said, exponents, strict=True)),  # and their exponents in the product
         "split": args.split or args.corpus,
         "seed": args.seed,
-        "labelled": args.labelled,
-        "parameters": student.num_parameters(),
+        "labelled": len(labelled) / len(training_rows),
+        "parameters": student.without_teachers().num_parameters(),
         "train_speakers": sorted(train_speakers),
     }
     for side, rows in held_out.items():
@@ -273,7 +357,7 @@ def main(args: DistillArguments) -> dict:
         scores = headline(results[side], dimensions).items()
         accelerator.print(f"{side}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores))
     if accelerator.is_main_process:
-        write_checkpoint(student, run.path / "checkpoints" / "last")
+        write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "last")
     run.quarantine(stream.quarantine)
     run.results(results)
     checkpoint = run.path / "checkpoints" / "last"
@@ -292,10 +376,48 @@ def main(args: DistillArguments) -> dict:
     return results
 
 
-def teacher_outputs(run: str, accelerator: Accelerator, stream: ClipStream, emotions, dimensions) -> TeacherOutputs:
-    """What the teacher says of the training clips: from its cross-fitted outputs, or of the teacher itself now."""
-    if (Path(run) / "teacher_outputs").exists():
-        return TeacherOutputs.load(Path(run) / "teacher_outputs")
+def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassification:
+    """The student of some arguments, which has learnt nothing; `facts` are of the corpus and the teachers."""
+    return StudentEmotionForAudioClassification(
+        StudentEmotionConfig.of_size(
+            args.size,
+            trunk=args.trunk,
+            frames_per_step=args.frames_per_step,
+            read_out=args.read_out,
+            dropout=args.dropout,
+            **({} if args.convolution else {"convolution_size": 0}),
+            **facts,
+        )
+    )
+
+
+def with_labelled_draws(order: Order, labelled: np.ndarray, draws: float) -> Order:
+    """The same order with each labelled clip drawn more or less often; `labelled (N,)`.
+
+    The CCC and the cross-entropy are taken over the labelled clips of a batch: of few labels a batch may hold none.
+    """
+    corpora = np.zeros(order.size, int) if order.corpora is None else order.corpora
+    weights = [weight * often for weight in order.weights for often in (1.0, draws)]
+    return replace(order, corpora=2 * corpora + labelled, weights=weights, _epochs={})
+
+
+def heads_of_their_own(wish: str, said: dict[str, TeacherOutputs], emotions: list[str]) -> list[str]:
+    """Teachers to whom the student answers by a head in their own classes."""
+    if wish not in ("", "own", "shared"):
+        raise ValueError(f"Expected `--teacher_heads` own or shared, got {wish!r}.")
+    foreign = [name for name, outputs in said.items() if outputs.emotions != emotions]
+    if wish == "shared" and foreign:
+        raise ValueError(f"Expected teachers of the classes {emotions} to share a head, got others from {foreign}.")
+    return [] if wish == "shared" or (not wish and len(said) == 1 and not foreign) else list(said)
+
+
+def teacher_outputs(source: str, accelerator: Accelerator, stream: ClipStream, emotions, dimensions) -> TeacherOutputs:
+    """What a teacher says of the training clips: outputs on disk, cross-fitted, or of the teacher itself now."""
+    name, _, run = source.rpartition("=")
+    for folder in (Path(run), Path(run) / "teacher_outputs"):
+        if (folder / "teacher_outputs.json").exists():
+            outputs = TeacherOutputs.load(folder)
+            return replace(outputs, name=name or outputs.name)
     teacher = AutoModelForAudioClassification.from_pretrained(Path(run) / "checkpoints" / "last")
     teacher = teacher.to(accelerator.device).eval()
     size = 16 // accelerator.num_processes * accelerator.num_processes
@@ -313,15 +435,18 @@ def teacher_outputs(run: str, accelerator: Accelerator, stream: ClipStream, emot
         torch.zeros(len(said.ids), dtype=torch.long),
         emotions,
         list(teacher.config.training_data),
+        name or "teacher",
     )
 
 
-def standardised(embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit deviation of every feature, teacher by teacher, `(N, D)`."""
-    result = torch.empty_like(embedding)
-    for number in teacher.unique():
-        mine = embedding[teacher == number]
-        result[teacher == number] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
+def standardised(embedding: torch.Tensor, teacher: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit deviation of every feature, teacher by teacher, `(N, D)`; 0 where it says nothing."""
+    embedding = embedding.float()  # labels made in bulk are in half precision
+    result = torch.zeros_like(embedding)
+    for number in teacher[spoken].unique():
+        hers = spoken & (teacher == number)
+        mine = embedding[hers]
+        result[hers] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
     return result
 
 

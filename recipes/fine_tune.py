@@ -8,7 +8,8 @@ on where it stood when the same command is given again.
 """
 
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.adapters import add_lora
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import flat, parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.global_batch import gathered
@@ -84,7 +85,7 @@ def main(args: FineTuneArguments) -> dict:
         accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
         return run.finished
     if args.trackers:
-        accelerator.init_trackers("audio-emotion", config=asdict(args))
+        accelerator.init_trackers("audio-emotion", config=flat(args))
 
     # Who trains, who validates, who is tested.
     info = corpus_info(args.corpus)
@@ -99,7 +100,14 @@ def main(args: FineTuneArguments) -> dict:
     held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
 
     def clips(rows) -> ClipStream:
-        return ClipStream(rows, files, accelerator.process_index, accelerator.num_processes, args.max_bad_share)
+        return ClipStream(
+            rows,
+            files,
+            accelerator.process_index,
+            accelerator.num_processes,
+            args.max_bad_share,
+            before_stop=partial(run.quarantine, from_any=True),
+        )
 
     # The checkpoint with heads for this corpus; heads of the same names and order are kept.
     set_seed(args.seed)
@@ -131,7 +139,7 @@ def main(args: FineTuneArguments) -> dict:
         num_workers=args.num_workers,
     )
     steps = args.epochs * order.steps
-    schedule = one_cycle(optimizer, args.learning_rate, steps)
+    schedule = one_cycle(optimizer, steps)
     wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
     augmentation = WaveformAugmentation(
@@ -241,7 +249,6 @@ def prepare_for_tuning(model, tuning: str) -> None:
     elif tuning == "lora":
         if model.config.model_type != "fused-emotion":
             raise ValueError("`--tuning lora` adapts a teacher's encoders; a student is small: `frozen` or `full`.")
-        model.teacher.freeze_encoders()
         add_lora(model)
     elif tuning != "full":
         raise ValueError(f"Expected `--tuning` frozen, lora or full, got {tuning!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 
 from audio_emotion.configuration_student_emotion import StudentEmotionConfig
@@ -39,9 +40,10 @@ def furthest(one, other, row: int) -> float:
     return max((one[name][0] - other[name][row]).abs().max().item() for name in SAID)
 
 
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @pytest.mark.parametrize(("size", "limit"), [("nano", 75_000), ("small", 500_000), ("base", 2_000_000)])
-def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit):
-    config = StudentEmotionConfig.of_size(size, emotions=list("abcdefgh"), predict_variance=True)
+def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit, trunk):
+    config = StudentEmotionConfig.of_size(size, trunk=trunk, emotions=list("abcdefgh"), predict_variance=True)
 
     parameters = StudentEmotionForAudioClassification(config).num_parameters()
 
@@ -49,11 +51,17 @@ def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit):
 
 
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("look_ahead", [0, 1])
+@pytest.mark.parametrize(
+    "trunk",
+    [
+        *({"bidirectional": both, "look_ahead": frames} for both in (False, True) for frames in (0, 1)),
+        {"trunk": "convolutional", "num_convolution_blocks": 6, "convolution_kernel": 5},
+    ],
+    ids=str,
+)
 @torch.no_grad()
-def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(read_out, bidirectional, look_ahead):
-    model = student(read_out=read_out, bidirectional=bidirectional, look_ahead=look_ahead)
+def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(read_out, trunk):
+    model = student(read_out=read_out, **trunk)
     alone, waveform, mask = clips(9000, 20000, 800, 300, 16123)
 
     batched = model(waveform, mask)
@@ -77,9 +85,10 @@ def test_what_lies_in_the_padding_does_not_matter():
 
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("frames_per_step", [2, 4, 8])
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @torch.no_grad()
-def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(read_out, frames_per_step):
-    model = student(read_out=read_out, frames_per_step=frames_per_step)
+def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(read_out, frames_per_step, trunk):
+    model = student(read_out=read_out, frames_per_step=frames_per_step, trunk=trunk)
     alone, waveform, mask = clips(12000, 20000)
 
     whole = model(waveform, mask, output_frames=True)
@@ -106,6 +115,31 @@ def test_very_short_clips_get_a_finite_answer(seconds, frames_per_step):
 
     assert all(output[name].isfinite().all() for name in SAID)
     assert output.frame_dimensions.shape[1] == output.frame_mask.shape[1] >= 1
+
+
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
+@torch.no_grad()
+def test_without_its_teachers_heads_a_student_says_the_same_and_its_checkpoint_holds_none(trunk, tmp_path):
+    model = student(trunk=trunk, teacher_emotions={"speech": ["a", "b"], "face": ["c", "d", "e"]})
+    _, waveform, mask = clips(9000, 20000)
+
+    alone = model.without_teachers()
+    alone.save_pretrained(tmp_path)
+    again = StudentEmotionForAudioClassification.from_pretrained(tmp_path)
+
+    assert set(model(waveform, mask).teacher_logits) == {"speech", "face"}  # the student in training keeps them
+    assert again.config.teacher_emotions is None
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if "teacher" in name]
+    assert again(waveform, mask).teacher_logits is None
+    assert furthest(again(waveform, mask), model(waveform, mask), 0) == 0
+
+
+@pytest.mark.parametrize("fields", [{"bidirectional": True}, {"look_ahead": 1}], ids=str)
+def test_the_convolutional_trunk_refuses_what_does_not_stream(fields):
+    with pytest.raises(StrictDataclassClassValidationError, match=r"convolutional trunk is causal"):
+        student(trunk="convolutional", **fields)
+    with pytest.raises(StrictDataclassClassValidationError, match=r"`trunk` must be one of"):
+        student(trunk="transformer")
 
 
 @torch.no_grad()
@@ -142,8 +176,9 @@ def test_a_head_that_the_model_does_not_have_says_nothing():
     assert output.logits is not None
 
 
-def test_the_loss_is_the_sum_of_the_terms_and_reaches_every_parameter():
-    model = student().train()
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
+def test_the_loss_is_the_sum_of_the_terms_and_reaches_every_parameter(trunk):
+    model = student(trunk=trunk).train()
     _, waveform, mask = clips(9000, 20000, 12000)
     targets = torch.tensor([[0.1, 0.9, 0.4], [0.8, 0.2, 0.6], [0.4, 0.5, float("nan")]])
 
@@ -160,9 +195,10 @@ def test_a_tuple_holds_the_same_as_the_output():
     assert torch.equal(model(waveform, return_dict=False)[0], model(waveform).logits)
 
 
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @torch.no_grad()
-def test_a_saved_student_comes_back_bit_for_bit(tmp_path):
-    model = student(teacher_emotions={"speech": ["a", "b"]})
+def test_a_saved_student_comes_back_bit_for_bit(trunk, tmp_path):
+    model = student(teacher_emotions={"speech": ["a", "b"]}, trunk=trunk)
     _, waveform, mask = clips(9000, 20000)
     model.save_pretrained(tmp_path)
     torch.manual_seed(99)
@@ -190,9 +226,10 @@ def test_the_model_without_heads_loads_from_the_one_with_heads(tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_student_loaded_in_half_precision_says_nearly_the_same(dtype, tmp_path):
-    model = student()
+def test_a_student_loaded_in_half_precision_says_nearly_the_same(dtype, trunk, tmp_path):
+    model = student(trunk=trunk)
     _, waveform, mask = clips(9000, 20000)
     model.save_pretrained(tmp_path)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audio_emotion.training.statistics import set_log_mel_statistics
 from audio_emotion.training.streams import ClipStream
@@ -91,6 +93,24 @@ def test_front_end_statistics_are_those_of_the_clips(tiny_student):
     )
     np.testing.assert_allclose(front_end.mean.numpy(), frames.mean(0), atol=1e-4)
     np.testing.assert_allclose(front_end.deviation.numpy(), frames.std(0), atol=1e-4)
+
+
+def test_tensorboard_and_bfloat16_do_what_they_are_asked_for(tmp_path):
+    distil = recipe("distill")
+    arguments = {"corpus_count": 40, "epochs": 1, "size": "nano", "batch_size": 8, "mixed_precision": "bf16"}
+    results = distil["main"](
+        distil["DistillArguments"](output=str(tmp_path / "run"), teacher="", trackers=["tensorboard"], **arguments)
+    )
+
+    assert np.isfinite([value for value in results["test"].values() if isinstance(value, float)]).all()
+    events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent)).Reload()
+    assert {"loss_dimensions", "loss_emotions"} <= set(events.Tags()["scalars"])
+
+
+def test_the_configuration_for_two_machines_is_one_that_accelerate_reads():
+    config = load_config_from_file(str(RECIPES / "configs" / "accelerate" / "two_machines.yaml"))
+
+    assert (config.num_machines, config.num_processes, config.mixed_precision) == (2, 8, "bf16")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The TC-GRU and its read-outs, against the same sums written by hand."""
+"""The trunks and their read-outs, against the same sums written by hand."""
 
 from __future__ import annotations
 
@@ -87,6 +87,40 @@ def test_figure_1_a_has_no_convolution_and_its_gru_sees_the_features_alone():
         torch.testing.assert_close(embedding[row], embedding_by_hand(model, features[row, :length], 0))
 
 
+def separable_by_hand(model: EmotionTrunk, features: torch.Tensor) -> torch.Tensor:
+    """The convolutional trunk for one sequence `(T, F)`, frame by frame and tap by tap, read out at the last one."""
+    layers = model.recurrence
+    steps = [layers.input.weight @ step + layers.input.bias for step in features]
+    for number, block in enumerate(layers.blocks):
+        dilation, weight = (1, 2, 4, 8)[number % 4], block.depthwise.weight[:, 0]  # (C, K): each channel its own taps
+        widened = []
+        for t, step in enumerate(steps):
+            near = block.depthwise.bias.clone()
+            for back in range(weight.shape[1]):  # `back` dilations before t; before the clip there is nothing
+                if t - back * dilation >= 0:
+                    near = near + weight[:, weight.shape[1] - 1 - back] * steps[t - back * dilation]
+            near = (near - near.mean()) / (near.var(correction=0) + block.normalisation.eps).sqrt()
+            near = near * block.normalisation.weight + block.normalisation.bias
+            wide = block.widen.weight @ near + block.widen.bias
+            wide = 0.5 * wide * (1 + torch.erf(wide / 2**0.5))  # GELU (Hendrycks & Gimpel 2016)
+            widened.append(step + block.narrow.weight @ wide + block.narrow.bias)
+        steps = widened
+    return torch.tanh(model.embedding.weight @ torch.tanh(steps[-1]) + model.embedding.bias)
+
+
+@torch.no_grad()
+def test_the_convolutional_trunk_is_dilated_depthwise_taps_and_pointwise_layers_around_an_identity():
+    model = trunk(trunk="convolutional", convolution_kernel=2, num_convolution_blocks=5)
+    for parameter in model.parameters():  # norms and biases too, which start at 1 and 0
+        parameter.copy_(0.5 * torch.randn(parameter.shape))
+    features, lengths = batch()
+
+    embedding, _, _ = model(features, lengths)
+
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(embedding[row], separable_by_hand(model, features[row, :length]))
+
+
 @torch.no_grad()
 def test_the_last_read_out_is_the_frame_itself():
     frames = torch.randn(2, 4, 3)
@@ -139,9 +173,10 @@ def test_cumulative_statistics_are_still_right_after_half_an_hour(mode):
 
 
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("kind", ["tc-gru", "convolutional"])
 @torch.no_grad()
-def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(read_out):
-    model = trunk(read_out=read_out)
+def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(read_out, kind):
+    model = trunk(read_out=read_out, trunk=kind)
     features, lengths = batch()
 
     embedding, frames, _ = model(features, lengths, output_frames=True)
@@ -166,10 +201,14 @@ def test_with_a_look_ahead_a_frame_has_heard_that_many_frames_more():
 
 
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [{"look_ahead": 1}, {"look_ahead": 1, "bidirectional": True}, {"trunk": "convolutional"}],
+    ids=str,
+)
 @torch.no_grad()
-def test_padding_and_order_change_no_embedding(read_out, bidirectional):
-    model = trunk(read_out=read_out, bidirectional=bidirectional, look_ahead=1)
+def test_padding_and_order_change_no_embedding(read_out, fields):
+    model = trunk(read_out=read_out, **fields)
     features, lengths = batch()
     embedding, _, _ = model(features, lengths)
 
@@ -181,8 +220,9 @@ def test_padding_and_order_change_no_embedding(read_out, bidirectional):
 
 
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
-def test_silence_and_single_frames_give_finite_gradients(read_out):
-    model = trunk(read_out=read_out).train()
+@pytest.mark.parametrize("kind", ["tc-gru", "convolutional"])
+def test_silence_and_single_frames_give_finite_gradients(read_out, kind):
+    model = trunk(read_out=read_out, trunk=kind).train()
     features = torch.zeros(2, 7, FEATURES, requires_grad=True)
 
     model(features, torch.tensor([7, 1]))[0].sum().backward()

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 DIMENSIONS = ("activation", "valence", "dominance")
 READ_OUTS = ("last", "statistics", "attentive")
+TRUNKS = ("tc-gru", "convolutional")
 
 
 @strict
@@ -25,17 +26,21 @@ class EmotionConfig(PreTrainedConfig):
             Weight of each dimension in the CCC loss; a third each is the paper's (Mitra et al. 2022, loss).
         predict_variance (`bool`, *optional*, defaults to `False`):
             Whether a further head gives the logarithm of each dimension's variance.
+        trunk (`str`, *optional*, defaults to `"tc-gru"`):
+            `"tc-gru"` (Figure 1 of the paper) or `"convolutional"`: depthwise-separable dilated convolutions, causal.
         convolution_size (`int`, *optional*, defaults to 128):
-            Channels of the temporal convolution beside the identity (Figure 1(B)); 0 leaves it out: Figure 1(A).
+            Channels of the TC-GRU's convolution beside the identity (Figure 1(B)); 0 leaves it out: Figure 1(A).
         convolution_kernel (`int`, *optional*, defaults to 3):
-            Width of the convolution in frames.
+            Width of a convolution in frames, in both trunks.
         look_ahead (`int`, *optional*, defaults to 0):
-            Frames after `t` that the convolution sees at `t`; 0 is causal. What a model says at frame `t` has heard so
-            many frames more.
+            Frames after `t` that the TC-GRU's convolution sees at `t`; 0 is causal. What a model says at frame `t` has
+            heard so many frames more.
         hidden_size (`int`, *optional*, defaults to 128):
-            Width of both GRU layers.
+            Width of both GRU layers, or of every block of the convolutional trunk.
         num_gru_layers (`int`, *optional*, defaults to 2):
             GRU layers; two in the paper.
+        num_convolution_blocks (`int`, *optional*, defaults to 4):
+            Blocks of the convolutional trunk; their dilations are 1, 2, 4, 8 and again from 1.
         bidirectional (`bool`, *optional*, defaults to `False`):
             Whether the GRU also runs backwards: an ablation, it cannot stream.
         read_out (`str`, *optional*, defaults to `"last"`):
@@ -59,11 +64,13 @@ class EmotionConfig(PreTrainedConfig):
     dimensions: list[str] | tuple[str, ...] = DIMENSIONS
     dimension_weights: list[float | int] | tuple[float | int, ...] | None = None
     predict_variance: bool = False
+    trunk: str = "tc-gru"
     convolution_size: int = 128
     convolution_kernel: int = 3
     look_ahead: int = 0
     hidden_size: int = 128
     num_gru_layers: int = 2
+    num_convolution_blocks: int = 4
     bidirectional: bool = False
     read_out: str = "last"
     embedding_size: int = 128
@@ -110,6 +117,13 @@ class EmotionConfig(PreTrainedConfig):
         """
         if self.read_out not in READ_OUTS:
             raise ValueError(f"`read_out` must be one of {READ_OUTS}, got {self.read_out!r}.")
+        if self.trunk not in TRUNKS:
+            raise ValueError(f"`trunk` must be one of {TRUNKS}, got {self.trunk!r}.")
+        if self.trunk == "convolutional" and (self.bidirectional or self.look_ahead):
+            raise ValueError(
+                "The convolutional trunk is causal: `bidirectional` must be False and `look_ahead` 0, got "
+                f'{self.bidirectional} and {self.look_ahead}. Both belong to `trunk="tc-gru"`.'
+            )
         if len(self.dimension_weights) != len(self.dimensions):
             raise ValueError(
                 f"`dimension_weights` needs one weight for each of {list(self.dimensions)}, "

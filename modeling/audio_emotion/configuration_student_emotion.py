@@ -12,13 +12,20 @@ STUDENT_SIZES = {
     "small": {"convolution_size": 128, "hidden_size": 128, "embedding_size": 128},
     "base": {"convolution_size": 256, "hidden_size": 288, "embedding_size": 256},
 }
+# The same limits for `trunk="convolutional"`.
+CONVOLUTIONAL_SIZES = {
+    "nano": {"convolution_kernel": 5, "hidden_size": 48, "num_convolution_blocks": 4, "embedding_size": 48},
+    "small": {"convolution_kernel": 5, "hidden_size": 128, "num_convolution_blocks": 6, "embedding_size": 128},
+    "base": {"convolution_kernel": 5, "hidden_size": 256, "num_convolution_blocks": 6, "embedding_size": 256},
+}
 
 
 @strict
 class StudentEmotionConfig(EmotionConfig):
-    r"""Configuration of a [`StudentEmotionForAudioClassification`]: log-mel frames into a small causal TC-GRU.
+    r"""Configuration of a [`StudentEmotionForAudioClassification`]: log-mel frames into a small causal trunk.
 
     Every default streams: fixed normalisation, a causal convolution, a forward GRU and a cumulative read-out.
+    `trunk="convolutional"` streams always.
 
     Args:
         num_mel_bins (`int`, *optional*, defaults to 40):
@@ -42,11 +49,12 @@ class StudentEmotionConfig(EmotionConfig):
 
         Args:
             size: `"nano"`, `"small"` or `"base"`.
-            **fields: any field, which replaces the size's own.
+            **fields: any field, which replaces the size's own; with `trunk="convolutional"`, a size of that trunk.
 
         Raises:
             ValueError: on an unknown size.
         """
-        if size not in STUDENT_SIZES:
-            raise ValueError(f"`size` must be one of {list(STUDENT_SIZES)}, got {size!r}.")
-        return cls(**{**STUDENT_SIZES[size], **fields})
+        sizes = CONVOLUTIONAL_SIZES if fields.get("trunk") == "convolutional" else STUDENT_SIZES
+        if size not in sizes:
+            raise ValueError(f"`size` must be one of {list(sizes)}, got {size!r}.")
+        return cls(**{**sizes[size], **fields})

@@ -26,6 +26,10 @@ class EmotionHeads(nn.Module):
             {name: nn.Linear(config.embedding_size, len(labels)) for name, labels in (teacher_emotions or {}).items()}
         )
 
+    def drop_teachers(self) -> None:
+        """Forget the teachers' heads, which nobody needs once the student has learnt."""
+        self.teachers = nn.ModuleDict()
+
     def forward(self, embedding: torch.Tensor) -> dict[str, torch.Tensor | dict[str, torch.Tensor] | None]:
         """Apply the heads to `(..., D)`.
 

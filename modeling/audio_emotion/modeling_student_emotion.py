@@ -1,6 +1,8 @@
-"""The distilled students: log-mel front end, causal TC-GRU, heads."""
+"""The distilled students: log-mel front end, causal trunk, heads."""
 
 # SPDX-License-Identifier: Apache-2.0
+
+import copy
 
 import torch
 
@@ -117,6 +119,15 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
         if terms:
             output.loss = torch.stack(list(terms.values())).sum()
         return output if return_dict is not False else output.to_tuple()
+
+    def without_teachers(self) -> "StudentEmotionForAudioClassification":
+        """The student as it is published: itself, or a copy without the heads that it shared with its teachers."""
+        if not self.config.teacher_emotions:
+            return self
+        student = copy.deepcopy(self)
+        student.heads.drop_teachers()
+        student.config.teacher_emotions = None
+        return student
 
     def judge(self, features: torch.Tensor, lengths: torch.Tensor, output_frames: bool = False) -> EmotionOutput:
         """What follows the front end: steps `(B, T, F)` with lengths `(B,)` to the output. Training masks between."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peft import LoraConfig
 
+from audio_emotion.encoders import EncoderStream
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 
 RANK, ALPHA = 8, 16
@@ -15,8 +16,11 @@ def add_lora(model: FusedEmotionForAudioClassification) -> None:
     """Put LoRA into the feed-forward layers of every encoder; what follows the encoders is trained whole.
 
     Args:
-        model: a teacher with frozen encoders.
+        model: a teacher; its encoders' own weights stop learning. Do not call `freeze_encoders` before: it also stops
+            the gradient that adapters need.
     """
+    if any(stream.frozen for stream in model.teacher.streams if isinstance(stream, EncoderStream)):
+        raise ValueError("Expected encoders that gradients reach, got frozen ones. Add adapters in place of freezing.")
     streams = [f"streams.{number}.{part}" for number in range(len(model.teacher.streams)) for part in PARTS]
     present = {name.removeprefix("teacher.") for name, _ in model.named_modules()}
     whole = [f"teacher.{name}" for name in streams if name in present]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
@@ -35,3 +36,10 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Argu
     parser.set_defaults(**values)
     (arguments,) = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     return arguments
+
+
+def flat(arguments: Any) -> dict[str, bool | int | float | str]:
+    """The fields of a dataclass as trackers take them: TensorBoard refuses lists."""
+    plain = (bool, int, float, str)
+    values = dataclasses.asdict(arguments).items()
+    return {name: value if isinstance(value, plain) else str(value) for name, value in values}

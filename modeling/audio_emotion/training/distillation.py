@@ -1,17 +1,24 @@
-"""Student and teacher into named, unweighted terms.
+"""Student and teachers into named, unweighted terms.
 
 The paper (Mitra et al. 2022) does not say what its distillation matches. Ours: the embedding layer of the drawing, by
-one linear projection per teacher because cross-fitted teachers do not share a space, and the outputs.
+one linear projection per teacher because cross-fitted teachers do not share a space, and the outputs. Of how LiSER
+(Pendyala et al. 2025) combines its speech and face teachers, its abstract says nothing: all that follows is ours.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from audio_emotion.evaluation.class_names import SYNONYMS
 from audio_emotion.losses import dimension_loss
 from audio_emotion.outputs import EmotionOutput
 from audio_emotion.training.teacher_outputs import TeacherOutputs
+
+CONFIDENCES = ("", "given", "probability", "entropy")
 
 
 class Apprentice(nn.Module):
@@ -19,61 +26,249 @@ class Apprentice(nn.Module):
 
     Args:
         student: a `StudentEmotionForAudioClassification`.
-        num_teachers: number of embedding spaces; 0 without a teacher.
-        teacher_size: width `D_t` of the teachers' embedding.
+        spaces: for each kind of teacher that gives embeddings, the number of its cross-fitted teachers `K`, each with
+            a space of its own, and their width `D_t`.
     """
 
-    def __init__(self, student: nn.Module, num_teachers: int, teacher_size: int) -> None:
+    def __init__(self, student: nn.Module, spaces: Mapping[str, tuple[int, int]]) -> None:
         super().__init__()
         self.student = student
-        self.projections = nn.ModuleList(
-            nn.Linear(student.config.embedding_size, teacher_size)  # type: ignore[union-attr, arg-type]
-            for _ in range(num_teachers)
+        size: int = student.config.embedding_size  # type: ignore[union-attr, assignment]
+        self.projections = nn.ModuleDict(
+            {
+                name: nn.ModuleList(nn.Linear(size, width) for _ in range(count))
+                for name, (count, width) in spaces.items()
+            }
         )
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[EmotionOutput, Tensor]:
-        """Steps `(B, T, F)` to the student's output and its embedding in every teacher's space, `(B, K, D_t)`."""
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[EmotionOutput, dict[str, Tensor]]:
+        """Steps `(B, T, F)` to the student's output and its embedding in every teacher's space, `(B, K, D_t)` each."""
         output = self.student(features=features, lengths=lengths)
-        if not len(self.projections):
-            return output, output.embedding[:, None]
-        return output, torch.stack([project(output.embedding) for project in self.projections], dim=1)
+        return output, {
+            name: torch.stack([project(output.embedding) for project in projections], dim=1)  # type: ignore[union-attr]
+            for name, projections in self.projections.items()
+        }
 
 
 def distillation_terms(
     logits: Tensor,
     dimensions: Tensor,
-    projected: Tensor,
+    projected: Tensor | None,
     teacher: TeacherOutputs,
     weight: Tensor,
     dimension_weights: list[float],
     temperature: float,
+    contrastive: bool = False,
 ) -> dict[str, Tensor]:
-    """Three ways in which the student differs from its teacher.
+    """The ways in which the student differs from one teacher.
 
     Args:
-        logits: `(B, C)` of the student.
+        logits: `(B, C)` of the student, in the teacher's classes.
         dimensions: `(B, 3)` of the student.
-        projected: `(B, K, D_t)`, the student's embedding in each teacher's space.
-        teacher: what the teachers said of the same clips; embeddings standardised per teacher.
-        weight: `(B,)`, 0 for clips that only fill the batch.
+        projected: `(B, K, D_t)`, the student's embedding in each cross-fitted teacher's space; None if there is none.
+        teacher: what it said of the same clips; embeddings standardised per teacher.
+        weight: `(B,)`, 0 for clips that only fill the batch or of which the teacher says nothing, 1 on average else.
         dimension_weights: one weight a dimension.
         temperature: softens both distributions; the term is multiplied by its square, so that its gradient keeps its
             size (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2).
+        contrastive: whether the embeddings need only recognise each other, instead of being equal.
 
     Returns:
-        `teacher_embedding` (mean squared error), `teacher_emotions` (Kullback-Leibler divergence) and
-        `teacher_dimensions` (one minus the mean CCC).
+        `emotions` (Kullback-Leibler divergence), `embedding` (mean squared error) or in its place `contrastive` (see
+        [`contrastive_loss`]), and `dimensions` (one minus the mean CCC); those for which the teacher says something.
     """
     device = logits.device
-    count = weight.sum().clamp(min=1.0)
-    chosen = projected[torch.arange(len(projected), device=device), teacher.teacher.to(device)]  # (B, D_t)
-    distance = (chosen.float() - teacher.embedding.to(device)).square().mean(-1)  # (B,)
     soft = (teacher.logits.to(device) / temperature).softmax(-1)  # (B, C)
-    divergence = nn.functional.kl_div((logits.float() / temperature).log_softmax(-1), soft, reduction="none").sum(
-        -1
-    )  # (B,)
-    return {
-        "teacher_embedding": (weight * distance).sum() / count,
-        "teacher_emotions": temperature**2 * (weight * divergence).sum() / count,
-        "teacher_dimensions": dimension_loss(dimensions, teacher.dimensions.to(device), dimension_weights, weight),
-    }
+    terms = {"emotions": temperature**2 * _divergence(soft, logits.float() / temperature, weight)}
+    if projected is not None:
+        number = teacher.teacher.to(device)  # (B,)
+        chosen = projected[torch.arange(len(projected), device=device), number].float()  # (B, D_t)
+        theirs = teacher.embedding.to(device)  # (B, D_t)
+        if contrastive:
+            terms["contrastive"] = contrastive_loss(chosen, theirs, number, weight)
+        else:
+            distance = (chosen - theirs).square().mean(-1)  # (B,)
+            terms["embedding"] = (weight * distance).sum() / _count(weight)
+    if dimensions is not None and teacher.dimensions.shape[-1]:
+        targets = teacher.dimensions.to(device)  # NaN where it gives none
+        terms["dimensions"] = dimension_loss(dimensions, targets, dimension_weights, weight)
+    return terms
+
+
+def contrastive_loss(ours: Tensor, theirs: Tensor, number: Tensor, weight: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE both ways: of all clips in the batch, the student's embedding of a clip is nearest to its teacher's.
+
+    (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748; both ways as Radford et al. 2021,
+    https://arxiv.org/abs/2103.00020.) What the face shows and the voice does not carry need not be reproduced, only
+    told apart.
+
+    Args:
+        ours: `(B, D)`, of the student, in the teacher's space.
+        theirs: `(B, D)`, of the teacher.
+        number: `(B,)`, in which space each clip lies: clips of other spaces are not compared.
+        weight: `(B,)`, 0 for clips that are no examples, neither right nor wrong ones.
+        temperature: of the cosines.
+    """
+    cosines = nn.functional.normalize(ours, dim=-1) @ nn.functional.normalize(theirs, dim=-1).T  # (B, B)
+    itself = torch.eye(len(ours), dtype=torch.bool, device=ours.device)
+    _, clip = theirs.unique(dim=0, return_inverse=True)  # (B,): a clip that is there twice is no wrong answer
+    other = (number[:, None] == number) & (clip[:, None] != clip) & (weight > 0)[:, None] & (weight > 0)
+    logits = (cosines / temperature).masked_fill(~(other | itself), -math.inf)  # (B, B)
+    each = -(logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal()) / 2  # (B,)
+    return (weight * each).sum() / _count(weight)
+
+
+def product_loss(logits: Tensor, target: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of the student's own classes `(B, C)` from [`product_of_teachers`], times T^2."""
+    return temperature**2 * _divergence(target.to(logits.device), logits.float() / temperature, weight)
+
+
+def product_of_teachers(
+    teachers: Sequence[TeacherOutputs],
+    emotions: Sequence[str],
+    temperature: float,
+    exponents: Sequence[float] | None = None,
+) -> Tensor:
+    """What the teachers say together of each clip, as if they were independent: the product of their shares.
+
+    Classes are matched by name. Of an emotion that a teacher does not know it says neither good nor bad: it gives the
+    geometric mean of its other shares. A teacher that is silent on a clip leaves it to the others.
+
+    Args:
+        teachers: of the same `N` clips.
+        emotions: of the corpus, in logit order.
+        temperature: of every teacher.
+        exponents: one a teacher, to which its shares are raised; 1 each if None. See [`fitted_exponents`].
+
+    Returns:
+        `(N, C)`, rows sum to 1.
+
+    Raises:
+        ValueError: for a teacher of whose classes none is an emotion of the corpus.
+    """
+    total = torch.zeros(len(teachers[0].ids), len(emotions))
+    for teacher, exponent in zip(teachers, exponents or [1.0] * len(teachers), strict=True):
+        total += exponent * teacher.spoken[:, None] * log_shares(teacher, emotions, temperature)
+    return total.softmax(-1)
+
+
+def fitted_exponents(teachers: Sequence[TeacherOutputs], emotions: Sequence[str], labels: Tensor) -> list[float]:
+    """The exponents with which the product of the teachers says best what labelled clips are.
+
+    Two teachers who err together count less than two who err apart, one who is too sure of himself less than his
+    shares say, one who knows nothing not at all. Half the squared distance from 1 is the penalty, which weighs as much
+    as a clip or so: from few labels little is learnt.
+
+    Args:
+        teachers: of the same `N` clips, none of them fitted on these clips' labels.
+        emotions: of the corpus, in logit order.
+        labels: `(N,)` class numbers, -100 where unlabelled or not to be used.
+
+    Returns:
+        One number of 0 or more a teacher; 1 each where nothing is labelled.
+    """
+    known = labels >= 0
+    shares = torch.stack([each.spoken[:, None] * log_shares(each, emotions) for each in teachers])[
+        :, known
+    ]  # (K, M, C)
+    root = torch.ones(len(shares), dtype=torch.float64, requires_grad=True)  # of the exponents: none becomes negative
+    search = torch.optim.LBFGS([root], max_iter=200, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        search.zero_grad()
+        together = torch.einsum("k,kmc->mc", root.square(), shares.double())  # (M, C)
+        missed = nn.functional.cross_entropy(together, labels[known], reduction="sum")
+        value = missed + 0.5 * (root.square() - 1).square().sum()
+        value.backward()
+        return value
+
+    search.step(cost)  # type: ignore[no-untyped-call]
+    return root.detach().square().tolist()
+
+
+def log_shares(teacher: TeacherOutputs, emotions: Sequence[str], temperature: float = 1.0) -> Tensor:
+    """Logarithms of a teacher's shares of the corpus's emotions, `(N, C)`; see [`product_of_teachers`]."""
+    meaning = {alias: word for word, others in SYNONYMS.items() for alias in (word, *others)}
+
+    def plain(name: str) -> str:
+        return meaning.get(name.strip().lower(), name.strip().lower())
+
+    places = [
+        [place for place, name in enumerate(teacher.emotions) if plain(name) == plain(each)] for each in emotions
+    ]
+    if not any(places):
+        raise ValueError(
+            f"Expected classes of the teacher {teacher.name!r} among the corpus's emotions {list(emotions)}, got "
+            f"{teacher.emotions}. Such a teacher can teach by a head of its own, not in a product."
+        )
+    shares = (teacher.logits.float() / temperature).log_softmax(-1)  # (N, C_t)
+    known = torch.stack([shares[:, each].logsumexp(-1) for each in places if each], dim=-1)
+    columns, result = iter(known.unbind(-1)), []
+    for each in places:
+        result.append(next(columns) if each else known.mean(-1))
+    return torch.stack(result, dim=-1).log_softmax(-1)
+
+
+def clip_weights(
+    teachers: Mapping[str, TeacherOutputs], emotions: Sequence[str], confidence: str = "", agreement: bool = False
+) -> dict[str, Tensor]:
+    """How much each clip counts in each teacher's terms.
+
+    Args:
+        teachers: of the same `N` clips, by name.
+        emotions: of the corpus, over which teachers are compared.
+        confidence: `""` for equal weights; `"given"` for what the outputs hold; `"probability"` of the likeliest
+            class; `"entropy"` for 1 - entropy / log(classes).
+        agreement: whether to weigh by `agreement`, or where the outputs hold none by the overlap of the teachers'
+            shares, the Bhattacharyya coefficient in 0..1, averaged over the other teachers that speak of the clip.
+
+    Returns:
+        `(N,)` for each: 0 where it says nothing, 1 on average over the clips of which it speaks.
+
+    Raises:
+        ValueError: for an unknown word, or outputs that hold no confidence where it is asked for.
+    """
+    if confidence not in CONFIDENCES:
+        raise ValueError(f"Expected a confidence among {CONFIDENCES}, got {confidence!r}.")
+    weights = {}
+    for name, teacher in teachers.items():
+        weight = teacher.spoken.float()  # (N,)
+        shares = teacher.logits.float().softmax(-1)  # (N, C)
+        if confidence == "given":
+            if teacher.confidence is None:
+                raise ValueError(
+                    f"Expected the outputs of {name!r} to hold a confidence, got none. Label with it, or take "
+                    "`--confidence probability`."
+                )
+            weight = weight * teacher.confidence
+        elif confidence == "probability":
+            weight = weight * shares.amax(-1)
+        elif confidence == "entropy":
+            weight = weight * (1 + (shares * shares.clamp(min=1e-12).log()).sum(-1) / math.log(shares.shape[-1]))
+        if agreement:
+            given = teacher.agreement
+            weight = weight * (_overlap(name, teachers, emotions) if given is None else given)
+        spoken = teacher.spoken
+        weights[name] = weight / weight[spoken].mean().clamp(min=1e-8)
+    return weights
+
+
+def _overlap(name: str, teachers: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> Tensor:
+    """Bhattacharyya coefficient of a teacher's shares with the others', `(N,)`; 1 where no other speaks."""
+    ours = log_shares(teachers[name], emotions)  # (N, C)
+    total, count = torch.zeros(len(ours)), torch.zeros(len(ours))
+    for other, teacher in teachers.items():
+        if other != name:
+            overlap = ((ours + log_shares(teacher, emotions)) / 2).exp().sum(-1)  # (N,)
+            total, count = total + teacher.spoken * overlap, count + teacher.spoken
+    return torch.where(count > 0, total / count.clamp(min=1), 1.0)
+
+
+def _divergence(target: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
+    each = nn.functional.kl_div(logits.log_softmax(-1), target, reduction="none").sum(-1)  # (B,)
+    return (weight * each).sum() / _count(weight)
+
+
+def _count(weight: Tensor) -> Tensor:
+    """Clips that count at all."""
+    return (weight > 0).sum().clamp(min=1)

@@ -91,9 +91,14 @@ class RunFolder:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def quarantine(self, bad: dict[str, str]) -> None:
-        """Write `quarantine.jsonl`: clip id and reason of every clip that was left out."""
-        if self.writes:
+    def quarantine(self, bad: dict[str, str], from_any: bool = False) -> None:
+        """Write `quarantine.jsonl`: clip id and reason of every clip that was left out.
+
+        Args:
+            bad: id and reason.
+            from_any: whether another process than the first may write it, because the run is about to stop.
+        """
+        if self.writes or from_any:
             lines = [json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in sorted(bad.items())]
             write_whole(self.path / "quarantine.jsonl", "".join(lines))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,6 +88,7 @@ class ClipStream:
         max_bad_share: share of bad clips that stops the run.
         sampling_rate: wanted, in hertz.
         memory: megabytes of decoded clips to keep.
+        before_stop: is given the quarantine when there are too many bad clips, to write it down.
     """
 
     def __init__(
@@ -99,12 +100,14 @@ class ClipStream:
         max_bad_share: float = 0.05,
         sampling_rate: int = 16000,
         memory: float = 500.0,
+        before_stop: Callable[[dict[str, str]], None] | None = None,
     ) -> None:
         self.table = table
         self.reader = ClipReader(table, files, sampling_rate, memory)
         self.process_index = process_index
         self.num_processes = num_processes
         self.max_bad_share = max_bad_share
+        self.before_stop = before_stop
         self.quarantine: dict[str, str] = {}  # clip id -> reason
 
     def __len__(self) -> int:
@@ -135,6 +138,8 @@ class ClipStream:
         """
         self.quarantine |= bad
         if len(self.quarantine) > self.max_bad_share * len(self):
+            if self.before_stop is not None:
+                self.before_stop(self.quarantine)
             name, reason = next(reversed(self.quarantine.items()))
             raise TooManyBadClipsError(
                 f"{len(self.quarantine)} of {len(self)} clips are bad, more than {self.max_bad_share:.0%}. "

@@ -1,28 +1,40 @@
-"""What teachers said of clips, by clip id: written by `train_teacher.py`, read by `distill.py`."""
+"""What teachers said of clips, by clip id: written by the recipes that ask teachers, read by `distill.py`."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+OPTIONAL = ("confidence", "agreement", "mask")
+
 
 @dataclass
 class TeacherOutputs:
-    """Outputs of one or several cross-fitted teachers for `N` clips.
+    """Outputs of one teacher, or of several cross-fitted ones of one kind, for `N` clips.
+
+    Teachers of different kinds, such as one who hears and one who sees, are several of these, each with classes of its
+    own.
 
     Attributes:
         ids: clip names.
         logits: `(N, C)` before the softmax.
-        dimensions: `(N, 3)` in 0..1.
-        embedding: `(N, D)`; embeddings of different teachers live in different spaces.
-        teacher: `(N,)`, which of the teachers spoke.
+        dimensions: `(N, 3)` in 0..1; NaN where the teacher gives none, or `(N, 0)`.
+        embedding: `(N, D)`; embeddings of different teachers live in different spaces. `D` is 0 where it gives none.
+        teacher: `(N,)`, which of the cross-fitted teachers spoke.
         emotions: names of the `C` classes.
         training_data: what the teachers have seen, as in a checkpoint's configuration.
+        name: what the terms of the loss are called after.
+        confidence: `(N,)` in 0..1, how sure the teacher is; None if it does not say.
+        agreement: `(N,)` in 0..1, how far it agrees with the other teachers of the clip; None if nobody compared.
+        mask: `(N,)`, 0 for clips of which it says nothing, such as those without a face; None if it speaks of all.
     """
 
     ids: list[str]
@@ -32,18 +44,35 @@ class TeacherOutputs:
     teacher: Tensor
     emotions: list[str]
     training_data: list[dict]
+    name: str = "teacher"
+    confidence: Tensor | None = None
+    agreement: Tensor | None = None
+    mask: Tensor | None = None
 
     @property
     def num_teachers(self) -> int:
         """How many teachers spoke."""
         return int(self.teacher.max()) + 1
 
+    @property
+    def spoken(self) -> Tensor:
+        """`(N,)`, whether it says something of each clip."""
+        return torch.ones(len(self.ids), dtype=torch.bool) if self.mask is None else self.mask > 0
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.ids)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that is there, by name; the first axis is the clips."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
     def save(self, folder: str | Path) -> None:
         """Write `teacher_outputs.safetensors` and its index."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(self, name) for name in ("logits", "dimensions", "embedding", "teacher")}
-        save_file(tensors, Path(folder) / "teacher_outputs.safetensors")
-        index = {"ids": self.ids, "emotions": self.emotions, "training_data": self.training_data}
+        save_file(self.tensors(), Path(folder) / "teacher_outputs.safetensors")
+        index = {"ids": self.ids, "emotions": self.emotions, "training_data": self.training_data, "name": self.name}
         (Path(folder) / "teacher_outputs.json").write_text(json.dumps(index))
 
     @classmethod
@@ -52,31 +81,48 @@ class TeacherOutputs:
         index = json.loads((Path(folder) / "teacher_outputs.json").read_text())
         return cls(**index, **load_file(Path(folder) / "teacher_outputs.safetensors"))
 
-    def of(self, ids: list[str]) -> TeacherOutputs:
+    def of(self, ids: Sequence[str]) -> TeacherOutputs:
         """The rows of some clips, in that order.
 
         Raises:
             ValueError: naming clips that no teacher has heard.
         """
-        place = {name: index for index, name in enumerate(self.ids)}
-        if missing := [name for name in ids if name not in place]:
+        if missing := [name for name in ids if name not in self._place]:
             raise ValueError(f"No teacher output for {len(missing)} clips, {missing[:3]} among them.")
-        rows = torch.tensor([place[name] for name in ids])
-        return TeacherOutputs(
-            ids,
-            self.logits[rows],
-            self.dimensions[rows],
-            self.embedding[rows],
-            self.teacher[rows],
-            self.emotions,
-            self.training_data,
-        )
+        places = torch.tensor([self._place[name] for name in ids])
+        rows: dict[str, Any] = {name: tensor[places] for name, tensor in self.tensors().items()}
+        return replace(self, ids=list(ids), **rows)
+
+    def covering(self, ids: Sequence[str]) -> TeacherOutputs:
+        """The rows of some clips, masked ones for those of which there are none.
+
+        Raises:
+            ValueError: where the teacher says nothing of any of them.
+        """
+        present = [name for name in ids if name in self._place]
+        if not present or not self.of(present).spoken.any():
+            raise ValueError(
+                f"Expected outputs of the teacher {self.name!r} for some of {len(ids)} clips such as {list(ids[:2])}, "
+                f"got none: it speaks of clips such as {self.ids[:2]}. Give the outputs for this corpus and split."
+            )
+        absent = sorted(set(ids) - set(present))
+        spoken = replace(self, mask=self.spoken.float())
+        rows: dict[str, Any] = {
+            name: torch.cat([tensor, tensor.new_zeros(len(absent), *tensor.shape[1:])])
+            for name, tensor in spoken.tensors().items()
+        }
+        return replace(spoken, ids=[*self.ids, *absent], **rows).of(ids)
 
     @staticmethod
     def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
-        """Several teachers' outputs in one, numbered in this order."""
+        """Several teachers' outputs in one, numbered in this order; an optional field that some lack is 1 there."""
         counts = [part.num_teachers for part in parts]
         first = [sum(counts[:index]) for index in range(len(parts))]
+        optional = {
+            name: torch.cat([part.tensors().get(name, torch.ones(len(part.ids))) for part in parts])
+            for name in OPTIONAL
+            if any(name in part.tensors() for part in parts)
+        }
         return TeacherOutputs(
             [name for part in parts for name in part.ids],
             torch.cat([part.logits for part in parts]),
@@ -85,4 +131,6 @@ class TeacherOutputs:
             torch.cat([part.teacher + begin for part, begin in zip(parts, first, strict=True)]),
             parts[0].emotions,
             parts[0].training_data,
+            parts[0].name,
+            **optional,
         )

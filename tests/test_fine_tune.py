@@ -1,0 +1,104 @@
+"""Fine-tuning: somebody's own clips, categories and scale into a checkpoint that knows them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForAudioClassification, pipeline
+
+from audio_emotion.training.tables import corpus_rows
+
+RECIPE = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "fine_tune.py"))
+NAMES = {"neutral": "flat", "calm": "flat", "happy": "pleased", "angry": "cross"}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """Sixty sounds of ten speakers in a CSV with categories and a scale that no corpus of ours has."""
+    folder = tmp_path_factory.mktemp("own")
+    with (folder / "clips.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "who", "label", "arousal"])
+        for row in corpus_rows("synthetic", count=60):
+            name = row["id"].rsplit("/", 1)[-1] + ".wav"
+            samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+            soundfile.write(folder / name, samples, rate)
+            table.writerow([name, row["speaker"], NAMES.get(row["emotion"], ""), 1 + 4 * row["activation"]])
+    description = {
+        "name": "callcentre",
+        "license": "CC0-1.0",
+        "citation": "Made by the test.",
+        "source": "csv",
+        "path": "clips.csv",
+        "columns": {"audio": "file", "speaker": "who", "emotion": "label", "activation": "arousal"},
+        "scale": [1, 5],
+        "emotions": ["flat", "pleased", "cross"],
+        "dimensions": ["activation"],
+        "dimensions_source": "rated",
+        "splits": {"shares": {"train": 0.6, "validation": 0.2, "test": 0.2}, "seed": 0},
+    }
+    (folder / "callcentre.yaml").write_text(yaml.safe_dump(description))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(own, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("tuned")
+    arguments = RECIPE["FineTuneArguments"](corpus=str(own / "callcentre.yaml"), output=str(output), epochs=2)
+    RECIPE["main"](arguments)
+    return output
+
+
+def test_a_fine_tuned_model_speaks_in_the_names_of_its_data(own, tuned):
+    clip = next(iter(sorted(own.glob("*.wav"))))
+
+    answer = pipeline("audio-emotion", model=str(tuned / "checkpoints" / "last"))(str(clip))
+
+    assert {each["label"] for each in answer["emotions"]} == {"flat", "pleased", "cross"}
+    assert set(answer["dimensions"]) == {"activation"}
+
+
+def test_it_says_what_it_has_heard_before_and_now_and_under_which_terms(tuned):
+    config = json.loads((tuned / "checkpoints" / "last" / "config.json").read_text())
+    results = json.loads((tuned / "results.json").read_text())
+
+    assert [each["corpus"] for each in config["training_data"]] == ["ravdess", "callcentre"]
+    assert set(config["training_data"][1]["speakers"]) == set(results["train_speakers"])
+    assert set(results["test"]["speakers"]).isdisjoint(results["train_speakers"])
+    assert config["license"] == "CC-BY-NC-SA-4.0 AND CC0-1.0"
+    assert config["dimensions_source"] == "rated"
+
+
+def test_frozen_tuning_changes_the_heads_alone(own, tuned, tmp_path):
+    source = tuned / "checkpoints" / "last"
+    arguments = {"corpus": str(own / "callcentre.yaml"), "model": str(source), "tuning": "frozen", "epochs": 1}
+    RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
+
+    before = load_file(source / "model.safetensors")
+    after = load_file(tmp_path / "checkpoints" / "last" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("heads.") for name in changed)
+
+
+def test_heads_have_the_size_of_the_data(tuned):
+    model = AutoModelForAudioClassification.from_pretrained(tuned / "checkpoints" / "last")
+
+    assert model.heads.emotions.out_features == 3
+    assert model.heads.dimensions.out_features == 1
+
+
+def test_lora_on_a_student_is_refused(own, tmp_path):
+    with pytest.raises(ValueError, match="adapts a teacher's encoders"):
+        RECIPE["main"](
+            RECIPE["FineTuneArguments"](corpus=str(own / "callcentre.yaml"), output=str(tmp_path), tuning="lora")
+        )

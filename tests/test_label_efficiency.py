@@ -1,0 +1,140 @@
+"""The label-efficiency recipe: its lists, its arms, and that it goes on where it stood."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from audio_emotion.training.labelled import labelled_clips, stratified_lists
+from audio_emotion.training.teacher_outputs import TeacherOutputs
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+ARMS = ["speech", "both-shuffled", "random-probe", "speech-teacher", "face-teacher", "both-teachers"]
+
+
+def recipe(name: str) -> dict:
+    return runpy.run_path(str(RECIPES / f"{name}.py"))
+
+
+def test_lists_hold_their_share_of_every_class_and_each_lies_in_the_next():
+    emotions = ["sad"] * 40 + ["angry"] * 60 + ["calm"] * 10 + [None] * 5
+    ids = [f"clip-{number:03d}" for number in range(len(emotions))]
+    of = dict(zip(ids, emotions, strict=True))
+
+    lists = stratified_lists(ids, emotions, [0.01, 0.1, 0.5, 1.0], seed=3)
+
+    counts = {
+        share: [sum(of[name] == emotion for name in names) for emotion in ("sad", "angry", "calm")]
+        for share, names in lists.items()
+    }
+    assert counts == {0.01: [1, 1, 1], 0.1: [4, 6, 1], 0.5: [20, 30, 5], 1.0: [40, 60, 10]}
+    assert set(lists[0.01]) < set(lists[0.1]) < set(lists[0.5]) < set(lists[1.0])
+    order = np.random.default_rng(0).permutation(len(ids))
+    again = stratified_lists([ids[place] for place in order], [emotions[place] for place in order], [0.1], seed=3)
+    assert again[0.1] == lists[0.1]
+    assert stratified_lists(ids, emotions, [0.1], seed=4)[0.1] != lists[0.1]
+
+
+def test_a_list_of_other_clips_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_text("a\nb\n")
+
+    assert labelled_clips(["a", "b", "c"], 1.0, str(tmp_path / "list.txt")) == {"a", "b"}
+    with pytest.raises(ValueError, match="'b'"):
+        labelled_clips(["a", "c"], 1.0, str(tmp_path / "list.txt"))
+    assert len(labelled_clips([str(number) for number in range(50)], 0.1)) == 5
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.25, 1.0])
+def test_labelled_clips_are_drawn_often_enough_to_be_a_quarter_of_a_batch(share):
+    often = recipe("label_efficiency")["draws"](share, 0.25)
+
+    assert often * share / (often * share + 1 - share) == pytest.approx(max(share, 0.25), abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> tuple[Path, dict, dict]:
+    folder = tmp_path_factory.mktemp("experiment")
+    student = {
+        "teacher": "",
+        "corpus_count": 60,
+        "size": "nano",
+        "epochs": 1,
+        "product_weight": 1.0,
+        "product_fit": True,
+    }
+    (folder / "student.yaml").write_text(yaml.safe_dump(student))
+    module = recipe("label_efficiency")
+    arguments = {
+        "output": str(folder / "run"),
+        "student": str(folder / "student.yaml"),
+        "fractions": [0.3, 1.0],
+        "seeds": [5],
+        "arms": ["scratch"],
+        "other_arms": ARMS,
+        "other_fraction": 0.3,
+        "encoder": "log-mel",
+        "cache": str(folder / "cache"),
+        "cross_fit": 3,
+        "repeats": 20,
+    }
+    return folder / "run", arguments, module["main"](module["LabelEfficiencyArguments"](**arguments))
+
+
+def test_every_arm_is_run_where_it_was_asked_for_and_scored_on_the_same_clips(experiment):
+    run, _, results = experiment
+
+    assert {(point["arm"], point["fraction"]) for point in results["points"]} == {
+        *(("scratch", fraction) for fraction in (0.3, 1.0)),
+        *((arm, 0.3) for arm in ARMS),
+    }
+    assert json.loads((run / "results.json").read_text())["points"] == results["points"]
+    assert {each["units"] for each in results["comparisons"]} == {2}  # both test speakers
+    table = (run / "table.md").read_text()
+    for point in results["points"]:
+        assert f"{point['uar']:.3f}" in table
+    assert (run / "curve.png").stat().st_size > 10_000
+
+
+def test_students_and_teachers_use_the_labels_of_the_list_and_no_others(experiment):
+    run, _, _ = experiment
+    labels = str(run / "labels" / "seed-5" / "30.txt")
+
+    configs = [yaml.safe_load(path.read_text()) for path in (run / "seed-5" / "30").glob("**/config.yaml")]
+    named = [config.get("labelled_list", config.get("labels")) for config in configs if "output" not in config
+             or config["output"].endswith(("scratch", "speech", "both-shuffled", "face"))]  # fmt: skip
+    assert len(named) == 6  # three students, two teachers, the probe
+    assert set(named) == {labels}
+    student = json.loads((run / "seed-5" / "30" / "speech" / "results.json").read_text())
+    assert student["labelled"] == len(Path(labels).read_text().split()) / 36
+
+
+def test_shuffled_faces_say_the_same_of_other_clips(experiment):
+    teachers = experiment[0] / "seed-5" / "30" / "teachers"
+    face, shuffled = (TeacherOutputs.load(teachers / name / "teacher_outputs") for name in ("face", "face-shuffled"))
+    face = face.of(shuffled.ids)
+
+    assert not torch.equal(face.logits, shuffled.logits)
+    assert torch.equal(face.logits.sort(0).values, shuffled.logits.sort(0).values)
+    place = {tuple(logits.tolist()): row for row, logits in enumerate(face.logits)}
+    rows = [place[tuple(logits.tolist())] for logits in shuffled.logits]
+    assert torch.equal(face.embedding[rows], shuffled.embedding)  # logits and embedding move together
+
+
+def test_finished_arms_are_not_run_again_and_new_ones_are_added(experiment):
+    run, arguments, first = experiment
+    written = {path: path.stat().st_mtime_ns for path in run.glob("seed-5/**/model.safetensors")}
+    module = recipe("label_efficiency")
+
+    more = module["main"](module["LabelEfficiencyArguments"](**{**arguments, "other_arms": [*ARMS, "face"]}))
+
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert [point for point in more["points"] if point["arm"] != "face"] == first["points"]
+    assert {point["arm"] for point in more["points"]} == {"scratch", "face", *ARMS}
+    with pytest.raises(ValueError, match="'nonsense'"):
+        module["main"](module["LabelEfficiencyArguments"](**{**arguments, "arms": ["nonsense"]}))
