@@ -6,7 +6,8 @@ A flag after the file replaces one of its values: `--seed 1`. Without a file a s
 corpus. A run that was killed goes on where it stood when the same command is given again.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -21,8 +22,8 @@ from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.adapters import add_lora
-from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.augmentation import mask_time
+from audio_emotion.training.arguments import flat, parse_arguments
+from audio_emotion.training.augmentation import mask_time, mix_clips
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.global_batch import gathered
@@ -56,13 +57,16 @@ class TeacherArguments:
     hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
     convolution_size: int = field(default=64, metadata={"help": "Channels beside the identity; 0: Figure 1(A)."})
     read_out: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
+    layer_fusion: str = field(default="mix", metadata={"help": "mix (a softmax weight a layer) or concatenate."})
     fusion: str = field(default="concatenate", metadata={"help": "concatenate (the paper's) or gate."})
     stream_dropout: float = field(default=0.0, metadata={"help": "Chance of a silent stream in training."})
     time_mask: float = field(default=0.2, metadata={"help": "Widest blank span, share of a clip; frozen encoders."})
+    mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup; 0: none; frozen encoders."})
     dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     epochs: int = field(default=15, metadata={"help": "Passes over the training clips."})
     batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak of a one-cycle schedule."})
+    encoder_learning_rate: float = field(default=5e-5, metadata={"help": "The same, of encoders in training."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's."})
     label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy."})
     dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC term."})
@@ -91,7 +95,7 @@ def main(args: TeacherArguments) -> dict:
         accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
         return run.finished
     if args.trackers:
-        accelerator.init_trackers("audio-emotion", config=asdict(args))
+        accelerator.init_trackers("audio-emotion", config=flat(args))
 
     # Who trains, who validates, who is tested.
     info = corpus_info(args.corpus)
@@ -103,7 +107,14 @@ def main(args: TeacherArguments) -> dict:
     table, train_speakers = mixed.table, train_speakers + mixed.speakers
 
     def clips(rows) -> ClipStream:
-        return ClipStream(rows, mixed.files, accelerator.process_index, accelerator.num_processes, args.max_bad_share)
+        return ClipStream(
+            rows,
+            mixed.files,
+            accelerator.process_index,
+            accelerator.num_processes,
+            args.max_bad_share,
+            before_stop=partial(run.quarantine, from_any=True),
+        )
 
     def build():
         set_seed(args.seed)
@@ -114,16 +125,19 @@ def main(args: TeacherArguments) -> dict:
             hidden_size=args.hidden_size,
             convolution_size=args.convolution_size,
             read_out=args.read_out,
+            layer_fusion=args.layer_fusion,
             fusion=args.fusion,
             stream_dropout=args.stream_dropout,
             dropout=args.dropout,
             license=mixed.license,
             dimensions_source=info.dimensions_source,
         )
-        if args.tuning != "full":
+        if args.tuning == "frozen":
             model.teacher.freeze_encoders()
-        if args.tuning == "lora":
+        elif args.tuning == "lora":
             add_lora(model)
+        elif args.tuning != "full":
+            raise ValueError(f"Expected `--tuning` frozen, lora or full, got {args.tuning!r}.")
         return model.to(accelerator.device)
 
     model = build()
@@ -143,6 +157,7 @@ def main(args: TeacherArguments) -> dict:
     cache = heard_once if args.tuning == "frozen" else None
 
     def judge(model, batch: Batch, seed: int | None = None):
+        """Answers to a batch; with a seed its states are augmented, and its labels with them."""
         if cache is None:
             device = accelerator.device
             return model(batch.input_values.to(device), batch.attention_mask.to(device))
@@ -150,6 +165,17 @@ def main(args: TeacherArguments) -> dict:
         if seed is not None and args.time_mask:
             fills = [silent_frame(each) for each in accelerator.unwrap_model(model).teacher.streams]
             states = mask_time(states, lengths, fills, seed, args.time_mask)
+        if seed is not None and args.mixup:
+            states, lengths, batch.labels, batch.dimension_labels = mix_clips(
+                states,
+                lengths,
+                distributions(batch.labels, len(emotions)),
+                batch.dimension_labels,
+                batch.weight,
+                # Every process mixes its own clips, by its own share.
+                seed * accelerator.num_processes + accelerator.process_index,
+                args.mixup,
+            )
         return model(states=[each.to(accelerator.device) for each in states], lengths=lengths.to(accelerator.device))
 
     def ask(model, rows) -> Predictions:
@@ -171,9 +197,10 @@ def main(args: TeacherArguments) -> dict:
             num_workers=args.num_workers,
         )
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
+        groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
+        optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
         steps = args.epochs * order.steps
-        schedule = one_cycle(optimizer, args.learning_rate, steps)
+        schedule = one_cycle(optimizer, steps)
         accelerator.free_memory()  # of the training before this one
         wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
         set_seed(args.seed)
@@ -299,6 +326,23 @@ def main(args: TeacherArguments) -> dict:
 def first_of(rows, count: int):
     """As many rows as that, evenly spread."""
     return rows.select(range(0, len(rows), max(1, len(rows) // count)))
+
+
+def parameter_groups(model, learning_rate: float, encoder_learning_rate: float) -> list[dict]:
+    """What is trained: pretrained encoders, or the adapters in them, at a rate of their own, and the rest."""
+    streams = [stream for stream in model.teacher.streams if not isinstance(stream, LogMelStream)]
+    encoders = {id(parameter) for stream in streams for parameter in stream.encoder.parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    inside = [parameter for parameter in trained if id(parameter) in encoders]
+    rest = [parameter for parameter in trained if id(parameter) not in encoders]
+    groups = [{"params": rest, "lr": learning_rate}, {"params": inside, "lr": encoder_learning_rate}]
+    return [group for group in groups if group["params"]]
+
+
+def distributions(labels: torch.Tensor, count: int) -> torch.Tensor:
+    """Class numbers `(B,)` as distributions `(B, C)`; NaN where a number is -100."""
+    known = torch.nn.functional.one_hot(labels.clamp(min=0), count).float()  # (B, C)
+    return known.masked_fill(labels[:, None] < 0, torch.nan)
 
 
 def silent_frame(stream) -> torch.Tensor:

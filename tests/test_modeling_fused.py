@@ -73,6 +73,26 @@ def test_a_stream_is_a_softmax_over_standardised_layers_then_a_projection(source
 
 
 @torch.no_grad()
+def test_layers_side_by_side_are_standardised_one_by_one_and_survive_saving(sources, tmp_path):
+    model = teacher(sources, layer_fusion="concatenate")
+    stream = model.teacher.streams[0]
+    states, _ = stream.encode(*batch())
+    mean, deviation = torch.randn(3, 16), 0.5 + torch.rand(3, 16)
+    stream.layer_mix.set_statistics(mean, deviation)
+    model.save_pretrained(tmp_path)
+
+    again = FusedEmotionForAudioClassification.from_pretrained(tmp_path).eval()
+
+    expected = stream.projection.bias.clone().expand(2, states.shape[2], 8)
+    for layer in range(3):
+        weight = stream.projection.weight[:, 16 * layer : 16 * (layer + 1)]
+        expected = expected + (states[:, layer] - mean[layer]) / deviation[layer] @ weight.T
+    everywhere = torch.ones(2, states.shape[2])
+    torch.testing.assert_close(stream(states, everywhere), expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(again(*batch()).logits, model.eval()(*batch()).logits)
+
+
+@torch.no_grad()
 def test_concatenation_puts_the_streams_side_by_side_in_their_order(sources):
     model = teacher(sources).teacher
     states, lengths = model.encode(*batch())

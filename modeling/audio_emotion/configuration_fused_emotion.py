@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from .configuration_emotion import EmotionConfig
 
 FUSIONS = ("concatenate", "gate")
+LAYER_FUSIONS = ("mix", "concatenate")
 
 
 @strict
@@ -23,6 +24,8 @@ class FusedEmotionConfig(EmotionConfig):
             numbers (then clips run one at a time), and which hidden states are mixed (`None`: all).
         projection_size (`int`, *optional*, defaults to 128):
             Width `P` to which every stream is projected before fusion.
+        layer_fusion (`str`, *optional*, defaults to `"mix"`):
+            Layers of an encoder to one frame: `"mix"` with one softmax weight a layer, or `"concatenate"`.
         fusion (`str`, *optional*, defaults to `"concatenate"`):
             `"concatenate"` per frame (the paper's reading) or a softmax `"gate"` per frame.
         stream_dropout (`float`, *optional*, defaults to 0.0):
@@ -35,6 +38,7 @@ class FusedEmotionConfig(EmotionConfig):
     look_ahead: int = 1
     streams: list[dict] | tuple[dict, ...] = ()
     projection_size: int = 128
+    layer_fusion: str = "mix"
     fusion: str = "concatenate"
     stream_dropout: float | int = 0.0
 
@@ -47,6 +51,8 @@ class FusedEmotionConfig(EmotionConfig):
         super().validate_architecture()
         if self.fusion not in FUSIONS:
             raise ValueError(f"`fusion` must be one of {FUSIONS}, got {self.fusion!r}.")
+        if self.layer_fusion not in LAYER_FUSIONS:
+            raise ValueError(f"`layer_fusion` must be one of {LAYER_FUSIONS}, got {self.layer_fusion!r}.")
         names = [stream["name"] for stream in self.streams]
         if len(set(names)) != len(names):
             raise ValueError(f"Every stream needs its own name, got {names}.")

@@ -3,8 +3,8 @@
 A stream is any pretrained Hugging Face audio encoder with hidden states over time, or the log-mel filterbank. A family
 that this file does not know by name comes through the same door as wav2vec 2.0 (waveform in) or w2v-BERT (its own
 feature extractor's `input_features` in). Layers are mixed with one learned softmax weight each (SUPERB,
-https://arxiv.org/abs/2105.01051); each feature of a
-layer is standardised first, so that a weight means a share: our choice.
+https://arxiv.org/abs/2105.01051), or laid side by side; each feature of a layer is standardised first, so that a weight
+means a share: our choice.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -42,26 +42,24 @@ def encoder_configuration(stream: dict):
     return config
 
 
-class LayerMix(nn.Linear):
-    """One weight per layer, whose softmax is the layer's share; new ones are 0, which is equal shares.
+class LayerStatistics(nn.Module):
+    """Mean and deviation of each feature of each layer, fixed on the training set; until then 0 and 1.
 
-    Each feature of each layer is standardised first, by a mean and a deviation fixed on the training set: hidden
-    states have a few features a hundred times larger than the rest, and these are not the ones that tell emotions
-    apart. Until the statistics are set they are 0 and 1.
+    Hidden states have a few features a hundred times larger than the rest, and these are not the ones that tell
+    emotions apart.
 
     Args:
-        num_layers: hidden states `L` to mix.
+        num_layers: hidden states `L`.
         hidden_size: their width `H`.
     """
 
     def __init__(self, num_layers: int, hidden_size: int):
-        super().__init__(num_layers, 1, bias=False)
+        super().__init__()
         self.register_buffer("mean", torch.zeros(num_layers, hidden_size))
         self.register_buffer("deviation", torch.ones(num_layers, hidden_size))
 
     def reset(self) -> None:
-        """Equal shares, no statistics."""
-        init.zeros_(self.weight)
+        """No statistics."""
         init.zeros_(self.mean)
         init.ones_(self.deviation)
 
@@ -71,11 +69,49 @@ class LayerMix(nn.Linear):
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
 
+
+class LayerMix(LayerStatistics):
+    """One weight per layer, whose softmax is the layer's share; new ones are 0, which is equal shares.
+
+    Args:
+        num_layers: hidden states `L` to mix.
+        hidden_size: their width `H`.
+    """
+
+    def __init__(self, num_layers: int, hidden_size: int):
+        super().__init__(num_layers, hidden_size)
+        self.weight = nn.Parameter(torch.zeros(1, num_layers))
+        self.output_size = hidden_size
+
+    def reset(self) -> None:
+        """Equal shares, no statistics."""
+        super().reset()
+        init.zeros_(self.weight)
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Mix `(B, L, T, H)` into `(B, T, H)`, in float32: half precision would round before the mean is taken off."""
         with torch.autocast(states.device.type, enabled=False):
             scale = self.weight.float().softmax(dim=-1).view(-1, 1) / self.deviation.float()  # (L, H)
             return torch.einsum("blth,lh->bth", states.float(), scale) - (self.mean.float() * scale).sum(0)
+
+
+class LayerConcatenation(LayerStatistics):
+    """All layers side by side, so that the projection that follows weighs every feature of each: our choice.
+
+    Args:
+        num_layers: hidden states `L`.
+        hidden_size: their width `H`.
+    """
+
+    def __init__(self, num_layers: int, hidden_size: int):
+        super().__init__(num_layers, hidden_size)
+        self.output_size = num_layers * hidden_size
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Standardise `(B, L, T, H)` in float32 and lay it out as `(B, T, L * H)`."""
+        with torch.autocast(states.device.type, enabled=False):
+            standard = (states.float() - self.mean.float()[:, None]) / self.deviation.float()[:, None]
+            return standard.transpose(1, 2).flatten(2)  # (B, T, L * H)
 
 
 class EncoderStream(nn.Module):
@@ -84,17 +120,19 @@ class EncoderStream(nn.Module):
     Args:
         stream: the stream's dict, see `FusedEmotionConfig`.
         projection_size: width `P` of the projected frames.
+        layer_fusion: `"mix"` or `"concatenate"`.
     """
 
-    def __init__(self, stream: dict, projection_size: int):
+    def __init__(self, stream: dict, projection_size: int, layer_fusion: str = "mix"):
         super().__init__()
         config = encoder_configuration(stream)
         self.stream = stream
         self.encoder = bare_encoder(config)
         self.frozen = False
         self.num_layers = len(stream["layers"]) if stream["layers"] is not None else config.num_hidden_layers + 1
-        self.layer_mix = LayerMix(self.num_layers, config.hidden_size)
-        self.projection = nn.Linear(config.hidden_size, projection_size)
+        layers = LayerConcatenation if layer_fusion == "concatenate" else LayerMix
+        self.layer_mix = layers(self.num_layers, config.hidden_size)
+        self.projection = nn.Linear(self.layer_mix.output_size, projection_size)
 
     def train(self, mode: bool = True):
         """Switch dropout on or off; a frozen encoder stays in evaluation mode."""

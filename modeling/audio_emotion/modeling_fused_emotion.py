@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
-from .encoders import EncoderStream, LayerMix, LogMelStream, load_encoder
+from .encoders import EncoderStream, LayerStatistics, LogMelStream, load_encoder
 from .heads import EmotionHeads
 from .log_mel import frame_mask
 from .losses import supervised_terms
@@ -26,7 +26,7 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Let every layer of an encoder start with the same share (SUPERB, https://arxiv.org/abs/2105.01051)."""
-        if isinstance(module, LayerMix):
+        if isinstance(module, LayerStatistics):
             module.reset()
         else:
             super()._init_weights(module)
@@ -81,7 +81,7 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         self.streams = nn.ModuleList(
             LogMelStream(stream, config.projection_size, config.sampling_rate)
             if stream["kind"] == "log-mel"
-            else EncoderStream(stream, config.projection_size)
+            else EncoderStream(stream, config.projection_size, config.layer_fusion)
             for stream in config.streams
         )
         self.silent: set[str] = set()

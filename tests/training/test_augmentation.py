@@ -14,6 +14,7 @@ from audio_emotion.training.augmentation import (
     coloured_noise,
     mask_spectrogram,
     mask_time,
+    mix_clips,
     reverberate,
     room_response,
 )
@@ -209,3 +210,42 @@ def test_a_time_mask_blanks_the_same_frames_in_every_stream_and_none_beyond_the_
     assert blank.any()
     assert (blank.sum(1) <= torch.tensor([8, 4])).all()
     assert not blank[1, 20:].any()
+
+
+def test_mixup_adds_labels_in_the_share_of_the_clips():
+    torch.manual_seed(0)
+    lengths = torch.tensor([5, 3, 4, 5])
+    states = [torch.randn(4, 2, 5, 3), torch.randn(4, 1, 5, 6)]
+    labels, ratings = torch.eye(4), torch.arange(4.0)[:, None]
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.0])
+
+    for seed in range(5):
+        mixed, shorter, shares, rated = mix_clips(states, lengths, labels, ratings, weight, seed)
+
+        partners = [
+            next((other for other in range(4) if other != clip and shares[clip, other] > 0), clip) for clip in range(4)
+        ]
+        assert partners[3] == 3  # a filler stays alone
+        assert sorted(partners) == list(range(4))
+        own = {round(shares[clip, clip].item(), 5) for clip in range(4) if partners[clip] != clip}
+        assert len(own) <= 1  # one share a batch
+        torch.testing.assert_close(rated, shares @ ratings)
+        torch.testing.assert_close(shares.sum(1), torch.ones(4))
+        assert shorter.tolist() == [min(lengths[clip], lengths[partners[clip]]).item() for clip in range(4)]
+        for before, after in zip(states, mixed, strict=True):
+            expected = torch.einsum("bc,clth->blth", shares, before[:, :, : after.shape[2]])
+            torch.testing.assert_close(after, expected)
+
+
+def test_mixup_leaves_out_what_either_clip_lacks():
+    states, lengths = [torch.ones(2, 1, 3, 2)], torch.tensor([3, 3])
+    labels = torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]])
+    ratings = torch.tensor([[0.2, torch.nan], [0.4, 0.5]])
+
+    found = [mix_clips(states, lengths, labels, ratings, torch.ones(2), seed) for seed in range(8)]
+
+    swapped = [(shares, rated) for _, _, shares, rated in found if shares.isnan().all()]
+    assert 0 < len(swapped) < 8  # a clip may be its own partner
+    for _, rated in swapped:
+        assert rated[:, 0].isfinite().all()
+        assert rated[:, 1].isnan().all()

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import add_noise, fftconvolve
@@ -207,6 +208,46 @@ def mask_time(
         torch.where(spans.to(each.device)[:, None, :, None], fill.to(each.device)[None, :, None], each)
         for each, fill in zip(states, fills, strict=True)
     ]
+
+
+def mix_clips(
+    states: Sequence[Tensor],
+    lengths: Tensor,
+    labels: Tensor,
+    ratings: Tensor,
+    weight: Tensor,
+    seed: int,
+    alpha: float = 0.4,
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """Add to every clip of a batch another one, and to its labels that one's: mixup (Zhang et al. 2018).
+
+    https://arxiv.org/abs/1710.09412; here on encoder states, frame by frame, with one share for the whole batch. The
+    longer clip of a pair is cut to the shorter one.
+
+    Args:
+        states: per stream `(B, L, T, H)`.
+        lengths: `(B,)` true frames of each clip.
+        labels: `(B, C)` distributions, NaN where missing.
+        ratings: `(B, A)`, NaN where missing.
+        weight: `(B,)`, 0 for clips that only fill the batch and are not added to others.
+        seed: of share and partners.
+        alpha: of the beta distribution that the share is drawn from.
+
+    Returns:
+        states, lengths, labels and ratings; a label that either clip of a pair lacks is missing.
+    """
+    random = np.random.default_rng(seed)
+    share = random.beta(alpha, alpha)
+    partners = torch.arange(len(lengths))
+    true = torch.nonzero(weight > 0).squeeze(1)
+    partners[true] = true[torch.from_numpy(random.permutation(len(true)))]
+    shorter = torch.minimum(lengths, lengths[partners])  # (B,)
+    time = int(shorter.max())
+
+    def mixed(tensor: Tensor) -> Tensor:
+        return share * tensor + (1 - share) * tensor[partners]
+
+    return [mixed(each[:, :, :time]) for each in states], shorter, mixed(labels), mixed(ratings)
 
 
 def _spans(size: int, lengths: Tensor, widest: Tensor, count: int, generator: torch.Generator) -> Tensor:

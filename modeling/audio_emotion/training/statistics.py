@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from audio_emotion.encoders import LayerMix
+from audio_emotion.encoders import LayerStatistics
 from audio_emotion.log_mel import LogMel
 from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.streams import ClipStream
@@ -47,12 +47,12 @@ def set_layer_statistics(model: nn.Module, cache: EncoderStates, ids: Sequence[s
     """
     for number, stream in enumerate(model.teacher.streams):  # type: ignore[union-attr, arg-type]
         for module in stream.modules():
-            if isinstance(module, LayerMix):
+            if isinstance(module, LayerStatistics):
                 module.set_statistics(*_moments(cache[name][number].transpose(0, 1) for name in ids))
 
 
 def copy_statistics(source: nn.Module, target: nn.Module) -> None:
     """Give one model the statistics of another of the same shape."""
     for ours, theirs in zip(target.modules(), source.modules(), strict=True):
-        if isinstance(ours, (LogMel, LayerMix)):
+        if isinstance(ours, (LogMel, LayerStatistics)):
             ours.set_statistics(theirs.mean, theirs.deviation)  # type: ignore[arg-type]
