@@ -38,10 +38,11 @@ from audio_emotion.training.distillation import (
     product_loss,
     product_of_teachers,
 )
-from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.labelled import labelled_clips
 from audio_emotion.training.mixture import mixture, training_data
 from audio_emotion.training.order import Order
+from audio_emotion.training.pseudo_labels import to_teacher_outputs
 from audio_emotion.training.resume import Resume
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.schedule import one_cycle
@@ -267,8 +268,7 @@ def main(args: DistillArguments) -> dict:
                 features = mask_spectrogram(features, lengths, seed, 1, 12, 0.2, 1, 16)
         with accelerator.autocast():
             output, projected = apprentice(features, lengths)
-        for name in ("logits", "dimensions", "embedding"):
-            output[name] = gathered(accelerator, output[name])
+        gather_output(accelerator, output)
         labels, ratings, weight = (
             gathered(accelerator, each.to(accelerator.device))
             for each in (batch.labels, batch.dimension_labels, batch.weight)
@@ -414,6 +414,8 @@ def heads_of_their_own(wish: str, said: dict[str, TeacherOutputs], emotions: lis
 def teacher_outputs(source: str, accelerator: Accelerator, stream: ClipStream, emotions, dimensions) -> TeacherOutputs:
     """What a teacher says of the training clips: outputs on disk, cross-fitted, or of the teacher itself now."""
     name, _, run = source.rpartition("=")
+    if run.startswith("hf://") or (Path(run) / "teachers.json").exists():  # a data set of recipes/pseudo_label.py
+        return to_teacher_outputs(run, name)
     for folder in (Path(run), Path(run) / "teacher_outputs"):
         if (folder / "teacher_outputs.json").exists():
             outputs = TeacherOutputs.load(folder)

@@ -28,7 +28,7 @@ from audio_emotion.training.adapters import add_lora
 from audio_emotion.training.arguments import flat, parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.mixture import training_data
 from audio_emotion.training.order import Order
 from audio_emotion.training.resume import Resume
@@ -174,9 +174,7 @@ def main(args: FineTuneArguments) -> dict:
         wrapped.train()
         with accelerator.autocast():
             output = judge(wrapped, batch)
-        for name in ("logits", "dimensions", "embedding"):
-            if output[name] is not None:
-                output[name] = gathered(accelerator, output[name])
+        gather_output(accelerator, output)
         labels, ratings, weight = (
             gathered(accelerator, each.to(accelerator.device))
             for each in (batch.labels, batch.dimension_labels, batch.weight)

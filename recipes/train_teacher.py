@@ -26,7 +26,7 @@ from audio_emotion.training.arguments import flat, parse_arguments
 from audio_emotion.training.augmentation import mask_time, mix_clips
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.caches import EncoderStates
-from audio_emotion.training.global_batch import gathered
+from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.mixture import mixture, training_data
 from audio_emotion.training.order import Order
 from audio_emotion.training.resume import Resume
@@ -215,8 +215,7 @@ def main(args: TeacherArguments) -> dict:
             wrapped.train()
             with accelerator.autocast():
                 output = judge(wrapped, batch, seed=args.seed + progress.step)
-            for field_name in ("logits", "dimensions", "embedding"):
-                output[field_name] = gathered(accelerator, output[field_name])
+            gather_output(accelerator, output)
             labels, ratings, weight = (
                 gathered(accelerator, each.to(accelerator.device))
                 for each in (batch.labels, batch.dimension_labels, batch.weight)

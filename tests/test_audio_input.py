@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import os
 import threading
 from types import SimpleNamespace
 
@@ -181,6 +182,13 @@ def test_flags_say_what_is_odd(samples, flags):
         ({"array": np.array([0.0] * 9999 + [np.inf]), "sampling_rate": 16000}, "1 that are NaN or infinite"),
         ({"array": np.zeros((100, 100)), "sampling_rate": 16000}, r"\(100, 100\)"),
         ({"array": np.zeros(16000, dtype=bool), "sampling_rate": 16000}, "got bool"),
+        ({"array": np.full(16000, 1e20), "sampling_rate": 16000}, "of size 1e\\+20"),
+        ({"bytes": 10**12}, 'bytes under "bytes", got int'),
+        ({"path": ["clip.wav"]}, 'string under "path", got list'),
+        ({"audio": {"audio": b"x"}}, "Pass the inner one"),
+        (SimpleNamespace(read=lambda: 1 / 0), "file that can be read, got ZeroDivisionError"),
+        ({"array": torch.zeros(16000, device="meta"), "sampling_rate": 16000}, "expected an array of samples"),
+        ("http://a b/c.wav", "InvalidURL"),
         ({"text": "hello"}, r"dict: expected.*'text'"),
         ({"bytes": None, "path": None}, "all None"),
         (None, "NoneType object"),
@@ -198,6 +206,53 @@ def test_a_file_that_is_cut_short_is_refused_by_its_name(speech, tmp_path):
 
     with pytest.raises(ValueError, match=r"cut\.flac: expected audio that can be decoded"):
         read_audio(path)
+
+
+@pytest.mark.parametrize(("form", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("MP3", None)])
+def test_a_file_that_claims_more_than_it_holds_is_refused(form, subtype, speech):
+    content = encoded(speech, format=form, subtype=subtype)
+
+    assert len(read_audio(content).waveform) >= 32000
+    with pytest.raises(ValueError, match="cut short"):
+        read_audio(content[: len(content) // 2])
+
+
+def test_a_wav_of_unknown_length_from_a_pipe_is_read(speech):
+    content = bytearray(encoded(speech))
+    for place in (4, content.index(b"data") + 4):
+        content[place : place + 4] = b"\xff\xff\xff\xff"
+
+    np.testing.assert_array_equal(read_audio(bytes(content)).waveform, speech)
+
+
+def test_a_file_with_a_rate_or_channels_that_no_recording_has_is_refused(speech):
+    slow, wide = bytearray(encoded(speech)), encoded(np.zeros((16000, 40)))
+    slow[24:28] = (1).to_bytes(4, "little")
+
+    with pytest.raises(ValueError, match=r"rate in hertz \(1000 to 768000\), got 1\."):
+        read_audio(bytes(slow))
+    with pytest.raises(ValueError, match="fewer than 32 channels, got 40"):
+        read_audio(wide)
+
+
+def test_a_pipe_and_a_device_are_refused_instead_of_read_forever(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+
+    for path in (tmp_path / "pipe.wav", "/dev/zero"):
+        with pytest.raises(ValueError, match="a pipe or a device"):
+            read_audio(path)
+
+
+def test_flags_of_a_part_are_those_of_a_clip_of_its_own(speech):
+    loud = np.concatenate([np.zeros(16000), 2 * speech, np.clip(5 * tone(16000), -1, 1)])
+
+    clip = read_audio({"array": loud, "sampling_rate": 16000})
+
+    for start, end in ((0.0, 1.0), (0.0, 0.5), (1.0, 3.0), (3.0, 4.5)):
+        part = {"array": loud[round(16000 * start) : round(16000 * end)], "sampling_rate": 16000}
+        assert clip.flags_between(start, end) == read_audio(part).flags
+    assert clip.flags_between(0.0, 0.5) == ("silence", "short")
+    assert clip.flags_between(3.0, 4.5) == ("clipped",)
 
 
 def test_resample_leaves_the_same_rate_alone_and_keeps_channels():

@@ -119,3 +119,13 @@ def test_stock_classification_gives_our_scores(folder, speech):
 
     assert [each["label"] for each in stock] == [each["label"] for each in ours]
     assert [each["score"] for each in stock] == pytest.approx([each["score"] for each in ours], abs=1e-6)
+
+
+def test_a_published_folder_names_its_own_task(tiny_student, speech, tmp_path):
+    write_checkpoint(tiny_student, tmp_path)
+
+    named, unnamed = pipeline("audio-emotion", model=str(tmp_path)), pipeline(model=str(tmp_path))
+
+    clip = {"array": speech, "sampling_rate": 16000}
+    assert unnamed.task == "audio-emotion"
+    assert unnamed(clip) == named(clip)

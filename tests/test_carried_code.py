@@ -29,6 +29,7 @@ SHARED = {
     "losses.py",
     "outputs.py",
     "pipeline_audio_emotion.py",
+    "speaker_turns.py",
     "pretrained_emotion.py",
     "trunk.py",
 }

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import audio_emotion
@@ -185,6 +185,12 @@ def test_a_head_that_the_model_lacks_is_left_out(tiny_student_config, speech, fi
         ({"scale": (7, 1)}, ValueError, "lower one first"),
         ({"window": 0.1}, ValueError, r"at least 0\.25 seconds"),
         ({"hop": 1.0}, ValueError, "needs `window`"),
+        ({"window": 1.0, "hop": 1e-6}, ValueError, r"at least 0\.01 seconds"),
+        ({"window": float("inf")}, ValueError, r"at least 0\.25 seconds"),
+        ({"scale": (0, float("inf"))}, ValueError, "two numbers"),
+        ({"scale": 7}, ValueError, "two numbers"),
+        ({"top_k": "all"}, ValueError, "whole number of emotions"),
+        ({"batch_size": 0}, ValueError, "whole number of clips"),
         ({"on_error": "ignore"}, ValueError, "raise.*skip"),
         ({"return_uncertainty": True}, ValueError, "predict_variance"),
     ],
@@ -192,6 +198,23 @@ def test_a_head_that_the_model_lacks_is_left_out(tiny_student_config, speech, fi
 def test_a_parameter_that_makes_no_sense_is_refused(tiny_teacher, speech, parameters, error, message):
     with pytest.raises(error, match=message):
         judge_of(tiny_teacher)(clip_of(speech), **parameters)
+
+
+def test_a_front_end_of_another_rate_and_a_model_of_another_kind_are_refused(tiny_student):
+    with pytest.raises(ValueError, match=r"16000 Hz.*8000 Hz"):
+        AudioEmotionPipeline(model=tiny_student, feature_extractor=EmotionFeatureExtractor(sampling_rate=8000))
+    stranger = Wav2Vec2ForSequenceClassification(
+        Wav2Vec2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    )
+    with pytest.raises(ValueError, match="'wav2vec2', which has no heads for emotion"):
+        AudioEmotionPipeline(model=stranger, feature_extractor=EmotionFeatureExtractor())
+
+
+def test_a_tuple_of_clips_is_a_list(tiny_student, clips):
+    judge = judge_of(tiny_student)
+
+    assert judge(tuple(clips[:2])) == judge(clips[:2])
+    assert judge(()) == []
 
 
 def test_a_model_in_half_precision_answers_in_floats(tiny_model, speech):

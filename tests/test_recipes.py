@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.statistics import set_log_mel_statistics
 from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import corpus_table, spoken_by
@@ -95,7 +97,15 @@ def test_front_end_statistics_are_those_of_the_clips(tiny_student):
     np.testing.assert_allclose(front_end.deviation.numpy(), frames.std(0), atol=1e-4)
 
 
-def test_tensorboard_and_bfloat16_do_what_they_are_asked_for(tmp_path):
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps the precision of a process's first run."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_tensorboard_and_bfloat16_do_what_they_are_asked_for(fresh_accelerate, tmp_path):
     distil = recipe("distill")
     arguments = {"corpus_count": 40, "epochs": 1, "size": "nano", "batch_size": 8, "mixed_precision": "bf16"}
     results = distil["main"](
@@ -105,6 +115,15 @@ def test_tensorboard_and_bfloat16_do_what_they_are_asked_for(tmp_path):
     assert np.isfinite([value for value in results["test"].values() if isinstance(value, float)]).all()
     events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent)).Reload()
     assert {"loss_dimensions", "loss_emotions"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(("text", "teachers"), [("teacher: ''", [""]), ("teacher: runs/a", ["runs/a"])])
+def test_one_teacher_in_a_file_need_not_be_a_list(tmp_path, text, teachers):
+    (tmp_path / "run.yaml").write_text(text)
+
+    arguments = parse_arguments(recipe("distill")["DistillArguments"], ["--config", str(tmp_path / "run.yaml")])
+
+    assert arguments.teacher == teachers
 
 
 def test_the_configuration_for_two_machines_is_one_that_accelerate_reads():

@@ -129,8 +129,15 @@ def _register() -> None:
     AudioEmotionPipeline._registered_impl = {_TASK: {key: registered[key] for key in ("impl", "pt", "type")}}
 
 
+class _TaskOfRegistry(dict):
+    """Names the task, so that `pipeline(model=...)` needs none; `in` denies it, so that the registry's code is run."""
+
+    def __contains__(self, task: object) -> bool:
+        return False
+
+
 def _let_registered_pipeline_win() -> None:
-    """Make `config.custom_pipelines` read as empty, though it is kept and written.
+    """Make `config.custom_pipelines` read as what the registry has, though what was read is kept and written.
 
     `pipeline()` looks at it before the registry, and then demands `trust_remote_code` for code that is installed here.
     Only the classes of this package are changed, never their copies in a checkpoint.
@@ -139,7 +146,7 @@ def _let_registered_pipeline_win() -> None:
     def keep(config: EmotionConfig, value: dict) -> None:
         config.__dict__["custom_pipelines"] = value
 
-    EmotionConfig.custom_pipelines = property(lambda config: {}, keep)
+    EmotionConfig.custom_pipelines = property(lambda config: _TaskOfRegistry({_TASK: {}}), keep)
 
 
 def _let_saved_again_carry_pipeline() -> None:

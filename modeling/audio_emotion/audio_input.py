@@ -2,8 +2,10 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import http.client
 import importlib
 import io
+import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +27,11 @@ SHORTEST = 0.25  # seconds; below, no model of ours says anything
 SHORT = 1.0  # seconds; below, an answer carries the flag "short"
 SILENCE = 1e-3  # peak, -60 dB of full scale; the quietest of RAVDESS's clips peak at 7 times as much
 FULL_SCALE = 0.99  # a peak that may come from clipping
+LOUDEST = 2.0**31  # peak; above, no number format of audio gives it, and its power would leave float32
 MAX_CHANNELS = 32  # the smaller axis of a 2-D array is its channels only below this
+UNKNOWN_SIZE = 0x7FFF0000  # bytes; what writes into a pipe claims at least so much, for want of knowing
+CLAIM = r"(?i)\b(?:riff|form|data|ssnd|(?:riff|data) size)\s*: (\d+) \(should be (\d+)\)"  # in libsndfile's log
+LOST = 0.01  # share of what a header claims that may be missing: headers are often a few bytes wrong
 RATES = (1_000, 768_000)  # hertz; a rate outside was given in another unit
 URL_TIMEOUT = 30.0  # seconds
 PASS_ARRAYS = 'pass {"array": samples, "sampling_rate": rate in hertz}'
@@ -40,12 +46,21 @@ class AudioClip:
         duration: of the source, in seconds.
         flags: any of `"silence"`, `"clipped"`, `"short"` (less than a second) and `"out_of_range"` (outside ±1).
         name: how messages call the source.
+        samples (`numpy.ndarray` of shape `(S', C)`): as they came, before averaging and resampling.
+        rate: of these samples, in hertz.
     """
 
     waveform: np.ndarray
     duration: float
     flags: tuple[str, ...]
     name: str
+    samples: np.ndarray
+    rate: float
+
+    def flags_between(self, start: float, end: float) -> tuple[str, ...]:
+        """The flags of a part, from `start` to `end` in seconds, at least one sample."""
+        part = self.samples[round(start * self.rate) : round(end * self.rate)]
+        return _flags(part, len(part) / self.rate)
 
 
 def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
@@ -60,10 +75,17 @@ def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
         sampling_rate: of the result, in hertz.
 
     Raises:
-        ValueError: where the source is missing, is no audio, holds no samples or NaN or infinite ones, lasts less than
-            0.25 s, or is a bare array, whose rate nobody knows.
+        ValueError: where the source is missing, is no audio, is cut short, holds no samples or NaN or infinite ones,
+            lasts less than 0.25 s, has a rate or channels that no recording has, or is a bare array, whose rate nobody
+            knows.
     """
     samples, rate, name = _samples_of(source)
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"{name}: expected a sampling rate in hertz ({RATES[0]} to {RATES[1]}), got {rate:g}.")
+    if samples.shape[1] >= MAX_CHANNELS:
+        raise ValueError(
+            f"{name}: expected fewer than {MAX_CHANNELS} channels, got {samples.shape[1]}. Pass that of the voice."
+        )
     if samples.size == 0:
         raise ValueError(f"{name}: expected audio of at least {SHORTEST} s, got no samples. Leave this clip out.")
     if not np.isfinite(samples).all():
@@ -72,6 +94,10 @@ def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
             f"{name}: expected finite samples, got {count} that are NaN or infinite. Repair the recording, or leave "
             "this clip out."
         )
+    if (peak := float(np.abs(samples).max())) > LOUDEST:
+        raise ValueError(
+            f"{name}: expected samples in ±1, got one of size {peak:.3g}. Divide them by the full scale of their type."
+        )
     duration = len(samples) / rate  # seconds
     if duration < SHORTEST:
         raise ValueError(
@@ -79,7 +105,9 @@ def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
             "leave this clip out."
         )
     waveform = resample(samples.mean(axis=1), rate, sampling_rate)  # (S,)
-    return AudioClip(np.ascontiguousarray(waveform, dtype=np.float32), duration, _flags(samples, duration), name)
+    return AudioClip(
+        np.ascontiguousarray(waveform, dtype=np.float32), duration, _flags(samples, duration), name, samples, rate
+    )
 
 
 def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndarray, int]:
@@ -93,14 +121,11 @@ def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndar
         samples `(S, C)` in float32, and their rate in hertz.
 
     Raises:
-        ValueError: where the file is missing, empty or undecodable.
+        ValueError: where the file is missing, empty, undecodable or cut short.
     """
     if isinstance(source, (str, Path)):
         name = name or str(source)
-        try:
-            source = Path(source).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            raise ValueError(f"{name}: expected an audio file, got {type(error).__name__}: {error}.") from error
+        source = _content_of(Path(source), name)
     name = name or _name_of_bytes(source)
     if not source:
         raise ValueError(f"{name}: expected an audio file, got an empty one (0 bytes).")
@@ -134,18 +159,22 @@ def _samples_of(source: Any) -> tuple[np.ndarray, float, str]:
     if isinstance(source, (str, Path)):
         return *decode(source), str(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return *decode(bytes(source)), _name_of_bytes(source)
+        return _samples_of_bytes(source, None)
     if isinstance(source, Mapping):
         return _samples_of_mapping(source)
     if callable(getattr(source, "get_all_samples", None)):  # torchcodec, whose class need not be installed
         try:
             decoded = source.get_all_samples()
-        except RuntimeError as error:
-            raise ValueError(f"decoder: expected audio that can be decoded, got {error}") from error
-        return _samples_of_array(decoded.data, decoded.sample_rate, "decoder")
+            samples, rate = decoded.data, decoded.sample_rate
+        except Exception as error:  # a decoder may fail in any way on what is no audio
+            raise ValueError(f"decoder: expected audio that can be decoded, got {_said(error)}.") from error
+        return _samples_of_array(samples, rate, "decoder")
     if callable(getattr(source, "read", None)):
         name = str(getattr(source, "name", "file object"))
-        content = source.read()
+        try:
+            content = source.read()
+        except Exception as error:  # closed, opened for writing, or no file at all
+            raise ValueError(f"{name}: expected a file that can be read, got {_said(error)}.") from error
         if not isinstance(content, bytes):
             raise ValueError(f"{name}: expected a file opened in binary mode ('rb'), got one opened as text.")
         return *decode(content, name), name
@@ -165,33 +194,58 @@ def _samples_of_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
         if (rate := source.get("sampling_rate")) is None:
             raise ValueError(f"array in a dict: expected its sampling rate beside it, got none. Please {PASS_ARRAYS}.")
         return _samples_of_array(array, rate, str(source.get("path") or "array"))
-    if source.get("audio") is not None:
-        samples, rate, name = _samples_of(source["audio"])
+    if (audio := source.get("audio")) is not None:
+        if isinstance(audio, Mapping) and audio.get("audio") is not None:
+            raise ValueError(
+                'dict: expected audio under "audio", got a dict with another "audio". Pass the inner one.'
+            )
+        samples, rate, name = _samples_of(audio)
         return samples, rate, str(source.get("id") or name)
-    if source.get("bytes") is not None:
-        name = str(source.get("path") or _name_of_bytes(source["bytes"]))
-        return *decode(bytes(source["bytes"]), name), name
-    if source.get("path") is not None:
-        return _samples_of(source["path"])
+    if (content := source.get("bytes")) is not None:
+        if not isinstance(content, (bytes, bytearray, memoryview)):
+            raise ValueError(f'dict: expected bytes under "bytes", got {type(content).__name__}.')
+        return _samples_of_bytes(content, source.get("path"))
+    if (path := source.get("path")) is not None:
+        if not isinstance(path, (str, Path)):
+            raise ValueError(f'dict: expected a string under "path", got {type(path).__name__}.')
+        return _samples_of(path)
     raise ValueError(
         f'dict: expected "array" and "sampling_rate", or "audio", or "bytes" or "path", got {sorted(map(str, source))}'
         f"{', all None' if source else ''}. Name the audio by one of these."
     )
 
 
+def _samples_of_bytes(content: bytes | bytearray | memoryview, path: Any) -> tuple[np.ndarray, float, str]:
+    """The same for the bytes of a file, whose path is known or None."""
+    try:
+        content = bytes(content)
+    except ValueError as error:  # a memoryview that was released
+        raise ValueError(f"bytes: expected the content of an audio file, got {_said(error)}.") from error
+    name = str(path or _name_of_bytes(content))
+    return *decode(content, name), name
+
+
+def _content_of(path: Path, name: str) -> bytes:
+    """What is in a file."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe may never end, /dev/zero never does
+            raise OSError("it is a pipe or a device; pass its bytes")
+        return path.read_bytes()
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a null byte in the path
+        raise ValueError(f"{name}: expected an audio file, got {_said(error)}.") from error
+
+
 def _samples_of_array(array: Any, rate: Any, name: str) -> tuple[np.ndarray, float, str]:
     """Check an array and its rate, scale integers, and bring the channels last."""
-    if _is_tensor(array):
-        array = array.detach().cpu()
-        array = array.float() if array.is_floating_point() else array  # numpy has no bfloat16
     try:
+        if _is_tensor(array):
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array  # numpy has no bfloat16
         array = np.asarray(array)
         rate = float(rate)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected an array of samples and a rate in hertz, got {error}.") from error
+    except Exception as error:  # tensors without content, ragged lists, objects with an `__array__` of their own
+        raise ValueError(f"{name}: expected an array of samples and a rate in hertz, got {_said(error)}.") from error
     name = f"{name} of shape {array.shape}" if name == "array" else name
-    if not RATES[0] <= rate <= RATES[1]:
-        raise ValueError(f"{name}: expected a sampling rate in hertz ({RATES[0]} to {RATES[1]}), got {rate:g}.")
     if array.ndim == 2 and min(array.shape) < MAX_CHANNELS:
         samples = array.T if array.shape[0] < array.shape[1] else array  # (S, C)
     elif array.ndim == 1:
@@ -249,6 +303,10 @@ def _decode_with_soundfile(content: bytes) -> tuple[np.ndarray, int]:
         samples = file.read(dtype="float32", always_2d=True)  # (S, C)
         if len(samples) < file.frames:
             raise ValueError(f"it is cut short, {len(samples)} of {file.frames} samples")
+        # libsndfile takes what there is of wav, aiff and au, and notes in its log what the header claims.
+        for claimed, found in re.findall(CLAIM, file.extra_info):
+            if int(found) < (1 - LOST) * int(claimed) and int(claimed) < UNKNOWN_SIZE:
+                raise ValueError(f"it is cut short, {found} of {claimed} bytes")
         return samples, file.samplerate
 
 
@@ -271,17 +329,22 @@ def _decode_with_av(content: bytes) -> tuple[np.ndarray, int]:
 
 def _download(url: str) -> bytes:
     """The content of a URL."""
-    request = urllib.request.Request(url, headers={"User-Agent": "audio-emotion"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "audio-emotion"})
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
             return response.read()
-    except (OSError, ValueError) as error:  # URLError is an OSError
-        raise ValueError(f"{url}: expected an audio file, got {type(error).__name__}: {error}.") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
+        raise ValueError(f"{url}: expected an audio file, got {_said(error)}.") from error
 
 
 def _is_tensor(source: Any) -> bool:
     """Whether this is a torch tensor; torch itself need not be installed here."""
     return type(source).__module__.partition(".")[0] == "torch"
+
+
+def _said(error: Exception) -> str:
+    """Kind and words of an error, without a full stop."""
+    return f"{type(error).__name__}: {error}".rstrip(".: ")
 
 
 def _name_of_bytes(content: bytes | bytearray | memoryview) -> str:

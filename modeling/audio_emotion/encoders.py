@@ -3,8 +3,8 @@
 A stream is any pretrained Hugging Face audio encoder with hidden states over time, or the log-mel filterbank. A family
 that this file does not know by name comes through the same door as wav2vec 2.0 (waveform in) or w2v-BERT (its own
 feature extractor's `input_features` in). Layers are mixed with one learned softmax weight each (SUPERB,
-https://arxiv.org/abs/2105.01051), or laid side by side; each feature of a layer is standardised first, so that a weight
-means a share: our choice.
+https://arxiv.org/abs/2105.01051), or laid side by side; each feature of a layer is standardised first, so that a
+weight means a share: our choice.
 """
 
 # SPDX-License-Identifier: Apache-2.0

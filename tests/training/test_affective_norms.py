@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audio_emotion.training.affective_norms import NORMS, norm_derived_dimensions
+from audio_emotion.training.affective_norms import NORMS, norm_derived_dimensions, point_of_word, words_near
 
 # Columns as published, in the order of the published table: word, V.Mean.Sum, A.Mean.Sum, D.Mean.Sum.
 PUBLISHED = """\
@@ -65,3 +65,41 @@ def test_an_unknown_emotion_is_refused_with_the_known_ones_named():
 def test_an_unknown_intensity_is_refused_with_the_known_ones_named():
     with pytest.raises(ValueError, match=r"'very strong'.*normal, strong"):
         norm_derived_dimensions("angry", "very strong")
+
+
+@pytest.mark.parametrize("word", list(NORMS))
+def test_from_a_word_to_its_point_and_back(word):
+    nearest, distance = words_near(point_of_word(word))[0]
+
+    assert (nearest, distance) == (word, 0.0)
+
+
+def test_distance_of_words_is_that_of_their_published_points():
+    near = dict(words_near(point_of_word("angry")))
+
+    assert list(near)[:2] == ["angry", "fearful"]
+    for word, values in NORMS.items():
+        squares = [((one - other) / 8) ** 2 for one, other in zip(NORMS["angry"], values, strict=True)]
+        assert near[word] == pytest.approx(sum(squares) ** 0.5)
+
+
+def test_words_of_a_point_do_not_depend_on_its_scale_and_arousal_is_activation():
+    point = {"activation": 0.2, "valence": 0.7, "dominance": 0.8}
+    scaled = {"arousal": 1 + 6 * 0.2, "valence": 1 + 6 * 0.7, "dominance": 1 + 6 * 0.8}
+
+    words, distances = zip(*words_near(point), strict=True)
+    again, same = zip(*words_near(scaled, scale=(1, 7)), strict=True)
+
+    assert words == again
+    assert words[0] == "calm"
+    assert distances == pytest.approx(same)
+    assert words_near({"valence": 0.0})[0][0] == "sad"  # 2.10 is the lowest valence of the table
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "scale"),
+    [({}, (0, 1)), ({"mood": 0.5}, (0, 1)), ({"valence": float("nan")}, (0, 1)), ({"valence": 0.5}, (7, 1))],
+)
+def test_a_point_that_is_none_is_refused(dimensions, scale):
+    with pytest.raises(ValueError, match="activation, valence, dominance by name"):
+        words_near(dimensions, scale)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import Pipeline, pipeline
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Pipeline, pipeline
 from transformers.utils import logging
 
 import audio_emotion  # noqa: F401 - registers the task
@@ -72,9 +72,14 @@ def load_judge(model: str | None, revision: str | None, device: str | None) -> P
     if revision and model is None:
         raise UsageError("`--revision` pins a Hub id: name it with --model.")
     try:
-        return pipeline("audio-emotion", model=model, revision=revision, device=device)
-    except (ValueError, OSError, ImportError, RuntimeError, KeyError) as error:  # RuntimeError: no such device
-        raise UsageError(f"cannot load {model or 'the default model'}. {error}") from error
+        if model is None:
+            return pipeline("audio-emotion", device=device)
+        # Given a name, `pipeline` would try several ways, and say why with a traceback of each.
+        loaded = AutoModelForAudioClassification.from_pretrained(model, revision=revision)
+        front_end = AutoFeatureExtractor.from_pretrained(model, revision=revision)
+        return pipeline("audio-emotion", model=loaded, feature_extractor=front_end, device=device)
+    except Exception as error:  # a broken file may fail anywhere, a device in any way
+        raise UsageError(f"cannot load {model or 'the default model'}. {type(error).__name__}: {error}") from error
 
 
 def judged(

@@ -20,6 +20,8 @@ from audio_emotion.command_line.plot import Overview
 from audio_emotion.command_line.rows import Row, RowWriter, continue_file, spans_of
 from audio_emotion_command import FINE, SOME_FAILED, UsageError
 
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
+
 
 def run(args: argparse.Namespace) -> int:
     """Judge every clip; the exit code says whether all could be judged."""
@@ -84,7 +86,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--hop needs --window, the length of a window in seconds.")
     if args.plot and find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: `pip install matplotlib`.")
+    if args.plot and Path(args.plot).suffix.lower() not in ("", *PICTURES):  # without one, it is a png
+        raise UsageError(f"expected a picture's name ending in {', '.join(PICTURES)} for --plot, got {args.plot!r}.")
     for path in filter(None, (args.output, args.plot)):
+        if "\0" in path or (Path(path).exists() and not Path(path).is_file()):
+            raise UsageError(f"expected the name of a file, got {path!r}: a folder, a device, or no name.")
         if not Path(path).absolute().parent.is_dir():
             raise UsageError(f"expected a folder for {path}, got none. Make it first.")
 

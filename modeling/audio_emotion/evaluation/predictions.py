@@ -77,20 +77,24 @@ def predict(
     rows = []
     for batch in batches:
         output = judge(batch)
-        columns = (output.logits, output.dimensions, output.embedding, batch.labels, batch.dimension_labels)
-        arrays = [column.float().cpu().numpy() for column in columns]  # type: ignore[union-attr]
+        assert output.embedding is not None
+        nothing = output.embedding.new_zeros(len(batch.ids), 0)  # of a head that the model does not have
+        logits = nothing if output.logits is None else output.logits
+        dimensions = nothing if output.dimensions is None else output.dimensions
+        columns = (logits, dimensions, output.embedding, batch.labels, batch.dimension_labels)
+        arrays = [column.float().cpu().numpy() for column in columns]
         seconds = batch.attention_mask.sum(-1).numpy() / SAMPLING_RATE
         seconds[seconds < SHORTEST] = np.nan  # a batch of labels alone
         for index, name in enumerate(batch.ids):
             if batch.weight[index] > 0:
                 rows.append((name, batch.speakers[index] or "", *(array[index] for array in arrays), seconds[index]))
     whole = sorted(gather_object(rows) if accelerator.num_processes > 1 else rows, key=lambda row: row[0])
-    ids, speakers, logits, dimensions, embedding, labels, dimension_labels, durations = zip(*whole, strict=True)
+    ids, speakers, said, rated, embedding, labels, dimension_labels, durations = zip(*whole, strict=True)
     return Predictions(
         list(ids),
         np.array(speakers),
-        np.stack(logits),
-        np.stack(dimensions),
+        np.stack(said),
+        np.stack(rated),
         np.stack(embedding),
         np.array(labels).astype(int),
         np.stack(dimension_labels),

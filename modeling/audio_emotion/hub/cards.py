@@ -56,7 +56,7 @@ MEASURES = {  # of `results.json`, with the Hub's name of the metric and how a r
     "ccc_dominance": ("concordance_correlation", "CCC dominance"),
 }
 
-Template = Literal["student", "teacher", "pseudo_labels", "metric"]
+Template = Literal["student", "teacher", "pseudo_labels", "audio_visual_labels", "metric"]
 
 
 def render_card(template: Template, facts: dict[str, Any]) -> str:

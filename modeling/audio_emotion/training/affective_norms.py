@@ -25,6 +25,11 @@ CC BY-NC-ND 3.0 and is not part of this project: eight of its 13,915 entries are
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
+DIMENSIONS = ("activation", "valence", "dominance")
+
 NORMS: dict[str, tuple[float, float, float]] = {
     # word: (activation, valence, dominance), published means, 1..9; activation is the table's arousal
     "neutral": (3.45, 5.50, 5.81),
@@ -68,3 +73,51 @@ def norm_derived_dimensions(emotion: str, intensity: str = "normal") -> tuple[fl
     activation, valence, dominance = ((mean - 1.0) / 8.0 for mean in NORMS[emotion])
     activation += ACTIVATION_GAIN[intensity] * (1.0 - activation)
     return activation, valence, dominance
+
+
+def point_of_word(word: str) -> dict[str, float]:
+    """Where readers place an emotion word.
+
+    Args:
+        word: one of those in `NORMS`.
+
+    Returns:
+        activation, valence and dominance by name, each in 0..1, as the pipeline names them.
+
+    Raises:
+        ValueError: the word is not known; the message names the known ones.
+    """
+    return dict(zip(DIMENSIONS, norm_derived_dimensions(word), strict=True))
+
+
+def words_near(dimensions: Mapping[str, float], scale: tuple[float, float] = (0.0, 1.0)) -> list[tuple[str, float]]:
+    """Emotion words by their distance from a point, the nearest first.
+
+    The distance is Euclid's over the dimensions that are given, in units of 0..1: all three weigh the same. That is a
+    choice of ours; the norms say where words lie, not how far apart two points feel.
+
+    Args:
+        dimensions: values of at least one of activation (or arousal), valence and dominance, by name; what a pipeline
+            answers under `"dimensions"`.
+        scale: ends of the scale that the values are on; what a pipeline answers under `"scale"`.
+
+    Returns:
+        every word of `NORMS` with its distance.
+
+    Raises:
+        ValueError: a name is not known, a value is not finite, there is none, or the scale has no length.
+    """
+    low, high = scale
+    named = {"activation" if name == "arousal" else name: value for name, value in dimensions.items()}
+    if not named or set(named) - set(DIMENSIONS) or not all(map(math.isfinite, named.values())) or not low < high:
+        raise ValueError(
+            f"Expected finite values of {', '.join(DIMENSIONS)} by name, on a scale whose lower end comes first, got "
+            f"{dict(dimensions)} on {scale}."
+        )
+    point = {name: (value - low) / (high - low) for name, value in named.items()}
+
+    def distance(word: str) -> float:
+        place = point_of_word(word)
+        return math.dist(list(point.values()), [place[name] for name in point])
+
+    return sorted(((word, distance(word)) for word in NORMS), key=lambda pair: pair[1])

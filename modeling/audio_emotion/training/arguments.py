@@ -31,8 +31,10 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Argu
     values = yaml.safe_load(Path(known.config).read_text()) if known.config else {}
     if unknown := sorted(set(values) - set(fields)):
         parser.error(f"{known.config}: unknown keys {unknown}. {cls.__name__} has {sorted(set(fields) - {'help'})}.")
-    for name in values:
+    for name, value in values.items():
         fields[name].required = False
+        if fields[name].nargs == "+" and isinstance(value, str):  # one name where several may stand
+            values[name] = [value]
     parser.set_defaults(**values)
     (arguments,) = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     return arguments

@@ -6,6 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from audio_emotion.outputs import EmotionOutput
+
 
 def gathered(accelerator: Accelerator, tensor: Tensor) -> Tensor:
     """`(B, ...)` of this process to `(W B, ...)` of all `W`, in process order; this process's part keeps its gradient.
@@ -18,3 +20,10 @@ def gathered(accelerator: Accelerator, tensor: Tensor) -> Tensor:
     whole = accelerator.gather(tensor.detach())
     begin = accelerator.process_index * len(tensor)
     return torch.cat([whole[:begin], tensor, whole[begin + len(tensor) :]])
+
+
+def gather_output(accelerator: Accelerator, output: EmotionOutput) -> None:
+    """Put the answers of all processes into an output: those of the heads that the model has, and the embedding."""
+    for name in ("logits", "dimensions", "log_variance", "embedding"):
+        if (answer := getattr(output, name)) is not None:
+            output[name] = gathered(accelerator, answer)

@@ -20,17 +20,17 @@ def sides(
     Args:
         corpus: its name, or the file that describes it.
         table: its rows.
-        name: one of `protocols.SPLIT_NAMES`; empty for the corpus's own, if it has one.
+        name: one of `protocols.SPLIT_NAMES`, or a description with `splits`; empty for the corpus's own.
         path: of the corpus, as for `corpus_table`.
         wanted: the sides that are used; of the others nobody need be there.
 
     Raises:
         ValueError: for a corpus without a split of its own, for speakers who are missing or on two sides.
     """
-    if name:
+    if name and not name.endswith(".yaml"):
         return divide(table, split(name), wanted)
-    if corpus.endswith(".yaml"):
-        own = described_split(corpus, path)
+    if (description := name or corpus).endswith(".yaml"):
+        own = described_split(description, path)
         return divide(table, Split(own["train"], own["validation"], own["test"]), wanted)
     if corpus not in OWN:
         raise ValueError(f"Expected `--split`, for {corpus} has several (docs/corpora.md), got none.")
