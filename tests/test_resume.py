@@ -6,12 +6,12 @@ import json
 import os
 import random
 import runpy
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -124,16 +124,16 @@ def test_sigkill_at_random_moments_changes_no_weight(processes, tmp_path):
     subprocess.run(command("undisturbed"), env=environment, check=True, capture_output=True)
     chance = random.Random(processes)
     for _ in range(2):
-        run = subprocess.Popen(
-            command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
-        )
         seen = set((tmp_path / "killed" / "state").glob("step-*"))
+        run = psutil.Popen(command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not set((tmp_path / "killed" / "state").glob("step-*")) - seen:  # it has got on
             assert run.poll() is None
             time.sleep(0.05)
         time.sleep(chance.random() / 3)
-        os.killpg(run.pid, signal.SIGKILL)
+        for process in [run, *run.children(recursive=True)]:  # torchrun puts its processes into sessions of their own
+            process.kill()
         run.wait()
+        assert not (tmp_path / "killed" / "results.json").exists()
     said = subprocess.run(command("killed"), env=environment, check=True, capture_output=True, text=True).stdout
 
     assert "Taken up at step" in said
