@@ -15,6 +15,16 @@ from audio_emotion.hub.cards import render_card
 
 PACKAGE = Path(audio_emotion.__file__).parent
 FOLDER = PACKAGE / "embedded" / "student"
+NAME = "embedded-default"
+# The default needs no name, and has no code beside it.
+OF_THE_DEFAULT = {
+    f', model="{NAME}"': "",
+    f" --model {NAME}": "",
+    f"\naudio-emotion info {NAME}": "",
+    "Without it, the same checkpoint brings its own code: leave the import out, read that code, then give `pipeline` "
+    "your\nconsent (`trust_remote_code=True`) together with a pinned `revision`.": "It is the package's default model: "
+    "it needs no name, and has no code beside it.",
+}
 CARRIED_ONLY = ("auto_map", "custom_pipelines")  # the package itself is the code
 
 
@@ -44,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
         "student",
         {
             "model_name": "audio-emotion small student",
-            "model_id": "audio-emotion's embedded default",
+            "model_id": NAME,
             "license": model.config.license,
             "license_name_line": "CC BY-NC-SA 4.0, because it was trained on RAVDESS, whose terms these are: "
             "non-commercial use, with attribution, under the same terms.",
@@ -63,6 +73,10 @@ def main(args: argparse.Namespace) -> None:
             "version": audio_emotion.__version__,
         },
     )
+    for text, instead in OF_THE_DEFAULT.items():
+        if text not in card:
+            raise ValueError(f"Expected {text!r} in the card of a student, which the default model words otherwise.")
+        card = card.replace(text, instead)
     (FOLDER / "README.md").write_text(card)
     print(f"{FOLDER}: {sum(file.stat().st_size for file in FOLDER.iterdir()) / 1e6:.2f} MB")
 
