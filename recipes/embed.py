@@ -21,9 +21,10 @@ OF_THE_DEFAULT = {
     f', model="{NAME}"': "",
     f" --model {NAME}": "",
     f"\naudio-emotion info {NAME}": "",
-    "Without it, the same checkpoint brings its own code: leave the import out, read that code, then give `pipeline` "
-    "your\nconsent (`trust_remote_code=True`) together with a pinned `revision`.": "It is the package's default model: "
-    "it needs no name, and has no code beside it.",
+    (
+        "Without it, the same checkpoint brings its own code: leave the import out, read that code, then give "
+        "`pipeline` your\nconsent (`trust_remote_code=True`) together with a pinned `revision`."
+    ): "It is the package's default model: it needs no name, and has no code beside it.",
 }
 CARRIED_ONLY = ("auto_map", "custom_pipelines")  # the package itself is the code
 

@@ -97,6 +97,18 @@ def test_heads_have_the_size_of_the_data(tuned):
     assert model.heads.dimensions.out_features == 1
 
 
+def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_scored(own, tmp_path):
+    description = yaml.safe_load((own / "callcentre.yaml").read_text()) | {"dimensions_source": "norm-derived"}
+    (own / "derived.yaml").write_text(yaml.safe_dump(description))
+
+    results = RECIPE["main"](
+        RECIPE["FineTuneArguments"](corpus=str(own / "derived.yaml"), output=str(tmp_path), epochs=1, tuning="frozen")
+    )
+
+    assert "ccc_activation" in results["test"]
+    assert not any(name.startswith("control") for name in results["test"])
+
+
 def test_lora_on_a_student_is_refused(own, tmp_path):
     with pytest.raises(ValueError, match="adapts a teacher's encoders"):
         RECIPE["main"](

@@ -20,7 +20,8 @@ from audio_emotion.evaluation.metrics import (
     unweighted_average_recall,
 )
 from audio_emotion.evaluation.predictions import Predictions
-from audio_emotion.training.affective_norms import norm_derived_dimensions
+from audio_emotion.training.affective_norms import DIMENSIONS as NORM_DIMENSIONS
+from audio_emotion.training.affective_norms import NORMS, norm_derived_dimensions
 
 FEWEST_SPEAKERS = 4  # three drawn with replacement make ten different samples: too few for two tails of 2.5 %
 LENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0)  # seconds; borders of the length groups
@@ -74,7 +75,9 @@ def measure(
         recalls = per_class_recall(classes, labels, range(len(emotions)))
         results["recall"] = {emotions[label]: value for label, value in recalls.items() if not np.isnan(value)}
         results["ece"] = expected_calibration_error(posterior(logits), labels)
-    derived = dimensions_source == "norm-derived" and bool(emotions) and bool(dimensions)
+    # Somebody's own categories may have no norms, and own dimensions no place among them: then there is no control.
+    normed = bool(emotions) and set(emotions) <= set(NORMS) and set(dimensions) <= set(NORM_DIMENSIONS)
+    derived = dimensions_source == "norm-derived" and normed and bool(dimensions)
     controls = control_dimensions(predictions.logits, emotions) if derived else None
     for column, name in enumerate(dimensions):
         rated = np.isfinite(predictions.dimension_labels[:, column])
@@ -83,7 +86,8 @@ def measure(
         results[f"pearson_{name}"] = float(pearson_correlation(predicted, target))
         results[f"mae_{name}"] = float(mean_absolute_error(predicted, target))
         if controls is not None:
-            results[f"control_ccc_{name}"] = float(concordance_correlation(controls[rated, column], target))
+            control = controls[rated, NORM_DIMENSIONS.index(name)]
+            results[f"control_ccc_{name}"] = float(concordance_correlation(control, target))
     return {**results, "intervals": intervals, "intervals_over": "speakers" if over_speakers else "clips"}
 
 
