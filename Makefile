@@ -38,7 +38,7 @@ check: $(READY) ## ruff, formatting, mypy
 	$(BIN)/mypy
 
 test: $(READY) ## the fast tests: offline, on a CPU
-	HF_HUB_OFFLINE=1 $(WITH_VENV) $(BIN)/pytest
+	HF_HUB_OFFLINE=1 $(WITH_VENV) $(BIN)/pytest -n 2
 
 test-slow: $(READY) ## the slow tests: recipes launched as a user would
 	HF_HUB_OFFLINE=1 $(WITH_VENV) $(BIN)/pytest -m slow
