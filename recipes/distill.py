@@ -11,7 +11,6 @@ of whose clips are labelled, from a teacher that is trained first: about a minut
 import runpy
 import zlib
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from audio_emotion.evaluation.predictions import predict, save_predictions
 from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.arguments import flat, parse_arguments
+from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.distillation import (
@@ -40,16 +39,15 @@ from audio_emotion.training.distillation import (
 )
 from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.labelled import labelled_clips
-from audio_emotion.training.mixture import mixture, training_data
+from audio_emotion.training.mixture import training_data
 from audio_emotion.training.order import Order
 from audio_emotion.training.pseudo_labels import to_teacher_outputs
 from audio_emotion.training.resume import Resume
-from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.schedule import one_cycle
-from audio_emotion.training.sides import sides
+from audio_emotion.training.setting import Setting, begin
 from audio_emotion.training.statistics import set_log_mel_statistics
 from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
+from audio_emotion.training.tables import spoken_by
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 SYNTHETIC_TEACHER = "runs/teacher_synthetic"
@@ -122,59 +120,24 @@ class DistillArguments:
 
 def main(args: DistillArguments) -> dict:
     """Distil, test and write the run folder; returns what stands in `results.json`."""
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision or None,
-        log_with=args.trackers or None,
-        project_dir=args.output,
-        step_scheduler_with_optimizer=False,
-    )
-    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
-    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    accelerator, run = begin(args)
     if run.finished is not None:
-        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
         return run.finished
     folders = [name for name in ([args.teacher] if isinstance(args.teacher, str) else args.teacher) if name]
     if SYNTHETIC_TEACHER in folders and not (Path(SYNTHETIC_TEACHER) / "results.json").exists():
         accelerator.print("No teacher of the synthetic corpus yet: training one with recipes/train_teacher.py.")
         recipe = runpy.run_path(str(Path(__file__).with_name("train_teacher.py")))
         recipe["main"](recipe["TeacherArguments"](output=SYNTHETIC_TEACHER, corpus_count=args.corpus_count))
-    if args.trackers:
-        accelerator.init_trackers("audio-emotion", config=flat(args))
 
     # Who trains, who validates, who is tested; whose labels are used.
-    info = corpus_info(args.corpus)
-    emotions, dimensions = list(info.emotions), list(info.dimensions)
-    table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
-    table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
-    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
-    mixed = mixture(table, shard_files(args.corpus, args.corpus_path or None), info, args.mix)
-    table, train_speakers = mixed.table, train_speakers + mixed.speakers
-    training_rows = spoken_by(table, train_speakers)
+    setting = Setting(args, accelerator, run, args.mix)
+    info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
+    train_speakers, held_out = setting.train_speakers, setting.held_out
+    training_rows = spoken_by(setting.table, train_speakers)
     labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
-    validates = bool(speakers.validation) and not args.train_on_validation
-    held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
-    held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
 
-    def clips(rows) -> ClipStream:
-        return ClipStream(
-            rows,
-            mixed.files,
-            accelerator.process_index,
-            accelerator.num_processes,
-            args.max_bad_share,
-            before_stop=partial(run.quarantine, from_any=True),
-        )
-
-    stream = clips(training_rows)
-    order = Order.of(
-        training_rows,
-        args.batch_size,
-        mixed.weights,
-        seed=args.seed,
-        shuffle=True,
-        num_processes=accelerator.num_processes,
-        num_workers=args.num_workers,
-    )
+    stream = setting.clips(training_rows)
+    order = setting.training_order(training_rows)
     if args.labelled_draws != 1.0:
         order = with_labelled_draws(order, np.isin(training_rows["id"], sorted(labelled)), args.labelled_draws)
 
@@ -215,7 +178,7 @@ def main(args: DistillArguments) -> dict:
         args,
         emotions=emotions,
         dimensions=dimensions,
-        license=mixed.license,
+        license=setting.license,
         dimensions_source=info.dimensions_source,
         training_data=training_data(train_speakers, seen),
         teacher_emotions={name: said[name].emotions for name in own_heads} or None,
@@ -239,13 +202,12 @@ def main(args: DistillArguments) -> dict:
 
     def ask(rows):
         student.eval()
-        size = 64 // accelerator.num_processes * accelerator.num_processes
-        order = Order.of(rows, size, num_processes=accelerator.num_processes)
+        order = setting.reading_order(rows, 64)
 
         def judge(batch: Batch):
             return student(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-        return predict(accelerator, judge, batches(clips(rows), order, emotions, dimensions))
+        return predict(accelerator, judge, batches(setting.clips(rows), order, emotions, dimensions))
 
     # The loop.
     set_seed(args.seed)

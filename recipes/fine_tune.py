@@ -9,11 +9,9 @@ on where it stood when the same command is given again.
 
 import zlib
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
@@ -25,18 +23,15 @@ from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.adapters import add_lora
-from audio_emotion.training.arguments import flat, parse_arguments
+from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.mixture import training_data
-from audio_emotion.training.order import Order
 from audio_emotion.training.resume import Resume
-from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.schedule import one_cycle
-from audio_emotion.training.sides import sides
-from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
+from audio_emotion.training.setting import Setting, begin
+from audio_emotion.training.tables import spoken_by
 
 
 @strict
@@ -73,41 +68,15 @@ class FineTuneArguments:
 
 def main(args: FineTuneArguments) -> dict:
     """Fine-tune, test and write the run folder; returns what stands in `results.json`."""
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision or None,
-        log_with=args.trackers or None,
-        project_dir=args.output,
-        step_scheduler_with_optimizer=False,
-    )
-    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
-    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    accelerator, run = begin(args)
     if run.finished is not None:
-        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
         return run.finished
-    if args.trackers:
-        accelerator.init_trackers("audio-emotion", config=flat(args))
 
     # Who trains, who validates, who is tested.
-    info = corpus_info(args.corpus)
-    emotions, dimensions = list(info.emotions), list(info.dimensions)
-    table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
-    table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
-    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
-    files = shard_files(args.corpus, args.corpus_path or None)
-    rows = spoken_by(table, train_speakers)
-    validates = bool(speakers.validation) and not args.train_on_validation
-    held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
-    held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
-
-    def clips(rows) -> ClipStream:
-        return ClipStream(
-            rows,
-            files,
-            accelerator.process_index,
-            accelerator.num_processes,
-            args.max_bad_share,
-            before_stop=partial(run.quarantine, from_any=True),
-        )
+    setting = Setting(args, accelerator, run)
+    info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
+    train_speakers, held_out = setting.train_speakers, setting.held_out
+    rows = spoken_by(setting.table, train_speakers)
 
     # The checkpoint with heads for this corpus; heads of the same names and order are kept.
     set_seed(args.seed)
@@ -130,14 +99,7 @@ def main(args: FineTuneArguments) -> dict:
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
-    order = Order.of(
-        rows,
-        args.batch_size,
-        seed=args.seed,
-        shuffle=True,
-        num_processes=accelerator.num_processes,
-        num_workers=args.num_workers,
-    )
+    order = setting.training_order(rows)
     steps = args.epochs * order.steps
     schedule = one_cycle(optimizer, steps)
     wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
@@ -156,16 +118,15 @@ def main(args: FineTuneArguments) -> dict:
 
     def ask(rows):
         model.eval()
-        size = 32 // accelerator.num_processes * accelerator.num_processes
-        order = Order.of(rows, size, num_processes=accelerator.num_processes)
-        each = batches(clips(rows), order, emotions, dimensions)
+        order = setting.reading_order(rows, 32)
+        each = batches(setting.clips(rows), order, emotions, dimensions)
         return predict(accelerator, lambda batch: judge(model, batch), each)
 
     # The loop.
     set_seed(args.seed)
     resume = Resume(accelerator, run.path / "state", args.save_every)
     progress = resume.load()
-    stream = clips(rows)
+    stream = setting.clips(rows)
     stream.quarantine |= progress.quarantine
     bar = tqdm(total=steps, initial=progress.step, desc="model", disable=not accelerator.is_local_main_process)
     each = batches(stream, order, emotions, dimensions, args.epochs, progress.step, augment if args.augment else None)

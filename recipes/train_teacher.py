@@ -7,10 +7,8 @@ corpus. A run that was killed goes on where it stood when the same command is gi
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
@@ -22,20 +20,17 @@ from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.adapters import add_lora
-from audio_emotion.training.arguments import flat, parse_arguments
+from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import mask_time, mix_clips
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.global_batch import gather_output, gathered
-from audio_emotion.training.mixture import mixture, training_data
-from audio_emotion.training.order import Order
+from audio_emotion.training.mixture import training_data
 from audio_emotion.training.resume import Resume
-from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.schedule import one_cycle
-from audio_emotion.training.sides import sides
+from audio_emotion.training.setting import Setting, begin
 from audio_emotion.training.statistics import copy_statistics, set_layer_statistics, set_log_mel_statistics
-from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
+from audio_emotion.training.tables import spoken_by
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 
@@ -83,38 +78,15 @@ class TeacherArguments:
 
 def main(args: TeacherArguments) -> dict:
     """Train, test and write the run folder; returns what stands in `results.json`."""
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision or None,
-        log_with=args.trackers or None,
-        project_dir=args.output,
-        step_scheduler_with_optimizer=False,
-    )
-    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
-    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    accelerator, run = begin(args)
     if run.finished is not None:
-        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
         return run.finished
-    if args.trackers:
-        accelerator.init_trackers("audio-emotion", config=flat(args))
 
     # Who trains, who validates, who is tested.
-    info = corpus_info(args.corpus)
-    emotions, dimensions = list(info.emotions), list(info.dimensions)
-    table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
-    table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
-    train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
-    mixed = mixture(table, shard_files(args.corpus, args.corpus_path or None), info, args.mix)
-    table, train_speakers = mixed.table, train_speakers + mixed.speakers
-
-    def clips(rows) -> ClipStream:
-        return ClipStream(
-            rows,
-            mixed.files,
-            accelerator.process_index,
-            accelerator.num_processes,
-            args.max_bad_share,
-            before_stop=partial(run.quarantine, from_any=True),
-        )
+    setting = Setting(args, accelerator, run, args.mix)
+    info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
+    train_speakers, held_out = setting.train_speakers, setting.held_out
+    table = setting.table
 
     def build():
         set_seed(args.seed)
@@ -129,7 +101,7 @@ def main(args: TeacherArguments) -> dict:
             fusion=args.fusion,
             stream_dropout=args.stream_dropout,
             dropout=args.dropout,
-            license=mixed.license,
+            license=setting.license,
             dimensions_source=info.dimensions_source,
         )
         if args.tuning == "frozen":
@@ -141,12 +113,12 @@ def main(args: TeacherArguments) -> dict:
         return model.to(accelerator.device)
 
     model = build()
-    training_clips = clips(spoken_by(table, train_speakers))
+    training_clips = setting.clips(spoken_by(table, train_speakers))
     set_log_mel_statistics(model, training_clips)
 
     # Frozen encoders hear every clip once; encoders in training start from the statistics of their first states.
     heard_once = EncoderStates(args.cache, model)
-    everything = clips(table if args.tuning == "frozen" else first_of(training_clips.table, STATISTICS_CLIPS))
+    everything = setting.clips(table if args.tuning == "frozen" else first_of(training_clips.table, STATISTICS_CLIPS))
     with accelerator.main_process_first():
         heard_once.fill(everything)
         heard_once.read()
@@ -180,22 +152,13 @@ def main(args: TeacherArguments) -> dict:
 
     def ask(model, rows) -> Predictions:
         model.eval()
-        size = 64 // accelerator.num_processes * accelerator.num_processes
-        order = Order.of(rows, size, num_processes=accelerator.num_processes)
-        each = batches(clips(rows), order, emotions, dimensions, waveforms=cache is None)
+        order = setting.reading_order(rows, 64)
+        each = batches(setting.clips(rows), order, emotions, dimensions, waveforms=cache is None)
         return predict(accelerator, lambda batch: judge(model, batch), each)
 
     def fit(model, rows, name: str, validation=None):
         """The loop; `rows` are trained on, `validation` is asked after every epoch."""
-        order = Order.of(
-            rows,
-            args.batch_size,
-            mixed.weights,
-            seed=args.seed,
-            shuffle=True,
-            num_processes=accelerator.num_processes,
-            num_workers=args.num_workers,
-        )
+        order = setting.training_order(rows)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
         optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
@@ -206,7 +169,7 @@ def main(args: TeacherArguments) -> dict:
         set_seed(args.seed)
         resume = Resume(accelerator, run.path / "state" / name.replace(" ", "-"), args.save_every)
         progress = resume.load()
-        stream = clips(rows)
+        stream = setting.clips(rows)
         stream.quarantine |= progress.quarantine
         bar = tqdm(total=steps, initial=progress.step, desc=name, disable=not accelerator.is_local_main_process)
         each = batches(stream, order, emotions, dimensions, args.epochs, progress.step, waveforms=cache is None)
@@ -261,9 +224,6 @@ def main(args: TeacherArguments) -> dict:
 
     # The teacher itself.
     provenance = training_data(train_speakers)
-    validates = bool(speakers.validation) and not args.train_on_validation
-    held_out = {"test": speakers.test, "validation": speakers.validation if validates else ()}
-    held_out = {side: spoken_by(table, names) for side, names in held_out.items() if names}
     left_out = everything.quarantine | training_clips.quarantine
     model = fit(model, spoken_by(table, train_speakers), "teacher", held_out.get("validation"))
     model.config.training_data = provenance

@@ -1,0 +1,102 @@
+"""What every training recipe begins with: its processes, its run folder, and who trains, validates and is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
+
+from audio_emotion.training.arguments import flat
+from audio_emotion.training.mixture import mixture
+from audio_emotion.training.order import Order
+from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.sides import sides
+from audio_emotion.training.streams import ClipStream
+from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
+
+
+def begin(args: Any) -> tuple[Accelerator, RunFolder]:
+    """Processes and run folder of a training, which may be one that was killed.
+
+    Args:
+        args: of the recipe: `output`, `mixed_precision`, `trackers`, `restart` and `seed`.
+    """
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision or None,
+        log_with=args.trackers or None,
+        project_dir=args.output,
+        step_scheduler_with_optimizer=False,
+    )
+    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
+    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    if run.finished is not None:
+        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
+    elif args.trackers:
+        accelerator.init_trackers("audio-emotion", config=flat(args))
+    return accelerator, run
+
+
+class Setting:
+    """A corpus divided, and what is trained on beside it.
+
+    Args:
+        args: of the recipe: `corpus`, `corpus_path`, `corpus_count`, `split`, `train_on_validation`, `max_bad_share`,
+            `batch_size`, `num_workers` and `seed`.
+        accelerator: of the run.
+        run: its folder, which takes the quarantine.
+        mix: other corpora to train on, `name=weight`.
+
+    Attributes:
+        info: facts of the corpus.
+        emotions: its category names, in label order.
+        dimensions: names of its rated columns.
+        table: rows of all corpora.
+        license: of all corpora.
+        train_speakers: who is learned from.
+        held_out: rows of the sides `test` and `validation`, those that there are.
+    """
+
+    def __init__(self, args: Any, accelerator: Accelerator, run: RunFolder, mix: Sequence[str] = ()) -> None:
+        self.args, self.accelerator, self.run = args, accelerator, run
+        self.info = corpus_info(args.corpus)
+        self.emotions, self.dimensions = list(self.info.emotions), list(self.info.dimensions)
+        path = args.corpus_path or None
+        table, speakers = sides(args.corpus, corpus_table(args.corpus, path, args.corpus_count), args.split, path)
+        self.mixed = mixture(table, shard_files(args.corpus, path), self.info, mix)
+        self.table, self.license = self.mixed.table, self.mixed.license
+        validation = () if args.train_on_validation else speakers.validation
+        also = speakers.validation if args.train_on_validation else ()
+        self.train_speakers = speakers.train + also + self.mixed.speakers
+        names = {"test": speakers.test, "validation": validation}
+        self.held_out = {side: spoken_by(self.table, each) for side, each in names.items() if each}
+
+    def clips(self, rows: Dataset) -> ClipStream:
+        """This process's clips of some rows."""
+        return ClipStream(
+            rows,
+            self.mixed.files,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            self.args.max_bad_share,
+            before_stop=partial(self.run.quarantine, from_any=True),
+        )
+
+    def training_order(self, rows: Dataset) -> Order:
+        """Rows shuffled by seed and epoch, every corpus by its weight."""
+        return Order.of(
+            rows,
+            self.args.batch_size,
+            self.mixed.weights,
+            seed=self.args.seed,
+            shuffle=True,
+            num_processes=self.accelerator.num_processes,
+            num_workers=self.args.num_workers,
+        )
+
+    def reading_order(self, rows: Dataset, batch_size: int) -> Order:
+        """Rows as they stand, in about so large batches, for answers that do not depend on it."""
+        processes = self.accelerator.num_processes
+        return Order.of(rows, batch_size // processes * processes, num_processes=processes)
