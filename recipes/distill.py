@@ -25,9 +25,11 @@ from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassifica
 from audio_emotion.evaluation.predictions import predict, save_predictions
 from audio_emotion.evaluation.results import headline, measure, selection_score
 from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.log_mel import LogMel
 from audio_emotion.losses import supervised_terms
 from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
+from audio_emotion.training.augmented_frames import AugmentedFrames
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.distillation import (
     Apprentice,
@@ -79,6 +81,10 @@ class DistillArguments:
     convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A). TC-GRU."})
     dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     augment: float = field(default=0.0, metadata={"help": "0..1: how often noise, reverberation, speed, gain, masks."})
+    augment_versions: int = field(
+        default=0, metadata={"help": "Versions of each clip that are made once and kept; 0: anew in each epoch."}
+    )
+    cache: str = field(default="runs/cache", metadata={"help": "Where they are kept."})
     epochs: int = field(default=20, metadata={"help": "Passes over the training clips."})
     batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak of a one-cycle schedule."})
@@ -134,9 +140,25 @@ def main(args: DistillArguments) -> dict:
     info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
     train_speakers, held_out = setting.train_speakers, setting.held_out
     training_rows = spoken_by(setting.table, train_speakers)
-    labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
 
     stream = setting.clips(training_rows)
+    often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
+    strengths = AugmentationStrengths(
+        snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()}
+    )
+    augmentation = WaveformAugmentation(strengths)
+    versions = None
+    if args.augment_versions:
+        default = StudentEmotionConfig()
+        front_end = LogMel(default.num_mel_bins, default.sampling_rate)
+        versions = AugmentedFrames(args.cache, front_end, strengths, args.augment_versions)
+        with accelerator.main_process_first():
+            versions.fill(stream)
+            versions.read()
+        training_rows = training_rows.select([row for row, name in enumerate(training_rows["id"]) if name in versions])
+        stream, left_out = setting.clips(training_rows), stream.quarantine
+        stream.quarantine |= left_out
+    labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
     order = setting.training_order(training_rows)
     if args.labelled_draws != 1.0:
         order = with_labelled_draws(order, np.isin(training_rows["id"], sorted(labelled)), args.labelled_draws)
@@ -190,10 +212,6 @@ def main(args: DistillArguments) -> dict:
     schedule = one_cycle(optimizer, steps)
     accelerator.free_memory()  # of a teacher that was trained first
     apprentice, optimizer, schedule = accelerator.prepare(apprentice, optimizer, schedule)
-    often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
-    augmentation = WaveformAugmentation(
-        AugmentationStrengths(snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()})
-    )
 
     def augment(waveform, name: str, epoch: int):
         # Seeded by clip and epoch, so that the same clip sounds the same on one process and on two.
@@ -215,16 +233,31 @@ def main(args: DistillArguments) -> dict:
     progress = resume.load()
     stream.quarantine |= progress.quarantine
     bar = tqdm(total=steps, initial=progress.step, desc="student", disable=not accelerator.is_local_main_process)
-    each = batches(stream, order, emotions, dimensions, args.epochs, progress.step, augment if args.augment else None)
+    each = batches(
+        stream,
+        order,
+        emotions,
+        dimensions,
+        args.epochs,
+        progress.step,
+        augment if args.augment and versions is None else None,
+        waveforms=versions is None,
+    )
     for batch in each:
         epoch, step = divmod(progress.step, order.steps)
         apprentice.train()
         hidden = torch.tensor([name not in labelled for name in batch.ids])
         batch.labels[hidden], batch.dimension_labels[hidden] = -100, torch.nan
         with torch.no_grad():  # the front end has nothing to learn
-            features, lengths = student.student.features(
-                batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device)
-            )
+            if versions is None:
+                features, lengths = student.student.features(
+                    batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device)
+                )
+            else:
+                frames, lengths = versions.batch([name or training_rows[0]["id"] for name in batch.ids], epoch)
+                features, lengths = student.student.features_of_frames(
+                    frames.to(accelerator.device), lengths.to(accelerator.device)
+                )
             if args.augment:
                 seed = zlib.crc32(f"{args.seed}/{epoch}/{step}/{accelerator.process_index}".encode())
                 features = mask_spectrogram(features, lengths, seed, 1, 12, 0.2, 1, 16)

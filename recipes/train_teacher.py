@@ -52,6 +52,7 @@ class TeacherArguments:
     hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
     convolution_size: int = field(default=64, metadata={"help": "Channels beside the identity; 0: Figure 1(A)."})
     read_out: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
+    frames_per_step: int = field(default=1, metadata={"help": "20 ms frames averaged into a step of the trunk."})
     layer_fusion: str = field(default="mix", metadata={"help": "mix (a softmax weight a layer) or concatenate."})
     fusion: str = field(default="concatenate", metadata={"help": "concatenate (the paper's) or gate."})
     stream_dropout: float = field(default=0.0, metadata={"help": "Chance of a silent stream in training."})
@@ -97,6 +98,7 @@ def main(args: TeacherArguments) -> dict:
             hidden_size=args.hidden_size,
             convolution_size=args.convolution_size,
             read_out=args.read_out,
+            frames_per_step=args.frames_per_step,
             layer_fusion=args.layer_fusion,
             fusion=args.fusion,
             stream_dropout=args.stream_dropout,

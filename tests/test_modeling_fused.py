@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
+from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
+from audio_emotion.encoders import averaged_steps
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
 
 TEACHER = {"emotions": ["calm", "angry", "sad"], "projection_size": 8, "convolution_size": 8} | {
@@ -124,9 +127,11 @@ def test_a_gate_is_one_softmax_over_the_streams_per_frame(sources):
 
 @pytest.mark.parametrize("fusion", ["concatenate", "gate"])
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("frames_per_step", [1, 2])
 @torch.no_grad()
-def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, read_out):
-    model = teacher(sources, fusion=fusion, read_out=read_out, stream_dropout=0.3)
+def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, read_out, frames_per_step):
+    fields = {"fusion": fusion, "read_out": read_out, "frames_per_step": frames_per_step}
+    model = teacher(sources, stream_dropout=0.3, **fields)
     waveform, mask = batch()
     for silent in ([], ["first"], ["second", "log-mel"]):
         if silent:
@@ -210,6 +215,31 @@ def test_training_can_start_from_cached_states(sources):
     states, lengths = model.teacher.encode(waveform, mask)
 
     assert torch.equal(model.judge(states, lengths).dimensions, model(waveform, mask).dimensions)
+
+
+@torch.no_grad()
+def test_steps_are_means_of_neighbouring_frames_and_a_last_unfilled_one_is_left_out(sources):
+    waveform, mask = batch()
+    frames, lengths = teacher(sources).teacher.encode(waveform, mask)
+    steps, counts = teacher(sources, frames_per_step=3).teacher.encode(waveform, mask)
+
+    assert counts.tolist() == [length // 3 for length in lengths.tolist()]
+    for fine, coarse in zip(frames, steps, strict=True):
+        for clip, count in enumerate(counts.tolist()):
+            for step in range(count):
+                expected = fine[clip, :, 3 * step : 3 * step + 3].mean(1)
+                torch.testing.assert_close(coarse[clip, :, step], expected)
+
+
+def test_a_clip_shorter_than_a_step_is_the_mean_of_its_true_frames():
+    states = torch.arange(4.0).view(1, 1, 4, 1)
+
+    assert averaged_steps(states, torch.tensor([3]), 5).tolist() == [[[[1.0]]]]
+
+
+def test_a_step_of_no_frames_is_an_error():
+    with pytest.raises((ValueError, StrictDataclassClassValidationError), match="frames_per_step"):
+        FusedEmotionConfig(frames_per_step=0)
 
 
 @torch.no_grad()

@@ -83,6 +83,20 @@ def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, t
     assert "synthetic/01" in marked["contaminated_by"]
 
 
+def test_kept_versions_of_augmented_clips_train_a_student_as_new_ones_do(tmp_path):
+    distil = recipe("distill")
+    arguments = {"corpus_count": 40, "epochs": 3, "size": "nano", "batch_size": 8, "augment": 1.0, "teacher": ""}
+    arguments |= {"augment_versions": 2, "cache": str(tmp_path / "cache"), "labelled": 1.0}
+    results = [
+        distil["main"](distil["DistillArguments"](output=str(tmp_path / name), **arguments)) for name in ("one", "two")
+    ]
+
+    assert results[0]["test"] == results[1]["test"]  # computed for the first run, read by the second
+    assert (tmp_path / "cache").exists()
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss_dimensions"] < lines[0]["loss_dimensions"]
+
+
 def test_front_end_statistics_are_those_of_the_clips(tiny_student):
     table = spoken_by(corpus_table("synthetic", count=20), ["synthetic/01"])
     clips = ClipStream(table)

@@ -22,6 +22,8 @@ class FusedEmotionConfig(EmotionConfig):
             "revision"}`, as [`FusedEmotionModel.from_encoders`] writes it: the encoder's own configuration with its
             `model_type`, the facts of its `preprocessor_config.json`, frames per second, whether padding changes its
             numbers (then clips run one at a time), and which hidden states are mixed (`None`: all).
+        frames_per_step (`int`, *optional*, defaults to 1):
+            Frames of the streams' 50 Hz grid that are averaged into one step of the trunk: 2 halves its work. Ours.
         projection_size (`int`, *optional*, defaults to 128):
             Width `P` to which every stream is projected before fusion.
         layer_fusion (`str`, *optional*, defaults to `"mix"`):
@@ -37,6 +39,7 @@ class FusedEmotionConfig(EmotionConfig):
     convolution_size: int = 128
     look_ahead: int = 1
     streams: list[dict] | tuple[dict, ...] = ()
+    frames_per_step: int = 1
     projection_size: int = 128
     layer_fusion: str = "mix"
     fusion: str = "concatenate"
@@ -53,6 +56,8 @@ class FusedEmotionConfig(EmotionConfig):
             raise ValueError(f"`fusion` must be one of {FUSIONS}, got {self.fusion!r}.")
         if self.layer_fusion not in LAYER_FUSIONS:
             raise ValueError(f"`layer_fusion` must be one of {LAYER_FUSIONS}, got {self.layer_fusion!r}.")
+        if self.frames_per_step < 1:
+            raise ValueError(f"`frames_per_step` must be 1 or more, got {self.frames_per_step}.")
         names = [stream["name"] for stream in self.streams]
         if len(set(names)) != len(names):
             raise ValueError(f"Every stream needs its own name, got {names}.")

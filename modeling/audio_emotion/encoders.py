@@ -261,6 +261,28 @@ def on_grid(states: torch.Tensor, frames: torch.Tensor, frame_rate: float) -> tu
     return states[:, :, nearest], (frames * GRID / frame_rate).long().clamp(min=1)
 
 
+def averaged_steps(states: torch.Tensor, lengths: torch.Tensor, per_step: int) -> torch.Tensor:
+    """Average `per_step` neighbours into one step; a last, unfilled step is left out unless it is the only one.
+
+    Args:
+        states (`torch.Tensor` of shape `(B, L, T, H)`): hidden states.
+        lengths (`torch.Tensor` of shape `(B,)`): true frames, which alone are averaged.
+        per_step: frames in a step.
+
+    Returns:
+        steps `(B, L, max(T // per_step, 1), H)`.
+    """
+    if per_step == 1:
+        return states
+    time = states.shape[2]
+    steps = max(time // per_step, 1)
+    states = nn.functional.pad(states, (0, 0, 0, max(steps * per_step - time, 0)))[:, :, : steps * per_step]
+    mask = frame_mask(lengths, steps * per_step).to(states.dtype)  # (B, T)
+    count = mask.unflatten(1, (steps, per_step)).sum(2).clamp(min=1)  # (B, T')
+    total = (states * mask[:, None, :, None]).unflatten(2, (steps, per_step)).sum(3)  # (B, L, T', H)
+    return total / count[:, None, :, None]
+
+
 def load_encoder(source: str, layers: list[int] | None = None, revision: str | None = None) -> tuple[dict, nn.Module]:
     """Load a pretrained encoder in float32 and find out what a stream needs to know of it.
 

@@ -61,9 +61,13 @@ class LogMel(nn.Module):
             frames `(B, T, M)`, 0 beyond the clip, and their number `(B,)`.
         """
         with torch.autocast(waveform.device.type, enabled=False):
-            frames = (self.unnormalised(waveform) - self.mean.float()) / self.deviation.float()  # (B, T, M)
             lengths = ((mask.sum(-1).long() - WINDOW) // HOP + 1).clamp(min=1)  # (B,)
-            return frames * frame_mask(lengths, frames.shape[1]).unsqueeze(-1), lengths
+            return self.normalised(self.unnormalised(waveform), lengths), lengths
+
+    def normalised(self, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Normalise the frames of `unnormalised`, `(B, T, M)`, and put 0 beyond each clip's `lengths (B,)`."""
+        frames = (frames - self.mean.float()) / self.deviation.float()  # (B, T, M)
+        return frames * frame_mask(lengths, frames.shape[1]).unsqueeze(-1)
 
     @torch.no_grad()
     def set_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:

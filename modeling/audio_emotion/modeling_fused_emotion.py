@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
-from .encoders import EncoderStream, LayerStatistics, LogMelStream, load_encoder
+from .encoders import EncoderStream, LayerStatistics, LogMelStream, averaged_steps, load_encoder
 from .heads import EmotionHeads
 from .log_mel import frame_mask
 from .losses import supervised_terms
@@ -122,7 +122,7 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
 
         Returns:
-            one `(B, L_e, T, H_e)` per stream, None for a dropped one, and the frames `(B,)` that all streams have.
+            one `(B, L_e, T, H_e)` per stream, None for a dropped one, and the steps `(B,)` that all streams have.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
@@ -132,7 +132,11 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         ]
         lengths = torch.stack([each[1] for each in encoded if each is not None]).amin(0)  # (B,)
         time = min(each[0].shape[2] for each in encoded if each is not None)
-        return [None if each is None else each[0][:, :, :time] for each in encoded], lengths
+        per_step = self.config.frames_per_step
+        states = [
+            None if each is None else averaged_steps(each[0][:, :, :time], lengths, per_step) for each in encoded
+        ]
+        return states, (lengths // per_step).clamp(min=1)
 
     def fuse(self, states: list[torch.Tensor | None], lengths: torch.Tensor) -> torch.Tensor:
         """Mix, project and fuse the streams per frame: `(B, T, E * P)`, or `(B, T, P)` behind a gate."""

@@ -52,6 +52,10 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
         frames, lengths = self.log_mel(input_values * attention_mask, attention_mask)
         return stack_frames(frames, lengths, self.config.frames_per_step)
 
+    def features_of_frames(self, frames: torch.Tensor, lengths: torch.Tensor):
+        """The same from unnormalised log-mel frames `(B, T, M)` and their number `(B,)`, computed before."""
+        return stack_frames(self.log_mel.normalised(frames, lengths), lengths, self.config.frames_per_step)
+
     def forward(
         self,
         input_values: torch.Tensor,

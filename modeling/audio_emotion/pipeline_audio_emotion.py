@@ -323,7 +323,7 @@ class AudioEmotionPipeline(Pipeline):
             last = [config.frames_per_step * (t + 1 + config.look_ahead) - 1 for t in range(count)]  # log-mel frames
             ends = [(HOP * frame + WINDOW) / config.sampling_rate for frame in last]
         else:
-            ends = [(t + 1) / GRID for t in range(count)]
+            ends = [(t + 1) * config.frames_per_step / GRID for t in range(count)]
         return [min(end, duration) for end in ends]
 
 

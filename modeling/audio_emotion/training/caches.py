@@ -1,9 +1,10 @@
-"""Frozen encoders run once: their states on disk, a safetensors shard per hundred clips."""
+"""What is computed once per clip and kept: tensors on disk, a safetensors shard per hundred clips."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -16,27 +17,20 @@ from tqdm.auto import tqdm
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 from audio_emotion.training.streams import ClipStream
 
-CODE_VERSION = 1  # raise it when the numbers of `FusedEmotionModel.encode` change
+CODE_VERSION = 2  # raise it when the numbers of `FusedEmotionModel.encode` change
 CLIPS_PER_SHARD = 100
 
 
-class EncoderStates:
-    """What every stream of a teacher with frozen encoders says of every clip, in float16, read from disk when asked.
+class ClipCache:
+    """The same number of float16 tensors for every clip, read from disk when asked.
 
     Args:
-        folder: where caches live; one subfolder per set of streams, named by what decides the numbers.
-        model: the teacher; its front end's statistics must be set before.
+        folder: of these tensors alone; its name must change with whatever decides the numbers.
+        count: tensors of a clip.
     """
 
-    def __init__(self, folder: str | Path, model: FusedEmotionForAudioClassification) -> None:
-        digest = hashlib.sha256(json.dumps([CODE_VERSION, list(model.config.streams)], sort_keys=True).encode())
-        for stream in model.teacher.streams:
-            for name, tensor in sorted(stream.state_dict().items()):
-                if not name.startswith(("layer_mix", "projection")):
-                    digest.update(tensor.detach().cpu().numpy().tobytes())
-        self.folder = Path(folder) / digest.hexdigest()[:16]
-        self.model = model
-        self.num_streams = len(model.teacher.streams)
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
         self.shard_of: dict[str, Path] = {}  # clip id -> the file it lies in
         self._open = lru_cache(maxsize=64)(partial(safe_open, framework="pt"))
         self.read()
@@ -45,9 +39,12 @@ class EncoderStates:
         return name in self.shard_of
 
     def __getitem__(self, name: str) -> list[Tensor]:
-        """States of one clip, per stream `(L, T, H)` in float16."""
-        shard = self._open(self.shard_of[name])
-        return [shard.get_tensor(f"{name}/{number}") for number in range(self.num_streams)]
+        """All tensors of a clip."""
+        return [self.tensor(name, number) for number in range(self.count)]
+
+    def tensor(self, name: str, number: int) -> Tensor:
+        """One tensor of a clip."""
+        return self._open(self.shard_of[name]).get_tensor(f"{name}/{number}")
 
     def read(self) -> None:
         """Find what is on disk, another process's shards included."""
@@ -56,36 +53,27 @@ class EncoderStates:
                 self.shard_of |= {key.rsplit("/", 1)[0]: shard for key in tensors.keys()}  # noqa: SIM118 - no dict
 
     @torch.no_grad()
-    def fill(self, stream: ClipStream) -> None:
-        """Encode the clips that are not there yet, clean and one by one."""
+    def compute(self, stream: ClipStream, compute: Callable[[Tensor, str], Sequence[Tensor]], doing: str) -> None:
+        """Compute the clips that are not there yet, one by one.
+
+        Args:
+            stream: of clips.
+            compute: from a clean waveform `(S,)` and the clip's id to its tensors.
+            doing: what the progress bar says.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.read()
-        self.model.eval()
         fresh: dict[str, Tensor] = {}
         missing = [index for index, name in enumerate(stream.table["id"]) if name not in self]
-        for example in tqdm(stream.clips(missing), "encoding", len(missing), disable=not missing):
-            states, _ = self.model.teacher.encode(torch.as_tensor(example["waveform"])[None].to(self.model.device))
-            for number, state in enumerate(states):
-                assert state is not None
-                fresh[f"{example['id']}/{number}"] = state[0].half().cpu().contiguous()
-            if len(fresh) >= CLIPS_PER_SHARD * self.num_streams:
+        for example in tqdm(stream.clips(missing), doing, len(missing), disable=not missing):
+            computed = compute(torch.as_tensor(example["waveform"]), example["id"])
+            for number, tensor in enumerate(computed):
+                fresh[f"{example['id']}/{number}"] = tensor.half().cpu().contiguous()
+            if len(fresh) >= CLIPS_PER_SHARD * self.count:
                 self._write(fresh)
                 fresh = {}
         if fresh:
             self._write(fresh)
-
-    def batch(self, ids: list[str]) -> tuple[list[Tensor], Tensor]:
-        """States of some clips as `judge` takes them: per stream `(B, L, T, H)`, and the true frames `(B,)`."""
-        clips = [self[name] for name in ids]
-        lengths = torch.tensor([clip[0].shape[1] for clip in clips])
-        padded = []
-        for number in range(self.num_streams):
-            layers, _, width = clips[0][number].shape
-            states = torch.zeros(len(clips), layers, int(lengths.max()), width)
-            for row, clip in zip(states, clips, strict=True):
-                row[:, : clip[number].shape[1]] = clip[number]
-            padded.append(states)
-        return padded, lengths
 
     def _write(self, fresh: dict[str, Tensor]) -> None:
         """Write one shard under a name of its content, whole or not at all."""
@@ -94,3 +82,45 @@ class EncoderStates:
         save_file(fresh, whole)
         whole.rename(shard)
         self.shard_of |= {key.rsplit("/", 1)[0]: shard for key in fresh}
+
+
+class EncoderStates(ClipCache):
+    """What every stream of a teacher with frozen encoders says of every clip: a tensor `(L, T, H)` a stream.
+
+    Args:
+        folder: where caches live; one subfolder per set of streams, named by what decides the numbers.
+        model: the teacher; its front end's statistics must be set before.
+    """
+
+    def __init__(self, folder: str | Path, model: FusedEmotionForAudioClassification) -> None:
+        facts = [CODE_VERSION, list(model.config.streams), model.config.frames_per_step]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for stream in model.teacher.streams:
+            for name, tensor in sorted(stream.state_dict().items()):
+                if not name.startswith(("layer_mix", "projection")):
+                    digest.update(tensor.detach().cpu().numpy().tobytes())
+        self.model = model
+        super().__init__(Path(folder) / digest.hexdigest()[:16], len(model.teacher.streams))
+
+    def fill(self, stream: ClipStream) -> None:
+        """Encode the clips that are not there yet, clean."""
+        self.model.eval()
+        device = self.model.device
+
+        def encode(waveform: Tensor, name: str) -> list[Tensor]:
+            states, _ = self.model.teacher.encode(waveform[None].to(device))
+            return [state[0] for state in states if state is not None]
+
+        self.compute(stream, encode, "encoding")
+
+    def batch(self, ids: list[str]) -> tuple[list[Tensor], Tensor]:
+        """States of some clips as `judge` takes them: per stream `(B, L, T, H)`, and the true steps `(B,)`."""
+        padded = []
+        for number in range(self.count):
+            clips = [self.tensor(name, number) for name in ids]
+            layers, _, width = clips[0].shape
+            states = torch.zeros(len(clips), layers, max(clip.shape[1] for clip in clips), width)
+            for row, clip in zip(states, clips, strict=True):
+                row[:, : clip.shape[1]] = clip
+            padded.append(states)
+        return padded, torch.tensor([clip.shape[1] for clip in clips])
