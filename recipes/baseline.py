@@ -6,7 +6,6 @@ python recipes/baseline.py --encoder $AUDIO_EMOTION_DATA/encoders/whisper-tiny.e
 import argparse
 
 import numpy as np
-import torch
 from accelerate.utils import set_seed
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -16,6 +15,7 @@ from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
 from audio_emotion.evaluation.results import control_dimensions, measure
 from audio_emotion.training.caches import EncoderStates
+from audio_emotion.training.pooled_states import pool
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.sides import sides
 from audio_emotion.training.streams import ClipStream
@@ -34,8 +34,7 @@ def main(args: argparse.Namespace) -> dict:
     cache.fill(ClipStream(table))
 
     def features(rows):
-        layers = [cache[name][0][1:].float() for name in rows["id"]]  # (L, T, H), without the first input
-        return np.stack([torch.cat([each.mean(1), each.std(1)], 1).flatten().numpy() for each in layers])
+        return np.stack([pool(cache[name][0]) for name in rows["id"]])
 
     def labels(rows):
         return np.array([emotions.index(name) for name in rows["emotion"]])

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from audio_emotion.audio_input import read_audio
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.corpora.described import described_split
+from audio_emotion.training.corpora.described_sides import described_split
 from audio_emotion.training.corpora.description import describe
 from audio_emotion.training.shards import TAR_AUDIO, TAR_VIDEO, read_labels, read_shard
 from audio_emotion.training.streams import TooManyBadClipsError

@@ -26,19 +26,14 @@ from tqdm.auto import tqdm
 
 import audio_emotion
 from audio_emotion.audio_input import read_audio
+from audio_emotion.hub.audio_visual_card import card_facts
 from audio_emotion.hub.cards import render_card
+from audio_emotion.training.answers import Clip
 from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.face_teachers import FaceTeacher
 from audio_emotion.training.faces import Detector, HaarDetector, NoFaceError, speaking_face
-from audio_emotion.training.pseudo_labels import (
-    CLIP,
-    Clip,
-    card_facts,
-    row_of,
-    summary,
-    write_shard,
-    write_teachers,
-)
+from audio_emotion.training.pseudo_label_summary import summary
+from audio_emotion.training.pseudo_labels import CLIP, row_of, write_shard, write_teachers
 from audio_emotion.training.run_folder import RunFolder, write_whole
 from audio_emotion.training.shards import parquet_features, read_shard, read_videos
 from audio_emotion.training.speech_teachers import SpeechTeacher

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import yaml
 
-from audio_emotion.training.corpora.described import described_split
+from audio_emotion.training.corpora.described_sides import described_split
 from audio_emotion.training.shards import read_shard, read_videos
 from audio_emotion.training.tables import corpus_info, corpus_rows, corpus_table, shard_files
 

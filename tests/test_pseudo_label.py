@@ -30,18 +30,12 @@ from transformers import (
 )
 
 from audio_emotion.audio_input import read_audio
+from audio_emotion.evaluation.class_names import our_word, our_words
 from audio_emotion.hub.checkpoints import write_checkpoint
 from audio_emotion.hub.publishing import assemble, check_folder
-from audio_emotion.training.pseudo_labels import (
-    Clip,
-    agreement,
-    our_word,
-    our_words,
-    read_rows,
-    read_teachers,
-    softmax,
-    to_teacher_outputs,
-)
+from audio_emotion.training.agreement import agreement
+from audio_emotion.training.answers import Clip, softmax
+from audio_emotion.training.pseudo_labels import read_rows, read_teachers, to_teacher_outputs
 from audio_emotion.training.speech_teachers import SpeechTeacher
 from audio_emotion.training.streams import TooManyBadClipsError
 from audio_emotion.training.teacher_outputs import TeacherOutputs

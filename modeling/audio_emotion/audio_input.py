@@ -1,4 +1,4 @@
-"""Anything that a user may call audio to one mono waveform, its duration and what is odd about it."""
+"""Anything that a user may call audio to one mono waveform, flagged where it is odd."""
 
 # SPDX-License-Identifier: Apache-2.0
 

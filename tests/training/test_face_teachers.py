@@ -14,9 +14,9 @@ import torch
 import yaml
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
+from audio_emotion.training.answers import Clip, softmax
 from audio_emotion.training.face_teachers import FaceTeacher
 from audio_emotion.training.faces import CROP, HaarDetector, SpeakingFace, speaking_face
-from audio_emotion.training.pseudo_labels import Clip, softmax
 from audio_emotion.training.video import Video
 
 NAMES = ["Happiness", "Fear", "neutral"]

@@ -73,8 +73,8 @@ def match_classes(
             f"Expected a label map from classes {list(classes)} or emotions {list(emotions)} to emotions or null, got "
             f"{wrong} in it. Correct these names."
         )
-    by_meaning = {_meaning(emotion): emotion for emotion in emotions}
-    target = {name: given[name] if name in given else by_meaning.get(_meaning(name)) for name in classes}
+    by_meaning = {our_word(emotion): emotion for emotion in emotions}
+    target = {name: given[name] if name in given else by_meaning.get(our_word(name)) for name in classes}
     lost_classes = [name for name in classes if target[name] is None and name not in given]
     answered = {name for name in target.values() if name is not None}
     lost_emotions = [name for name in emotions if name not in answered and name not in given]
@@ -100,6 +100,24 @@ def dimension_columns(classes: Sequence[str], dimensions: Sequence[str]) -> list
     return [found.index(name) for name in dimensions]
 
 
-def _meaning(name: str) -> str:
+def our_word(name: str) -> str:
+    """The word that all corpora here have for a class, `"fearful"` for `"Fear"`; an unknown name in small letters."""
     plain = name.strip().lower()
     return next((word for word, others in SYNONYMS.items() if plain in (word, *others)), plain)
+
+
+def our_words(names: Sequence[str], where: str) -> list[str]:
+    """The same for all classes of a teacher.
+
+    Raises:
+        ValueError: where names are numbered places, or two mean the same.
+    """
+    words = [our_word(name) for name in names]
+    if any(word.startswith("label_") or word.isdigit() for word in words):
+        raise ValueError(
+            f"{where}: expected names of emotions, got {list(names)}. Name them under `classes` in a YAML file "
+            "(docs/pseudo_labels.md)."
+        )
+    if len(set(words)) < len(words):
+        raise ValueError(f"{where}: expected classes that differ, got {list(names)}, which are {words}.")
+    return words

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-from audio_emotion.training.pseudo_labels import Clip, Said, TeacherFacts, our_words, pooled, softmax
+from audio_emotion.evaluation.class_names import our_words
+from audio_emotion.training.answers import Clip, Said, TeacherFacts, pooled, softmax
 from audio_emotion.training.teacher_descriptions import FILES, describe, public_name, revision_of
 
 AT_ONCE = 32  # faces

@@ -1,4 +1,4 @@
-"""Whose labels a training may use: a random share, or lists on disk that are stratified by class and nested."""
+"""Whose labels a training may use: a random share, or nested lists on disk, stratified by class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def labelled_clips(ids: Sequence[str], share: float, file: str = "", seed: int =
     """
     if not file:
         return set(random.Random(seed).sample(list(ids), len(ids))[: round(share * len(ids))])
-    named = set(Path(file).read_text().split())
+    named = set(read_list(file))
     if strangers := sorted(named - set(ids)):
         raise ValueError(
             f"Expected training clips in `{file}`, got {len(strangers)} others, {strangers[:3]} among them. Make the "
@@ -42,3 +42,35 @@ def stratified_lists(
         for fraction in fractions:
             chosen[fraction] += mine[: max(1, round(fraction * len(mine)))]
     return {fraction: sorted(names) for fraction, names in chosen.items()}
+
+
+def write_lists(
+    folder: Path, ids: Sequence[str], emotions: Sequence[str | None], fractions: Sequence[float], seed: int
+) -> dict[float, str]:
+    """Write the file of each fraction, a clip id a line; see `stratified_lists` for the arguments.
+
+    Raises:
+        ValueError: where a file is there and says something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for fraction, names in stratified_lists(ids, emotions, fractions, seed).items():
+        file = folder / f"{percent(fraction)}.txt"
+        text = "".join(f"{name}\n" for name in names)
+        if file.exists() and file.read_text() != text:
+            raise ValueError(
+                f"Expected the list of this corpus and split in `{file}`, got another. Take a new `--output`."
+            )
+        file.write_text(text)
+        files[fraction] = str(file)
+    return files
+
+
+def read_list(file: str) -> list[str]:
+    """Clip ids of a list, in its order."""
+    return Path(file).read_text().split()
+
+
+def percent(fraction: float) -> str:
+    """A share as it stands in names of files."""
+    return f"{100 * fraction:g}"

@@ -1,4 +1,4 @@
-"""What several teachers said of clips, as a data set of parquet shards: its columns, its writing, its reading.
+"""What several teachers said of clips, as a data set of parquet shards.
 
     dataset/README.md                              the card, which also tells `datasets` where the shards are
     dataset/teachers.json                          a `TeacherFacts` for each column of a teacher
@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from audio_emotion.evaluation.class_names import SYNONYMS
-from audio_emotion.training.faces import SpeakingFace
+from audio_emotion.training.agreement import agreement
+from audio_emotion.training.answers import Clip, Said, TeacherFacts, softmax
 from audio_emotion.training.run_folder import write_whole
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
-FLOOR = 1e-4  # smallest share of a class; its logarithm is a logit that a student can reach
 TEACHER = pa.struct(
     [
         ("mask", pa.bool_()),  # whether the teacher said anything
@@ -53,138 +50,6 @@ CLIP = [
     ("face_detection_rate", pa.float32()),  # share of the pictures with the speaker's face
     ("agreement", pa.float32()),  # of speech and face, 0..1; see `agreement`
 ]
-
-
-@dataclass
-class TeacherFacts:
-    """Who speaks in a column.
-
-    Attributes:
-        name: of the column.
-        kind: "speech", "face" or "votes".
-        source: Hub id, or name of a folder or file.
-        revision: commit, or digest of the weights.
-        classes: of the logits, in their order; a word of ours where it is one by another name.
-        dimensions: in column order; empty without.
-        training_data: what it has heard, as in a checkpoint's configuration; `{"model": id}` for a public model.
-        license: of the weights, SPDX.
-    """
-
-    name: str
-    kind: str
-    source: str
-    revision: str
-    classes: list[str]
-    dimensions: list[str] = field(default_factory=list)
-    training_data: list[dict] = field(default_factory=list)
-    license: str = "LicenseRef-unknown"
-
-
-@dataclass
-class Clip:
-    """What teachers are shown.
-
-    Attributes:
-        id: of the clip.
-        waveform: `(S,)` at 16 kHz.
-        face: of the speaker; None where there is none that can be used.
-        no_face: why.
-        faces: how many were followed through the clip; None where nobody looked.
-        face_rate: share of the pictures with the best of them.
-    """
-
-    id: str
-    waveform: np.ndarray
-    face: SpeakingFace | None = None
-    no_face: str = "the clip has no video"
-    faces: int | None = None
-    face_rate: float | None = None
-
-
-@dataclass
-class Said:
-    """One teacher on one clip.
-
-    Attributes:
-        logits: `(C,)`; None from a teacher without categories, or one that says nothing.
-        dimensions: `(A,)` in 0..1, or None.
-        embedding: `(D,)`, or None.
-        frame_times: `(F,)` seconds since the clip's audio began, or None.
-        frame_logits: `(F, C)`, or None.
-        reason: why it says nothing; None if it speaks.
-    """
-
-    logits: np.ndarray | None = None
-    dimensions: np.ndarray | None = None
-    embedding: np.ndarray | None = None
-    frame_times: np.ndarray | None = None
-    frame_logits: np.ndarray | None = None
-    reason: str | None = None
-
-
-def our_word(name: str) -> str:
-    """The word that all corpora here have for a class, `"fearful"` for `"Fear"`; an unknown name in small letters."""
-    plain = name.strip().lower()
-    return next((word for word, others in SYNONYMS.items() if plain in (word, *others)), plain)
-
-
-def our_words(names: Sequence[str], where: str) -> list[str]:
-    """The same for all classes of a teacher.
-
-    Raises:
-        ValueError: where names are numbered places, or two mean the same.
-    """
-    words = [our_word(name) for name in names]
-    if any(word.startswith("label_") or word.isdigit() for word in words):
-        raise ValueError(
-            f"{where}: expected names of emotions, got {list(names)}. Name them under `classes` in a YAML file "
-            "(docs/pseudo_labels.md)."
-        )
-    if len(set(words)) < len(words):
-        raise ValueError(f"{where}: expected classes that differ, got {list(names)}, which are {words}.")
-    return words
-
-
-def pooled(probabilities: np.ndarray) -> np.ndarray:
-    """Logits `(C,)` of a clip from the probabilities `(F, C)` of its frames: the logarithm of their mean."""
-    return log_shares(probabilities.mean(axis=0))
-
-
-def log_shares(shares: np.ndarray) -> np.ndarray:
-    """Logits whose softmax is the shares; those below `FLOOR` are raised to it."""
-    return np.log(np.maximum(shares, FLOOR)).astype(np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def agreement(
-    one: np.ndarray, classes: Sequence[str], other: np.ndarray, other_classes: Sequence[str]
-) -> float | None:
-    """How alike two teachers see a clip: 1 less the Jensen-Shannon divergence in bits, 0..1.
-
-    Only classes that both have count, and each teacher's probabilities of these are brought to a sum of 1.
-
-    Args:
-        one: logits `(C,)`.
-        classes: their names.
-        other: logits `(K,)` of the other teacher.
-        other_classes: their names.
-
-    Returns:
-        None where they share fewer than two classes.
-    """
-    shared = [name for name in classes if name in other_classes]
-    if len(shared) < 2:
-        return None
-    first = softmax(one[[list(classes).index(name) for name in shared]].astype(np.float64))
-    second = softmax(other[[list(other_classes).index(name) for name in shared]].astype(np.float64))
-    middle = (first + second) / 2
-    divergence = sum(_bits(each, middle) for each in (first, second)) / 2
-    return float(min(max(1.0 - divergence, 0.0), 1.0))
 
 
 def row_of(clip: Clip, speaker: str | None, said: Sequence[Said], teachers: Sequence[TeacherFacts]) -> dict[str, Any]:
@@ -268,106 +133,6 @@ def _shards(folder: str | Path) -> Iterator[pq.ParquetFile]:
             yield pq.ParquetFile(opened)
 
 
-def summary(folder: str | Path, teachers: Sequence[TeacherFacts]) -> dict[str, Any]:
-    """What a data set holds: clips, hours, and of each teacher how it spoke and why not.
-
-    Returns:
-        `clips`, `hours`, `agreement` (mean, None where nobody can be compared), and `spoken`: for each teacher
-        `clips`, `confidence` (mean), `most_probable` (clips by class) and `silent` (clips by reason).
-    """
-    clips, seconds, agreed = 0, 0.0, []
-    told: dict[str, dict[str, Any]] = {}
-    for facts in teachers:
-        told[facts.name] = {"confidence": [], "most_probable": dict.fromkeys(facts.classes, 0), "silent": Counter()}
-    columns = ["id", "duration", "agreement"]
-    fields = ("mask", "reason", "logits", "confidence")
-    for row in read_rows(folder, [*columns, *(f"{facts.name}.{name}" for facts in teachers for name in fields)]):
-        clips, seconds = clips + 1, seconds + row["duration"]
-        agreed += [row["agreement"]] if row["agreement"] is not None else []
-        for facts in teachers:
-            said, of_teacher = row[facts.name], told[facts.name]
-            if not said["mask"]:
-                of_teacher["silent"][re.sub(r"\d[\d.%]*", "N", said["reason"])] += 1  # "4 faces" is "N faces"
-            elif said["logits"] is not None:
-                of_teacher["confidence"].append(said["confidence"])
-                of_teacher["most_probable"][facts.classes[int(np.argmax(said["logits"]))]] += 1
-    for of_teacher in told.values():
-        sure = of_teacher["confidence"]
-        of_teacher["silent"] = dict(of_teacher["silent"].most_common())
-        of_teacher["clips"] = clips - sum(of_teacher["silent"].values())
-        of_teacher["confidence"] = round(math.fsum(sure) / len(sure), 4) if sure else None
-    mean = round(math.fsum(agreed) / len(agreed), 4) if agreed else None
-    return {"clips": clips, "hours": round(seconds / 3600, 4), "agreement": mean, "spoken": told}
-
-
-def card_facts(
-    teachers: Sequence[TeacherFacts], results: dict[str, Any], dataset_id: str, citation: str, version: str
-) -> dict[str, Any]:
-    """What the card of a data set says; see `hub_cards/audio_visual_labels.md`.
-
-    Args:
-        teachers: who spoke.
-        results: `summary`, with `corpus` and `quarantined`.
-        dataset_id: `owner/name` on the Hub, or a folder.
-        citation: of the corpus.
-        version: of this package.
-    """
-    licenses = sorted({facts.license for facts in teachers})
-    clips = results["clips"]
-    sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
-    lines = [
-        "| Teacher | Clips | Mean confidence | Most probable, clips | Silent because, clips |",
-        "|" + " --- |" * 5,
-    ]
-    for name, said in results["spoken"].items():
-        counts = [_counted(said[key]) for key in ("most_probable", "silent")]
-        sure = "none" if said["confidence"] is None else f"{said['confidence']:.3f}"
-        lines.append(f"| {name} | {said['clips']} | {sure} | {counts[0]} | {counts[1]} |")
-    agreed = results["agreement"]
-    return {
-        "dataset_name": dataset_id.rpartition("/")[2],
-        "dataset_id": dataset_id,
-        "license": licenses[0] if len(licenses) == 1 else "LicenseRef-several",
-        "license_name_line": f"those of the teachers: {', '.join(licenses)}.",
-        "size_category": next((name for limit, name in sizes if clips < limit), "n>1M"),
-        "corpus": results["corpus"],
-        "corpus_citation": citation,
-        "clips": clips,
-        "hours": results["hours"],
-        "quarantined": results["quarantined"],
-        "votes": any(facts.kind == "votes" for facts in teachers),
-        "teachers": [
-            {
-                "name": facts.name,
-                "kind": facts.kind,
-                "source": facts.source,
-                "revision": facts.revision,
-                "classes": ", ".join(facts.classes) or "none",
-                "training": "; ".join(map(_heard, facts.training_data)) or "nothing",
-                "license": facts.license,
-            }
-            for facts in teachers
-        ],
-        "spoken_table": "\n".join(lines),
-        "agreement_line": "No clip has both a voice and a face to compare."
-        if agreed is None
-        else f"Speech and face agree to {agreed:.3f} in the mean.",
-        "version": version,
-    }
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-
-
-def _heard(seen: dict[str, Any]) -> str:
-    """An entry of `training_data` in words."""
-    if seen.get("model"):
-        return f"what the public model {seen['model']} has met"
-    speakers = ", ".join(str(name).removeprefix(f"{seen['corpus']}/") for name in seen.get("speakers") or ["all"])
-    return f"{seen['corpus']} ({speakers})"
-
-
 def to_teacher_outputs(folder: str | Path, teacher_name: str) -> TeacherOutputs:
     """What one teacher said of every clip; clips of which it said nothing have mask 0.
 
@@ -440,9 +205,3 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 def _listed(values: np.ndarray | None, kind: type = np.float32) -> list[Any] | None:
     """As Arrow takes them: halves stay numpy's."""
     return None if values is None else list(np.asarray(values).astype(kind))
-
-
-def _bits(shares: np.ndarray, middle: np.ndarray) -> float:
-    """Kullback-Leibler divergence from the middle, in bits."""
-    known = shares > 0
-    return float(np.sum(shares[known] * np.log2(shares[known] / middle[known])))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 
 from audio_emotion.evaluation.protocols import SIDES, Side, Split, divide, split
-from audio_emotion.training.corpora.described import described_split
+from audio_emotion.training.corpora.described_sides import described_split
 
 OWN = {"synthetic": "synthetic-10"}  # corpora of ours with one split
 

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from audio_emotion.configuration_emotion import EmotionConfig
-from audio_emotion.evaluation.class_names import dimension_columns
+from audio_emotion.evaluation.class_names import dimension_columns, our_words
 from audio_emotion.evaluation.judges import Judge
-from audio_emotion.training.pseudo_labels import Clip, Said, TeacherFacts, our_words
+from audio_emotion.training.answers import Clip, Said, TeacherFacts
 from audio_emotion.training.teacher_descriptions import describe, public_name, revision_of
 
 RATE = 16000  # hertz, of every waveform here

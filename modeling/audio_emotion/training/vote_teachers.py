@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from audio_emotion.training.answers import Clip, Said, TeacherFacts, log_shares
 from audio_emotion.training.corpora import crema_d
 from audio_emotion.training.corpora.corpus import find_corpus_root
-from audio_emotion.training.pseudo_labels import Clip, Said, TeacherFacts, log_shares
 
 
 class VotesTeacher:

@@ -18,7 +18,8 @@ import soundfile
 import yaml
 from datasets import Audio, ClassLabel, Features, Value
 
-from audio_emotion.training.corpora.described import described_info, described_rows, described_shards, described_split
+from audio_emotion.training.corpora.described import described_info, described_rows, described_shards
+from audio_emotion.training.corpora.described_sides import described_split
 from audio_emotion.training.shards import read_shard
 
 PAGE = Path(__file__).parents[3] / "docs" / "your_own_data.md"

@@ -288,3 +288,9 @@ def one_of(file: str, key: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raise a `ValueError` unless the value of a key is among the allowed ones."""
     if value not in allowed:
         raise ValueError(f"{file}: expected `{key}` among {list(allowed)}, got {value!r}.")
+
+
+def some(names: list[str], most: int = 5) -> str:
+    """The first few names, and how many more."""
+    shown = ", ".join(f"`{name}`" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

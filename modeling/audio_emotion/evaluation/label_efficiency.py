@@ -1,0 +1,88 @@
+"""Arms of an experiment on few labels side by side: means over seeds, paired differences, a table of them.
+
+An arm at a share of the labels is one point; its runs differ in the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from audio_emotion.evaluation.comparison import aggregate, compare
+from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.training.labelled import percent
+
+Point = tuple[str, float]  # arm, share of the labels
+
+
+def points_of(
+    rows: Mapping[Point, Sequence[dict[str, Any]]], predictions: Mapping[Point, Sequence[Predictions]], repeats: int
+) -> list[dict[str, Any]]:
+    """Mean UAR of every point with its 95 % interval over speakers, and the lowest and highest seed.
+
+    Args:
+        rows: of each point, one a seed, with `uar` and `labels`, how many the list holds.
+        predictions: of each point, one a seed.
+        repeats: bootstrap samples.
+    """
+    points = []
+    for (arm, fraction), runs in sorted(rows.items()):
+        mean, interval = aggregate(predictions[arm, fraction], "uar", [], repeats)
+        seeds = [row["uar"] for row in runs]
+        point = {"arm": arm, "fraction": fraction, "labels": runs[0]["labels"], "uar": mean, "interval": [*interval]}
+        points.append(point | {"lowest_seed": min(seeds), "highest_seed": max(seeds)})
+    return points
+
+
+def comparisons_of(
+    pairs: Iterable[tuple[Point, Point]], predictions: Mapping[Point, Sequence[Predictions]], repeats: int
+) -> list[dict[str, Any]]:
+    """Paired differences in UAR of those pairs of points that are both there, each pair once.
+
+    Args:
+        pairs: first and second point.
+        predictions: of each point, one a seed.
+        repeats: of bootstrap and permutation.
+    """
+    comparisons = []
+    for (one, its), (other, others) in dict.fromkeys(pairs):
+        if (one, its) in predictions and (other, others) in predictions and (one, its) != (other, others):
+            found = compare(predictions[one, its], predictions[other, others], "uar", [], repeats)
+            names = {"first_arm": one, "first_fraction": its, "second_arm": other, "second_fraction": others}
+            comparisons.append(names | found.as_dict())
+    return comparisons
+
+
+def table(results: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """Markdown: an arm a line, a fraction a column; then the paired differences.
+
+    Args:
+        results: with `points` and `comparisons` as above, `test_clips`, `seeds` and how many `classes`.
+        arms: in the order in which they come first.
+    """
+    points = {(point["arm"], point["fraction"]): point for point in results["points"]}
+    labels = {fraction: point["labels"] for (_, fraction), point in points.items()}
+    fractions = sorted(labels)
+    lines = [
+        f"UAR on {results['test_clips']} test clips, mean of {len(results['seeds'])} seed(s) (95 % interval over "
+        f"speakers); chance is {1 / results['classes']:.3f}.",
+        "",
+        "| arm | " + " | ".join(f"{percent(each)} % ({labels[each]} labels)" for each in fractions) + " |",
+        "|---|" + "---|" * len(fractions),
+    ]
+    for arm in dict.fromkeys([*arms, *sorted({arm for arm, _ in points})]):
+        cells = [points.get((arm, fraction)) for fraction in fractions]
+        if any(cells):
+            said = [
+                "" if cell is None else "{:.3f} ({:.2f} to {:.2f})".format(cell["uar"], *cell["interval"])
+                for cell in cells
+            ]
+            lines.append(f"| {arm} | " + " | ".join(said) + " |")
+    lines += ["", "| first | second | difference in UAR, paired (95 % interval over speakers) |", "|---|---|---|"]
+    for each in results["comparisons"]:
+        first, second = (
+            f"{each[f'{which}_arm']}, {percent(each[f'{which}_fraction'])} %" for which in ("first", "second")
+        )
+        difference = "{:+.3f} ({:+.3f} to {:+.3f})".format(each["difference"], *each["interval"])
+        lines.append(f"| {first} | {second} | {difference} |")
+    return "\n".join(lines) + "\n"
