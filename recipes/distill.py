@@ -45,6 +45,7 @@ from audio_emotion.training.mixture import training_data
 from audio_emotion.training.order import Order
 from audio_emotion.training.pseudo_labels import to_teacher_outputs
 from audio_emotion.training.resume import Resume
+from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.schedule import one_cycle
 from audio_emotion.training.setting import Setting, begin
 from audio_emotion.training.statistics import set_log_mel_statistics
@@ -57,7 +58,7 @@ SYNTHETIC_TEACHER = "runs/teacher_synthetic"
 
 @strict
 @dataclass(kw_only=True)
-class DistillArguments:
+class DistillArguments(RunArguments):
     """What one run needs."""
 
     output: str = field(default="runs/distill_synthetic", metadata={"help": "Run folder."})
@@ -65,34 +66,24 @@ class DistillArguments:
         default_factory=lambda: [SYNTHETIC_TEACHER],
         metadata={"help": "Run folders or folders of outputs, NAME=FOLDER or FOLDER; '' for labels only."},
     )
-    corpus: str = field(default="synthetic", metadata={"help": "Corpus by name."})
-    corpus_path: str = field(default="", metadata={"help": "Its folder; else $AUDIO_EMOTION_DATA/<corpus>."})
-    corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
     mix: list[str] = field(default_factory=list, metadata={"help": "Other corpora to train on: crema-d=0.5."})
-    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
-    train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
     labelled: float = field(default=0.1, metadata={"help": "Share of training clips whose labels are used."})
     labelled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
     labelled_draws: float = field(default=1.0, metadata={"help": "How often an epoch draws each labelled clip."})
     trunk: str = field(default="tc-gru", metadata={"help": "tc-gru (the paper's) or convolutional."})
     size: str = field(default="small", metadata={"help": "nano, small or base."})
+    level: str = field(default="absolute", metadata={"help": "absolute, or relative: no gain changes an answer."})
     frames_per_step: int = field(default=4, metadata={"help": "10 ms frames in a step: 2, 4 or 8."})
     read_out: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
     convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A). TC-GRU."})
-    dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     augment: float = field(default=0.0, metadata={"help": "0..1: how often noise, reverberation, speed, gain, masks."})
     augment_versions: int = field(
         default=0, metadata={"help": "Versions of each clip that are made once and kept; 0: anew in each epoch."}
     )
     cache: str = field(default="runs/cache", metadata={"help": "Where they are kept."})
     epochs: int = field(default=20, metadata={"help": "Passes over the training clips."})
-    batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak of a one-cycle schedule."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's."})
-    label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy on labels."})
     temperature: float = field(default=2.0, metadata={"help": "Softening of teacher and student."})
-    dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC with labels."})
-    emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy with labels."})
     teacher_weights: list[float] = field(default_factory=list, metadata={"help": "One a teacher; else 1 each."})
     teacher_heads: str = field(
         default="",
@@ -115,13 +106,6 @@ class DistillArguments:
         metadata={"help": "Fit the teachers' exponents in it on the labelled clips; cross-fitted teachers."},
     )
     validate_every: int = field(default=5, metadata={"help": "Epochs between validations."})
-    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
-    trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that read ahead, of each training process."})
-    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
-    save_every: int = field(default=200, metadata={"help": "Steps between states from which a killed run goes on."})
-    restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
-    seed: int = field(default=0, metadata={"help": "Of everything."})
 
 
 def main(args: DistillArguments) -> dict:
@@ -150,7 +134,7 @@ def main(args: DistillArguments) -> dict:
     versions = None
     if args.augment_versions:
         default = StudentEmotionConfig()
-        front_end = LogMel(default.num_mel_bins, default.sampling_rate)
+        front_end = LogMel(default.num_mel_bins, default.sampling_rate, args.level)
         versions = AugmentedFrames(args.cache, front_end, strengths, args.augment_versions)
         with accelerator.main_process_first():
             versions.fill(stream)
@@ -377,6 +361,7 @@ def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassi
         StudentEmotionConfig.of_size(
             args.size,
             trunk=args.trunk,
+            level=args.level,
             frames_per_step=args.frames_per_step,
             read_out=args.read_out,
             dropout=args.dropout,

@@ -29,6 +29,7 @@ from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.mixture import training_data
 from audio_emotion.training.resume import Resume
+from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.schedule import one_cycle
 from audio_emotion.training.setting import Setting, begin
 from audio_emotion.training.tables import spoken_by
@@ -36,34 +37,17 @@ from audio_emotion.training.tables import spoken_by
 
 @strict
 @dataclass(kw_only=True)
-class FineTuneArguments:
+class FineTuneArguments(RunArguments):
     """What one run needs."""
 
     corpus: str = field(metadata={"help": "The corpus's description (.yaml), or a corpus by name."})
     model: str = field(default="", metadata={"help": "Hub id or folder; else the student inside the package."})
     revision: str = field(default="main", metadata={"help": "Of a model on the Hub."})
     output: str = field(default="runs/fine_tune", metadata={"help": "Run folder."})
-    corpus_path: str = field(default="", metadata={"help": "Folder of the corpus, if not beside its description."})
-    corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
-    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
-    train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
     tuning: str = field(default="full", metadata={"help": "frozen (heads alone), lora (teachers) or full."})
-    dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     augment: float = field(default=0.3, metadata={"help": "0..1: how often noise, reverberation, speed, gain."})
     epochs: int = field(default=20, metadata={"help": "Passes over the training clips."})
-    batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak of a one-cycle schedule."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's."})
-    label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy."})
-    dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC term."})
-    emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})
-    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
-    trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that read ahead, of each training process."})
-    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
-    save_every: int = field(default=200, metadata={"help": "Steps between states from which a killed run goes on."})
-    restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
-    seed: int = field(default=0, metadata={"help": "Of everything."})
 
 
 def main(args: FineTuneArguments) -> dict:

@@ -27,6 +27,7 @@ from audio_emotion.training.caches import EncoderStates
 from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.mixture import training_data
 from audio_emotion.training.resume import Resume
+from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.schedule import one_cycle
 from audio_emotion.training.setting import Setting, begin
 from audio_emotion.training.statistics import copy_statistics, set_layer_statistics, set_log_mel_statistics
@@ -36,17 +37,14 @@ from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 @strict
 @dataclass(kw_only=True)
-class TeacherArguments:
+class TeacherArguments(RunArguments):
     """What one run needs."""
 
     output: str = field(default="runs/teacher_synthetic", metadata={"help": "Run folder."})
-    corpus: str = field(default="synthetic", metadata={"help": "Corpus by name."})
-    corpus_path: str = field(default="", metadata={"help": "Its folder; else $AUDIO_EMOTION_DATA/<corpus>."})
-    corpus_count: int = field(default=600, metadata={"help": "Clips of the synthetic corpus."})
     mix: list[str] = field(default_factory=list, metadata={"help": "Other corpora to train on: crema-d=0.5."})
-    split: str = field(default="", metadata={"help": "Speaker split by name; else the corpus's own."})
-    train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
-    encoders: list[str] = field(default_factory=lambda: ["log-mel"], metadata={"help": "Hub ids, folders, log-mel."})
+    encoders: list[str] = field(
+        default_factory=lambda: ["log-mel"], metadata={"help": "Hub ids, folders, log-mel, log-mel-relative."}
+    )
     tuning: str = field(default="frozen", metadata={"help": "frozen, full or lora (peft, feed-forward layers)."})
     cross_fit: int = field(default=0, metadata={"help": "Teachers for outputs on the training clips; 0 for none."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
@@ -58,23 +56,10 @@ class TeacherArguments:
     stream_dropout: float = field(default=0.0, metadata={"help": "Chance of a silent stream in training."})
     time_mask: float = field(default=0.2, metadata={"help": "Widest blank span, share of a clip; frozen encoders."})
     mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup; 0: none; frozen encoders."})
-    dropout: float = field(default=0.2, metadata={"help": "Dropout of trunk and heads."})
     epochs: int = field(default=15, metadata={"help": "Passes over the training clips."})
-    batch_size: int = field(default=32, metadata={"help": "Clips of a global batch, over which the CCC is taken."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak of a one-cycle schedule."})
     encoder_learning_rate: float = field(default=5e-5, metadata={"help": "The same, of encoders in training."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's."})
-    label_smoothing: float = field(default=0.1, metadata={"help": "Of the cross-entropy."})
-    dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC term."})
-    emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})
-    mixed_precision: str = field(default="", metadata={"help": "no or bf16; else as launched."})
     cache: str = field(default="runs/cache", metadata={"help": "Where states of frozen encoders are kept."})
-    trackers: list[str] = field(default_factory=list, metadata={"help": "tensorboard, trackio."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that read ahead, of each training process."})
-    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
-    save_every: int = field(default=200, metadata={"help": "Steps between states from which a killed run goes on."})
-    restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
-    seed: int = field(default=0, metadata={"help": "Of everything."})
 
 
 def main(args: TeacherArguments) -> dict:

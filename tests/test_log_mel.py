@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from audio_emotion.log_mel import FLOOR, HOP, WINDOW, LogMel, frame_mask, stack_frames
+from audio_emotion.log_mel import FLOOR, HOP, RELATIVE_FLOOR, WINDOW, LogMel, frame_mask, stack_frames
 
 RATE = 16000
 
@@ -123,3 +123,41 @@ def test_a_clip_shorter_than_a_step_is_one_step():
 
 def test_a_frame_mask_has_as_many_ones_as_frames():
     assert frame_mask(torch.tensor([0, 2, 3]), 3).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+
+def test_relative_frames_are_ratios_to_the_mean_power_so_far():
+    waveform = noise(4000) * torch.linspace(0.2, 1.0, 4000)
+    power = LogMel(10, RATE).unnormalised(waveform)[0].double().exp() - FLOOR
+
+    ours = LogMel(10, RATE, "relative").unnormalised(waveform)[0]
+
+    for t in range(len(power)):
+        expected = (power[t] / power[: t + 1].mean() + RELATIVE_FLOOR).log()
+        torch.testing.assert_close(ours[t].double(), expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("gain", [1e-2, 0.3, 4.0])
+def test_no_gain_changes_a_relative_frame_and_every_gain_an_absolute_one(gain):
+    waveform = noise(RATE) * torch.linspace(0.0, 1.0, RATE)
+
+    relative, absolute = (LogMel(10, RATE, level) for level in ("relative", "absolute"))
+
+    difference = (relative.unnormalised(gain * waveform) - relative.unnormalised(waveform)).abs()
+    assert difference.max() < 1e-3
+    difference = (absolute.unnormalised(gain * waveform) - absolute.unnormalised(waveform))[0, 50:].abs()
+    assert difference.min() > 0.5
+
+
+def test_a_relative_frame_sees_nothing_that_comes_after_it():
+    front_end, waveform = LogMel(10, RATE, "relative"), noise(RATE)
+    loud_end = torch.cat([waveform[:, :8000], 10 * waveform[:, 8000:]], dim=1)
+
+    ours, cut = front_end.unnormalised(loud_end), front_end.unnormalised(waveform[:, :8000])
+
+    torch.testing.assert_close(ours[:, : cut.shape[1]], cut)
+
+
+def test_relative_frames_of_digital_silence_are_finite_and_the_floor():
+    frames = LogMel(10, RATE, "relative").unnormalised(torch.zeros(1, 800))
+
+    torch.testing.assert_close(frames, torch.full_like(frames, float(np.log(RELATIVE_FLOOR))))

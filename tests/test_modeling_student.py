@@ -56,6 +56,7 @@ def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit, tr
     [
         *({"bidirectional": both, "look_ahead": frames} for both in (False, True) for frames in (0, 1)),
         {"trunk": "convolutional", "num_convolution_blocks": 6, "convolution_kernel": 5},
+        {"level": "relative"},
     ],
     ids=str,
 )
@@ -85,10 +86,10 @@ def test_what_lies_in_the_padding_does_not_matter():
 
 @pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("frames_per_step", [2, 4, 8])
-@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
+@pytest.mark.parametrize("trunk", [{"trunk": "tc-gru"}, {"trunk": "convolutional"}, {"level": "relative"}], ids=str)
 @torch.no_grad()
 def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(read_out, frames_per_step, trunk):
-    model = student(read_out=read_out, frames_per_step=frames_per_step, trunk=trunk)
+    model = student(read_out=read_out, frames_per_step=frames_per_step, **trunk)
     alone, waveform, mask = clips(12000, 20000)
 
     whole = model(waveform, mask, output_frames=True)
@@ -143,6 +144,20 @@ def test_the_convolutional_trunk_refuses_what_does_not_stream(fields):
 
 
 @torch.no_grad()
+def test_no_gain_changes_an_answer_of_a_student_that_hears_relative_level():
+    (clip,), waveform, mask = clips(16000)
+    for level, moves in (("relative", False), ("absolute", True)):
+        model = student(level=level)
+        with torch.no_grad():
+            difference = (model(waveform, mask).dimensions - model(0.05 * clip).dimensions).abs().max()
+        assert (difference > 1e-3) == moves, level
+
+
+def test_a_level_that_there_is_not_is_refused():
+    with pytest.raises((ValueError, StrictDataclassClassValidationError), match="level"):
+        student(level="loud")
+
+
 def test_a_bidirectional_student_refuses_to_judge_frames():
     with pytest.raises(ValueError, match="bidirectional"):
         student(bidirectional=True)(clips(8000)[1], output_frames=True)

@@ -17,7 +17,8 @@ class FusedEmotionConfig(EmotionConfig):
     Args:
         streams (`list[dict]`):
             One dict a stream, in fusion order. The log-mel filterbank is
-            `{"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40}`. A pretrained encoder is
+            `{"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40, "level": "absolute"}` (or `"relative"`, see
+            [`StudentEmotionConfig`]). A pretrained encoder is
             `{"name", "kind": "encoder", "config", "preprocessing", "frame_rate", "one_at_a_time", "layers", "source",
             "revision"}`, as [`FusedEmotionModel.from_encoders`] writes it: the encoder's own configuration with its
             `model_type`, the facts of its `preprocessor_config.json`, frames per second, whether padding changes its

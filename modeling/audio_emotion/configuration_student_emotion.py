@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_emotion import EmotionConfig
 
+LEVELS = ("absolute", "relative")
 # Named sizes; `small` is the published default. Parameter limits: nano 75 k, small 0.5 M, base 2 M.
 STUDENT_SIZES = {
     "nano": {"convolution_size": 32, "hidden_size": 48, "embedding_size": 48},
@@ -30,6 +31,9 @@ class StudentEmotionConfig(EmotionConfig):
     Args:
         num_mel_bins (`int`, *optional*, defaults to 40):
             Mel filters of the front end (40 as in the paper's baseline).
+        level (`str`, *optional*, defaults to `"absolute"`):
+            What the front end hears of loudness: `"absolute"`, or `"relative"` to the clip so far. Absolute level
+            tells activation where all clips were recorded alike, and misleads where they were not.
         frames_per_step (`int`, *optional*, defaults to 4):
             Log-mel frames (10 ms each) stacked into one step of the trunk: 2, 4 or 8 give 50, 25 or 12.5 Hz.
         teacher_emotions (`dict[str, list[str]]`, *optional*):
@@ -40,8 +44,19 @@ class StudentEmotionConfig(EmotionConfig):
 
     read_out: str = "attentive"
     num_mel_bins: int = 40
+    level: str = "absolute"
     frames_per_step: int = 4
     teacher_emotions: dict[str, list[str]] | None = None
+
+    def validate_architecture(self):
+        """Check what must agree; called by the constructor.
+
+        Raises:
+            ValueError: naming the field, what it may be and what it is.
+        """
+        super().validate_architecture()
+        if self.level not in LEVELS:
+            raise ValueError(f"`level` must be one of {LEVELS}, got {self.level!r}.")
 
     @classmethod
     def of_size(cls, size: str, **fields) -> "StudentEmotionConfig":

@@ -221,7 +221,7 @@ class LogMelStream(nn.Module):
 
     def __init__(self, stream: dict, projection_size: int, sampling_rate: int):
         super().__init__()
-        self.log_mel = LogMel(stream["num_mel_bins"], sampling_rate)
+        self.log_mel = LogMel(stream["num_mel_bins"], sampling_rate, stream.get("level", "absolute"))
         self.projection = nn.Linear(2 * stream["num_mel_bins"], projection_size)
 
     def encode(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

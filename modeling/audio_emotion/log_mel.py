@@ -10,6 +10,8 @@ from transformers.audio_utils import mel_filter_bank
 WINDOW = 400  # samples: 25 ms at 16 kHz
 HOP = 160  # samples: 10 ms at 16 kHz
 FLOOR = 1e-6  # added to the power; about the noise of 16-bit audio
+# Of relative frames: 50 dB below the mean power of all bins so far, and what stands for the power of digital silence.
+RELATIVE_FLOOR, NOTHING = 1e-5, 1e-12
 
 
 class LogMel(nn.Module):
@@ -22,12 +24,15 @@ class LogMel(nn.Module):
     Args:
         num_mel_bins: mel filters `M` between 20 Hz and half the sampling rate (HTK mel scale).
         sampling_rate: of the waveform, in hertz.
+        level: `"absolute"`, or `"relative"` to the power of the clip so far, which no gain of a microphone changes.
+            A frame still sees nothing that comes after it. Ours.
     """
 
-    def __init__(self, num_mel_bins: int, sampling_rate: int):
+    def __init__(self, num_mel_bins: int, sampling_rate: int, level: str = "absolute"):
         super().__init__()
         self.num_mel_bins = num_mel_bins
         self.sampling_rate = sampling_rate
+        self.level = level
         self.register_buffer("window", torch.empty(WINDOW))
         self.register_buffer("filters", torch.empty(WINDOW // 2 + 1, num_mel_bins))
         self.register_buffer("mean", torch.empty(num_mel_bins))
@@ -45,10 +50,18 @@ class LogMel(nn.Module):
         init.ones_(self.deviation)
 
     def unnormalised(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Natural logarithm of the mel power, `(B, S)` to `(B, T, M)` with `T = (S - 400) // 160 + 1`."""
+        """Natural logarithm of the mel power, `(B, S)` to `(B, T, M)` with `T = (S - 400) // 160 + 1`.
+
+        Of a relative level it is that of the ratio to the mean power of all bins and frames up to this one.
+        """
         frames = waveform.float().unfold(-1, WINDOW, HOP) * self.window.float()  # (B, T, 400)
         power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)  # (B, T, 201)
-        return (power @ self.filters.float() + FLOOR).log()  # (B, T, M)
+        power = power @ self.filters.float()  # (B, T, M)
+        if self.level == "absolute":
+            return (power + FLOOR).log()
+        frames_so_far = torch.arange(1, power.shape[1] + 1, device=power.device)
+        so_far = power.mean(-1).double().cumsum(-1) / frames_so_far  # (B, T): a sum of hours in float32 would round
+        return (power / (so_far.float() + NOTHING).unsqueeze(-1) + RELATIVE_FLOOR).log()
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the frames that lie wholly inside each clip.

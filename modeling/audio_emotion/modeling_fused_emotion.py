@@ -42,7 +42,8 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
         """Build a teacher from pretrained encoders; fusion, trunk and heads are new.
 
         Args:
-            sources: Hub ids or folders, and `"log-mel"` for the filterbank, in fusion order.
+            sources: Hub ids or folders, and `"log-mel"` for the filterbank, in fusion order; `"log-mel-relative"` for
+                one that no gain of a microphone changes.
             layers: for a source, the hidden states to mix (0 is the input of the first layer); all where not given.
             revisions: for a source, the revision of its Hub repository.
             **fields: of [`FusedEmotionConfig`].
@@ -53,8 +54,9 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
         streams: list[dict] = []
         encoders: list[nn.Module | None] = []
         for source in sources:
-            if source == "log-mel":
-                streams.append({"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40})
+            if source in ("log-mel", "log-mel-relative"):
+                level = {} if source == "log-mel" else {"level": "relative"}
+                streams.append({"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40} | level)
                 encoders.append(None)
                 continue
             stream, encoder = load_encoder(source, (layers or {}).get(source), (revisions or {}).get(source))

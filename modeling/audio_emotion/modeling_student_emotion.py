@@ -33,7 +33,7 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
 
     def __init__(self, config: StudentEmotionConfig):
         super().__init__(config)
-        self.log_mel = LogMel(config.num_mel_bins, config.sampling_rate)
+        self.log_mel = LogMel(config.num_mel_bins, config.sampling_rate, config.level)
         self.trunk = EmotionTrunk(config.frames_per_step * config.num_mel_bins, config)
         self.post_init()
 

@@ -34,6 +34,7 @@ class AugmentedFrames(ClipCache):
 
     def __init__(self, folder: str | Path, front_end: LogMel, strengths: AugmentationStrengths, versions: int) -> None:
         facts = [CODE_VERSION, front_end.num_mel_bins, front_end.sampling_rate, asdict(strengths), versions]
+        facts += [front_end.level]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         self.front_end, self.augmentation = front_end, WaveformAugmentation(strengths)
         super().__init__(Path(folder) / digest.hexdigest()[:16], versions)

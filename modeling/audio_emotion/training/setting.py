@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -12,17 +11,18 @@ from datasets import Dataset
 from audio_emotion.training.arguments import flat
 from audio_emotion.training.mixture import mixture
 from audio_emotion.training.order import Order
+from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.sides import sides
 from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
 
 
-def begin(args: Any) -> tuple[Accelerator, RunFolder]:
+def begin(args: RunArguments) -> tuple[Accelerator, RunFolder]:
     """Processes and run folder of a training, which may be one that was killed.
 
     Args:
-        args: of the recipe: `output`, `mixed_precision`, `trackers`, `restart` and `seed`.
+        args: of the recipe.
     """
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or None,
@@ -43,8 +43,7 @@ class Setting:
     """A corpus divided, and what is trained on beside it.
 
     Args:
-        args: of the recipe: `corpus`, `corpus_path`, `corpus_count`, `split`, `train_on_validation`, `max_bad_share`,
-            `batch_size`, `num_workers` and `seed`.
+        args: of the recipe.
         accelerator: of the run.
         run: its folder, which takes the quarantine.
         mix: other corpora to train on, `name=weight`.
@@ -59,7 +58,7 @@ class Setting:
         held_out: rows of the sides `test` and `validation`, those that there are.
     """
 
-    def __init__(self, args: Any, accelerator: Accelerator, run: RunFolder, mix: Sequence[str] = ()) -> None:
+    def __init__(self, args: RunArguments, accelerator: Accelerator, run: RunFolder, mix: Sequence[str] = ()) -> None:
         self.args, self.accelerator, self.run = args, accelerator, run
         self.info = corpus_info(args.corpus)
         self.emotions, self.dimensions = list(self.info.emotions), list(self.info.dimensions)
