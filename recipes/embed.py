@@ -1,16 +1,19 @@
 """Put a distilled student into the package as its default model, with its card and licence text.
 
-python recipes/embed.py --run runs/embedded --scored recipes/results/distilled.json
+python recipes/embed.py --run runs/embedded --scored "recipes/results/folds/default-fold-*-seed-*.parquet"
 """
 
 import argparse
 import json
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import audio_emotion
+from audio_emotion.evaluation.comparison import aggregate, pooled
+from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.hub.cards import render_card
 
 PACKAGE = Path(audio_emotion.__file__).parent
@@ -41,12 +44,11 @@ def main(args: argparse.Namespace) -> None:
         (FOLDER / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
     model = AutoModelForAudioClassification.from_pretrained(FOLDER)
     AutoFeatureExtractor.from_pretrained(FOLDER)
-    scored = json.loads(Path(args.scored).read_text())
-    scores = scored["test"]
-    rows = [
-        f"| {name} | {scores[name]:.3f} | {scores['intervals'][name][0]:.2f} to {scores['intervals'][name][1]:.2f} |"
-        for name in ("uar", "accuracy", "macro_f1", "ccc_activation", "ccc_valence", "ccc_dominance")
-    ]
+    seeds, dimensions = scored(args.scored)
+    rows = []
+    for name in ("uar", "accuracy", "macro_f1", "ccc_activation", "ccc_valence", "ccc_dominance"):
+        value, (low, high) = aggregate(seeds, name, dimensions)
+        rows.append(f"| {name} | {value:.3f} | {low:.2f} to {high:.2f} |")
     seen = [
         {**data, "teachers": sorted({teacher["corpus"] for teacher in data["teachers"]})}
         for data in model.config.training_data
@@ -67,10 +69,9 @@ def main(args: argparse.Namespace) -> None:
             "recipe_command": "accelerate launch recipes/distill.py --config recipes/configs/embedded.yaml",
             "results_table": "\n".join(["| measure | value | 95 % interval |", "| --- | --- | --- |", *rows]),
             "results_note": "These weights were trained on all twenty actors and cannot be scored on them. The "
-            "figures are those of a student of the same recipe trained on "
-            f"{len(scored['train_speakers'])} of the actors and tested on {len(scores['speakers'])} others "
-            f"(split {scored['split']}, {scores['clips']} clips, one seed: a hint, "
-            f"not a result). Intervals are bootstrapped over {scores['intervals_over']}.",
+            f"figures are those of students of the same recipe, over folds: {len(seeds[0].ids):,} clips, every one "
+            f"of the {len(set(seeds[0].speakers))} actors tested by a student that has not heard them, mean over "
+            f"{len(seeds)} seed(s). Intervals are bootstrapped over speakers.",
             "version": audio_emotion.__version__,
         },
     )
@@ -82,10 +83,28 @@ def main(args: argparse.Namespace) -> None:
     print(f"{FOLDER}: {sum(file.stat().st_size for file in FOLDER.iterdir()) / 1e6:.2f} MB")
 
 
+def scored(pattern: str) -> tuple[list[Predictions], list[str]]:
+    """Predictions over folds, one set of clips a seed, and their dimensions.
+
+    Raises:
+        FileNotFoundError: if no file fits the pattern.
+    """
+    paths = sorted(Path().glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"Expected predictions as recipes/run_set.py leaves them, got no file {pattern}.")
+    by_seed = defaultdict(list)
+    for path in paths:
+        predictions, _, dimensions = load_predictions(path)
+        by_seed[path.stem.rpartition("-")[2]].append(predictions)
+    return [pooled(folds) for folds in by_seed.values()], dimensions
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/embedded", help="run folder of the student trained on all speakers")
     parser.add_argument(
-        "--scored", default="recipes/results/distilled.json", help="results of the same recipe on a split"
+        "--scored",
+        default="recipes/results/folds/default-fold-*-seed-*.parquet",
+        help="predictions of students of the same recipe that were trained on folds",
     )
     main(parser.parse_args())

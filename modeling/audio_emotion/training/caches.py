@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from audio_emotion.encoders import averaged_steps
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 from audio_emotion.training.streams import ClipStream
 
-CODE_VERSION = 2  # raise it when the numbers of `FusedEmotionModel.encode` change
+CODE_VERSION = 3  # raise it when the numbers of `FusedEmotionModel.encode` change
 CLIPS_PER_SHARD = 100
 
 
@@ -84,43 +85,62 @@ class ClipCache:
         self.shard_of |= {key.rsplit("/", 1)[0]: shard for key in fresh}
 
 
-class EncoderStates(ClipCache):
-    """What every stream of a teacher with frozen encoders says of every clip: a tensor `(L, T, H)` a stream.
+class EncoderStates:
+    """What every stream of a teacher with frozen encoders says of every clip, each stream in a cache of its own.
+
+    Teachers that share an encoder share its cache, whatever else they fuse and whoever they are trained on.
 
     Args:
-        folder: where caches live; one subfolder per set of streams, named by what decides the numbers.
+        folder: where caches live; one subfolder a stream, named by what decides its numbers.
         model: the teacher; its front end's statistics must be set before.
     """
 
     def __init__(self, folder: str | Path, model: FusedEmotionForAudioClassification) -> None:
-        facts = [CODE_VERSION, list(model.config.streams), model.config.frames_per_step]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        for stream in model.teacher.streams:
+        self.model = model
+        self.caches = []
+        for facts, stream in zip(model.config.streams, model.teacher.streams, strict=True):
+            described = [CODE_VERSION, facts, model.config.frames_per_step]
+            digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
             for name, tensor in sorted(stream.state_dict().items()):
                 if not name.startswith(("layer_mix", "projection")):
                     digest.update(tensor.detach().cpu().numpy().tobytes())
-        self.model = model
-        super().__init__(Path(folder) / digest.hexdigest()[:16], len(model.teacher.streams))
+            self.caches.append(ClipCache(Path(folder) / digest.hexdigest()[:16], 1))
 
-    def fill(self, stream: ClipStream) -> None:
+    def __contains__(self, name: str) -> bool:
+        return all(name in cache for cache in self.caches)
+
+    def __getitem__(self, name: str) -> list[Tensor]:
+        """States of one clip, per stream `(L, T, H)` in float16; streams may differ by a last step."""
+        return [cache.tensor(name, 0) for cache in self.caches]
+
+    def read(self) -> None:
+        """Find what is on disk, another process's shards included."""
+        for cache in self.caches:
+            cache.read()
+
+    def fill(self, clips: ClipStream) -> None:
         """Encode the clips that are not there yet, clean."""
         self.model.eval()
-        device = self.model.device
+        for facts, stream, cache in zip(
+            self.model.config.streams, self.model.teacher.streams, self.caches, strict=True
+        ):
+            cache.compute(clips, partial(self._encode, stream), f"encoding by {facts['name']}")
 
-        def encode(waveform: Tensor, name: str) -> list[Tensor]:
-            states, _ = self.model.teacher.encode(waveform[None].to(device))
-            return [state[0] for state in states if state is not None]
-
-        self.compute(stream, encode, "encoding")
+    def _encode(self, stream: nn.Module, waveform: Tensor, name: str) -> list[Tensor]:
+        """One stream's states of one clip, `(L, T, H)`."""
+        waveform = waveform[None].to(self.model.device)
+        states, lengths = stream.encode(waveform, torch.ones_like(waveform, dtype=torch.long))
+        return [averaged_steps(states, lengths, self.model.config.frames_per_step)[0]]
 
     def batch(self, ids: list[str]) -> tuple[list[Tensor], Tensor]:
         """States of some clips as `judge` takes them: per stream `(B, L, T, H)`, and the true steps `(B,)`."""
+        clips = [self[name] for name in ids]
+        lengths = torch.tensor([min(states.shape[1] for states in clip) for clip in clips])  # that all streams have
         padded = []
-        for number in range(self.count):
-            clips = [self.tensor(name, number) for name in ids]
-            layers, _, width = clips[0].shape
-            states = torch.zeros(len(clips), layers, max(clip.shape[1] for clip in clips), width)
-            for row, clip in zip(states, clips, strict=True):
-                row[:, : clip.shape[1]] = clip
+        for number in range(len(self.caches)):
+            layers, _, width = clips[0][number].shape
+            states = torch.zeros(len(clips), layers, int(lengths.max()), width)
+            for row, clip, length in zip(states, clips, lengths.tolist(), strict=True):
+                row[:, :length] = clip[number][:, :length]
             padded.append(states)
-        return padded, torch.tensor([clip.shape[1] for clip in clips])
+        return padded, lengths
