@@ -104,6 +104,11 @@ def argument_parser() -> argparse.ArgumentParser:
         "--type", choices=("model", "dataset", "space"), default="model", help="of the repository; a metric is a space"
     )
     publish.add_argument("--which", choices=("best", "last"), default="last", help="checkpoint of the run")
+    publish.add_argument(
+        "--adapter-only",
+        action="store_true",
+        help="of a run with LoRA: its adapters and what follows the encoders, without the encoders themselves",
+    )
     publish.add_argument("--dry-run", action="store_true", help="write the folder and upload nothing")
     publish.add_argument("--output", metavar="FOLDER", help="where the folder is written (default: in the run folder)")
     publish.add_argument("--private", action="store_true", help="make the repository private if it is new")

@@ -6,8 +6,11 @@ import copy
 import json
 
 import pytest
+import torch
 import yaml
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
+from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.hub.checkpoints import write_checkpoint
 
 SCORES = {
@@ -44,6 +47,49 @@ def make_run(tmp_path, results):
         (folder / "config.yaml").write_text(yaml.safe_dump({"encoders": encoders, "seed": 0}))
         (folder / "pictures").mkdir(exist_ok=True)
         (folder / "pictures" / "confusion_matrix.png").write_bytes(b"\x89PNG a picture")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_encoder(tiny_teacher_config):
+    """Write a pretrained encoder of somebody else's to a folder and return that."""
+
+    def make(folder):
+        facts = {key: value for key, value in tiny_teacher_config.streams[0]["config"].items() if key != "model_type"}
+        torch.manual_seed(3)
+        Wav2Vec2Model(Wav2Vec2Config(**facts)).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_lora_run(make_run):
+    """Write the run folder of a teacher with LoRA: no trained part, statistics included, is as it began."""
+
+    def make(encoder, name="run", source=None):
+        from audio_emotion.training.adapters import add_lora
+
+        torch.manual_seed(0)
+        sizes = {"projection_size": 8, "convolution_size": 8, "hidden_size": 12, "embedding_size": 10}
+        emotions = ["neutral", "happy", "sad", "angry"]
+        teacher = FusedEmotionForAudioClassification.from_encoders(
+            [str(encoder), "log-mel"], emotions=emotions, **sizes
+        )
+        teacher.config.streams[0]["source"] = source or encoder.name
+        folder = make_run(teacher, name)  # gives it licence and provenance, too
+        add_lora(teacher)
+        with torch.no_grad():
+            for key, tensor in teacher.state_dict().items():
+                if "lora_B" in key or ".modules_to_save." in key:
+                    tensor += 0.05 * torch.rand_like(tensor)
+        for which in ("last", "best"):
+            write_checkpoint(teacher, folder / "checkpoints" / which)
+        encoders = [source or str(encoder), "log-mel"]
+        (folder / "config.yaml").write_text(yaml.safe_dump({"encoders": encoders, "tuning": "lora"}))
         return folder
 
     return make

@@ -164,6 +164,31 @@ def test_a_broken_upload_is_taken_up_where_it_broke(hub, publish, tiny_student, 
     assert "model.safetensors" in repository.commits[repository.branches["main"]]
 
 
+def test_an_adapter_goes_to_the_hub_and_finds_its_encoder_there(
+    hub, publish, run_fresh, make_encoder, make_lora_run, clip, tmp_path
+):
+    encoder = make_encoder(tmp_path / "tiny-wav2vec2")
+    files = {path.name: path.read_bytes() for path in encoder.iterdir()}
+    pinned = hub.put("maker/tiny-wav2vec2", files)
+    run = make_lora_run(encoder, source="maker/tiny-wav2vec2")
+    expected = pipeline("audio-emotion", model=str(run / "checkpoints" / "last"), device="cpu")(clip)
+    publish("run", "--repo", "somebody/elephant", "--adapter-only", "--tag", "v1")
+    changed_since = {**files, "model.safetensors": (run / "checkpoints/last/model.safetensors").read_bytes()}
+    assert hub.put("maker/tiny-wav2vec2", changed_since) != pinned
+
+    for package, trust in (("with", "no"), ("without", "trust")):
+        done = run_fresh("-c", JUDGE, package, "somebody/elephant", "v1", clip, trust, package=package == "with")
+        got = json.loads(done.stdout.splitlines()[-1])
+        assert got["answer"]["dimensions"] == pytest.approx(expected["dimensions"], abs=1e-5)
+        assert got["from"] == ("audio_emotion" if package == "with" else "transformers_modules")
+
+    repository = hub.repositories["models", "somebody/elephant"]
+    tree = repository.commits[repository.branches["main"]]
+    assert "model.safetensors" not in tree
+    assert json.loads(tree["config.json"])["streams"][0]["revision"] == pinned
+    assert f"| tiny-wav2vec2 | maker/tiny-wav2vec2 | {pinned} |" in tree["README.md"].decode()
+
+
 def test_private_means_private_and_tags_do_not_move(hub, publish, run_fresh, tiny_student, make_run, clip):
     make_run(tiny_student)
     publish("run", "--repo", "somebody/secret", "--private", "--tag", "v1")
@@ -274,7 +299,7 @@ def test_bad_checkpoints_are_refused_on_download(package, hub, run_fresh, tiny_s
     assert said["bad/good"] == "loaded"
     assert "heads.dimensions.weight" in said["bad/headless"]
     assert "model.safetensors" in said["bad/pickled"]
-    assert "SafetensorError" in said["bad/disguised"]
+    assert "safetensors in 'bad/disguised', got a broken file" in said["bad/disguised"]
     assert "student.trunk" in said["bad/unfit"]
     assert "'..'" in said["bad/climbing-shard"]
     if package == "without":
@@ -285,12 +310,13 @@ def test_bad_checkpoints_are_refused_on_download(package, hub, run_fresh, tiny_s
 
 
 def test_every_example_of_the_publishing_page_runs(
-    hub, run_fresh, tiny_student, tiny_teacher, make_run, clip, tmp_path
+    hub, run_fresh, tiny_student, tiny_teacher, make_run, make_encoder, make_lora_run, clip, tmp_path
 ):
     page = (PACKAGE_ROOT.parent / "docs" / "publishing.md").read_text()
     (tmp_path / "runs").mkdir()
     for name, model in (("student", tiny_student), ("teacher", tiny_teacher)):
         make_run(model, f"runs/{name}")
+    make_lora_run(make_encoder(tmp_path / "encoders" / "wavlm-base-plus"), "runs/tuned_teacher")
     zeros = TeacherOutputs(
         ["ravdess/a"],
         torch.zeros(1, 4),
@@ -311,8 +337,9 @@ def test_every_example_of_the_publishing_page_runs(
             for line in block.splitlines():
                 run_fresh("-m", "audio_emotion_command", *shlex.split(line)[1:])
 
-    assert printed[0] == "ravdess/a"
-    assert printed[1] == "{'ccc': 0.5714285714285715}"
-    assert printed[2].startswith("{'activation': ")
+    assert printed[0].startswith("{'activation': ")
+    assert printed[1] == "ravdess/a"
+    assert printed[2] == "{'ccc': 0.5714285714285715}"
+    assert printed[3].startswith("{'activation': ")
     repository = hub.repositories["models", "somebody/student"]
     assert (repository.private, set(repository.tags), set(repository.branches)) == (True, {"v1"}, {"main", "reviewed"})

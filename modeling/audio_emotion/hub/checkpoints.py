@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel, AutoModelForAudioClassification, PreTrainedModel
 
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.pipeline_audio_emotion import AudioEmotionPipeline
+from audio_emotion.pretrained_emotion import ADAPTER, weights_digest
+
+BASE_ENCODERS = "base_encoders.json"  # beside an adapter: for each stream, the digest of the encoder below it
 
 
 def write_checkpoint(
@@ -21,7 +26,8 @@ def write_checkpoint(
     """Write a folder that loads with the Auto classes and both pipelines, with the package and without it.
 
     It goes through the pipeline, because only `pipeline.save_pretrained` carries the pipeline's code. Weights are
-    safetensors; LoRA adapters are merged into a copy, and the model given stays as it is.
+    safetensors; LoRA adapters are merged into a copy, and the model given stays as it is. A teacher's adapters are
+    also kept by themselves in `adapter/`, from which they can be published without the encoders.
 
     Args:
         model: a teacher or student with its heads, or a `PeftModel` around one.
@@ -34,7 +40,7 @@ def write_checkpoint(
     Raises:
         ValueError: where the model has no heads, or its configuration names a path of this machine.
     """
-    model = _without_adapters(model)
+    adapted, model = model, _without_adapters(model)
     config = model.config
     if type(config) not in AutoModelForAudioClassification._model_mapping or not isinstance(
         model, AutoModelForAudioClassification._model_mapping[type(config)]
@@ -57,7 +63,32 @@ def write_checkpoint(
     )
     pipeline.save_pretrained(folder)
     model.train(training)
+    if adapted is not model and config.model_type == "fused-emotion":
+        _write_adapter(adapted, Path(folder) / ADAPTER)
     return Path(folder)
+
+
+def _write_adapter(adapted: Any, folder: Path) -> None:
+    """The adapters and what else was trained, in peft's own files, and which encoders they were trained over."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    weights = {
+        f"base_model.model.{name.removeprefix('base_model.model.')}": tensor.detach().cpu().contiguous().clone()
+        for name, tensor in get_peft_model_state_dict(adapted).items()
+    }
+    config = copy.deepcopy(adapted.peft_config["default"])
+    config.base_model_name_or_path = None  # several encoders, which the configuration of the model names
+    teacher = (adapted.get_base_model() if isinstance(adapted, PeftModel) else adapted).teacher
+    facts = teacher.config.streams
+    encoders = {
+        each["name"]: weights_digest(stream.encoder)
+        for each, stream in zip(facts, teacher.streams, strict=True)
+        if each["kind"] == "encoder"
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / BASE_ENCODERS).write_text(json.dumps(encoders, indent=2) + "\n", encoding="utf-8")
 
 
 def auto_map(config) -> dict[str, str]:

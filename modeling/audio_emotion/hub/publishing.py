@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+import torch
 import yaml
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from transformers import AutoModelForAudioClassification, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash, logging
 
 import audio_emotion
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
-from audio_emotion.hub.cards import Template, metric_facts, model_facts, pseudo_label_facts, render_card
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.card_facts import metric_facts, model_facts, pseudo_label_facts
+from audio_emotion.hub.cards import Template, render_card
+from audio_emotion.hub.checkpoints import BASE_ENCODERS, write_checkpoint
+from audio_emotion.pretrained_emotion import ADAPTER
 from audio_emotion_command import FINE, UsageError
 
 RepositoryType = Literal["model", "dataset", "space"]
@@ -42,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run and not args.output:
             folder = source / "published"
         try:
-            folder = assemble(source, folder, args.repo, args.type, args.which)
-            check_folder(folder, args.type)
+            folder = assemble(source, folder, args.repo, args.type, args.which, args.adapter_only)
+            check_folder(folder, args.type, encoder_folders(source))
             if args.dry_run:
                 print(folder)
                 return FINE
@@ -58,7 +61,14 @@ def run(args: argparse.Namespace) -> int:
     return FINE
 
 
-def assemble(source: Path, folder: Path, repo: str, kind: RepositoryType = "model", which: str = "last") -> Path:
+def assemble(
+    source: Path,
+    folder: Path,
+    repo: str,
+    kind: RepositoryType = "model",
+    which: str = "last",
+    adapter_only: bool = False,
+) -> Path:
     """Write what will be published.
 
     Args:
@@ -68,6 +78,7 @@ def assemble(source: Path, folder: Path, repo: str, kind: RepositoryType = "mode
         kind: `"model"` writes a checkpoint of the run, `"dataset"` its `teacher_outputs/` as pseudo-labels, `"space"`
             a metric.
         which: `"best"` or `"last"` checkpoint of the run.
+        adapter_only: of a run with LoRA, leave the pretrained encoders out.
 
     Returns:
         the folder: `folder`, or `source` where that is complete already.
@@ -78,20 +89,24 @@ def assemble(source: Path, folder: Path, repo: str, kind: RepositoryType = "mode
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"Expected a repository as owner/name, got {repo!r}.")
     if (source / "README.md").is_file() and not (source / "checkpoints").is_dir():
+        if adapter_only and not (source / ADAPTER).is_dir():
+            raise ValueError(f"Expected a run folder to take the adapters from, got {source}, which is complete.")
         return source
+    if adapter_only and kind != "model":
+        raise ValueError(f"Expected `--adapter-only` with a model, got it with a {kind}. Leave it out.")
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / "README.md").is_file():
             raise ValueError(f"Expected an empty folder to write to, or an earlier publication, got {folder}.")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "model":
-        return _assemble_model(source, folder, repo, which)
+        return _assemble_model(source, folder, repo, which, adapter_only)
     if kind == "dataset":
         return _assemble_pseudo_labels(source, folder, repo, which)
     return _assemble_metric(source, folder, repo)
 
 
-def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str) -> Path:
+def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapter_only: bool) -> Path:
     """A checkpoint with its code, card, results, plots and the configuration of its run."""
     checkpoint = run_folder / "checkpoints" / which
     if not checkpoint.is_dir():
@@ -100,7 +115,11 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str) -> Pa
     results = _read_results(run_folder)
     model = load_strictly(checkpoint)
     has_front_end = (checkpoint / "preprocessor_config.json").is_file()  # an adapter alone need not
+    if adapter_only:
+        _name_base_encoders(model, checkpoint)
     write_checkpoint(model, folder, EmotionFeatureExtractor.from_pretrained(checkpoint) if has_front_end else None)
+    if adapter_only:
+        _leave_encoders_out(folder, checkpoint, model, encoder_folders(run_folder))
     (folder / "results.json").write_text(json.dumps(without_machine_paths(results), indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
     plots = []
@@ -110,11 +129,67 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str) -> Pa
             (folder / "plots").mkdir(exist_ok=True)
             shutil.copyfile(picture, folder / "plots" / picture.name)
             plots.append(f"plots/{picture.name}")
-    megabytes = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+    megabytes = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
     facts = model_facts(model, repo, results, megabytes, plots)
     template: Template = "student" if model.config.model_type == "student-emotion" else "teacher"
-    (folder / "README.md").write_text(render_card(template, facts), encoding="utf-8")
+    card = render_card(template, facts)
+    if adapter_only:
+        needed = [each for each in model.config.streams if each["kind"] == "encoder"]
+        section = render_card("adapter", {"model_id": repo, "encoders": needed})
+        card = card.replace("\n## What comes out\n", f"\n{section}\n## What comes out\n", 1)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _name_base_encoders(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Write into a teacher's configuration over which encoders its adapters were trained, to the bit.
+
+    Raises:
+        ValueError: where the checkpoint keeps no adapters.
+    """
+    path = checkpoint / ADAPTER / BASE_ENCODERS
+    if not path.is_file():
+        raise ValueError(
+            f"Expected the checkpoint of a run with `--tuning lora`, with its adapters in {ADAPTER}/, got none in "
+            f"{checkpoint}. Publish the whole model: leave `--adapter-only` out."
+        )
+    digests = json.loads(path.read_text(encoding="utf-8"))
+    for stream in model.config.streams:
+        if stream["kind"] == "encoder":
+            stream["base_sha256"] = digests[stream["name"]]
+            if stream["revision"] is None and stream["source"].count("/") == 1:
+                # The newest; that it is the one of the training is proved by the digest when it is loaded.
+                path = cached_file(stream["source"], CONFIG_NAME)
+                stream["revision"] = extract_commit_hash(path, None)
+
+
+def _leave_encoders_out(folder: Path, checkpoint: Path, model: PreTrainedModel, encoders: dict[str, str]) -> None:
+    """Put the adapters in place of the weights, and prove that they and the encoders make the same model.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    for weights in folder.glob("model*.safetensors*"):
+        weights.unlink()
+    shutil.copytree(checkpoint / ADAPTER, folder / ADAPTER, ignore=shutil.ignore_patterns(BASE_ENCODERS))
+    ours = load_strictly(folder, encoders).state_dict()
+    differing = [
+        name
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("masked_spec_embed") and not torch.allclose(ours[name], tensor, rtol=1e-5, atol=1e-5)
+    ]
+    if differing:
+        raise ValueError(
+            f"Expected adapters that make the weights of {checkpoint}, got others for {differing}. Train again, or "
+            "publish the whole model: leave `--adapter-only` out."
+        )
+
+
+def encoder_folders(run_folder: Path) -> dict[str, str]:
+    """By the name of its stream, the folder from which a run took a pretrained encoder."""
+    path = run_folder / "config.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {Path(source).name: source for source in values.get("encoders", []) if Path(source).is_dir()}
 
 
 def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: str) -> Path:
@@ -189,8 +264,12 @@ def without_machine_paths(value: Any) -> Any:
     return value
 
 
-def load_strictly(checkpoint: Path) -> PreTrainedModel:
+def load_strictly(checkpoint: Path, encoders: dict[str, str] | None = None) -> PreTrainedModel:
     """The model of a checkpoint or of an adapter, with every weight from its safetensors.
+
+    Args:
+        checkpoint: its folder.
+        encoders: of a teacher published as an adapter, folders of its encoders by the name of the stream.
 
     Raises:
         ValueError: where weights are missing, left over, of another shape, or not in safetensors.
@@ -198,9 +277,10 @@ def load_strictly(checkpoint: Path) -> PreTrainedModel:
     check_files(checkpoint)
     if (checkpoint / "adapter_config.json").is_file():
         return _load_adapter_strictly(checkpoint)
+    over = {"encoders": encoders} if encoders else {}
     try:
         model, report = AutoModelForAudioClassification.from_pretrained(
-            checkpoint, use_safetensors=True, output_loading_info=True
+            checkpoint, use_safetensors=True, output_loading_info=True, **over
         )
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"Expected a checkpoint that loads from safetensors, got {checkpoint}: {error}") from error
@@ -237,10 +317,11 @@ def _load_adapter_strictly(checkpoint: Path) -> PreTrainedModel:
     return model
 
 
-def check_folder(folder: Path, kind: RepositoryType = "model") -> None:
+def check_folder(folder: Path, kind: RepositoryType = "model", encoders: dict[str, str] | None = None) -> None:
     """Refuse what may not be published.
 
-    See `check_files`; a model must also load strictly, and every repository needs its card.
+    See `check_files`; a model must also load strictly, over `encoders` if it is an adapter, and every repository needs
+    its card.
 
     Raises:
         ValueError: naming what is wrong.
@@ -249,7 +330,7 @@ def check_folder(folder: Path, kind: RepositoryType = "model") -> None:
     if not (folder / "README.md").is_file():
         raise ValueError(f"Expected a card, README.md, in {folder}, got none.")
     if kind == "model":
-        load_strictly(folder)
+        load_strictly(folder, encoders)
 
 
 def check_files(folder: Path) -> None:

@@ -29,4 +29,5 @@ def add_lora(model: FusedEmotionForAudioClassification) -> None:
     model.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=FEED_FORWARD, modules_to_save=saved))
 
 
-PARTS = ("layer_mix", "projection")
+# Of a stream, what follows its encoder or stands in its place, with the statistics of the training clips.
+PARTS = ("layer_mix", "projection", "log_mel")
