@@ -1,45 +1,48 @@
-"""Render the README's result tables from the results files in `recipes/results/`.
+"""Render tables from results files: those of the README, or with `--set` those of any set of runs.
 
     python recipes/table.py
+    python recipes/table.py --set recipes/configs/mitra2022/msp_podcast.yaml
 
-Nothing in the tables is typed: a figure that is not in a file is not in them. Runs on a single split are
-`<name>.json`. Runs over folds and seeds are `folds/<name>-fold-<k>-seed-<s>.json`, a run's `results.json`, with its
-`predictions.parquet` beside it under the same name with `.parquet`; their figures are made from the predictions.
+Nothing in the tables is typed: a figure that is not in a file is not in them. The first command writes the README's,
+from `recipes/results/`; runs on a single split are `<name>.json` there. The second prints. Runs over folds and seeds
+are what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as `.parquet`;
+their figures are made from the predictions, and the words of their rows stand in the set.
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
+from huggingface_hub.dataclasses import strict
 
 from audio_emotion.evaluation.comparison import Comparison, aggregate, compare, pooled
 from audio_emotion.evaluation.metrics import concordance_correlation
 from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.evaluation.results import control_dimensions
+from audio_emotion.training.arguments import parse_arguments
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 ROWS = ("baseline", "labels_only", "teacher", "distilled")
-NAMES = {
-    "baseline": "logistic regression on frozen Whisper tiny.en",
-    "labels_only": "`small` student, labels only",
-    "teacher": "teacher: Whisper tiny.en + log-mel, fused",
-    "distilled": "`small` student, distilled",
-    "mel": "log-mel alone, Figure 1(B)",
-    "mel_figure_1a": "log-mel alone, Figure 1(A)",
-    "whisper": "Whisper tiny.en alone",
-}
+README_SET = HERE / "configs" / "mitra2022" / "ravdess.yaml"
 DIMENSIONS = ("activation", "valence", "dominance")
 FOLD_FILE = re.compile(r"(?P<name>.+)-fold-(?P<fold>\d+)-seed-(?P<seed>\d+)\.json")
-FOLDS, SEEDS = 5, 3  # that a claim takes; less is a hint
-# (first, second, in words, what the paper says of valence CCC)
-COMPARISONS = (
-    ("distilled", "labels_only", "distilled vs labels only", "+12 %"),
-    ("teacher", "mel", "fusion vs mel", "+79 %"),
-)
+SEEDS = 3  # that a claim takes, on every fold of its set; less is a hint
+METRICS = ("uar", *(f"ccc_{name}" for name in DIMENSIONS))  # columns, unless the set says which
+COMPARED = ("uar", "ccc_valence")  # those of them in which models are compared
+
+
+@strict
+@dataclass(kw_only=True)
+class TableArguments:
+    """Which table."""
+
+    set: str = field(default="", metadata={"help": "File of the set whose table is printed; else the README's."})
 
 
 @dataclass
@@ -72,8 +75,17 @@ def cell(scores: dict, name: str) -> str:
     return text
 
 
-def table(folder: Path) -> str:
-    """The table in Markdown, from `<row>.json` of each row."""
+def read_set(path: str | Path) -> dict[str, Any]:
+    """A set of runs, every run with the whole of its arguments: those of its file, of the set and its own."""
+    whole = yaml.safe_load(Path(path).read_text())
+    for run in whole["runs"].values():
+        configured = yaml.safe_load((HERE.parent / run["config"]).read_text()) if "config" in run else {}
+        run["arguments"] = {**configured, **whole.get("arguments", {}), **run.get("arguments", {})}
+    return whole
+
+
+def table(folder: Path, runs_of: dict[str, Any]) -> str:
+    """The table in Markdown, from `<row>.json` of each row; `runs_of` is a set, for their names."""
     lines = [
         "| model | UAR | accuracy | CCC activation | CCC valence | CCC dominance "
         "| control CCC (a / v / d) | parameters |",
@@ -86,7 +98,8 @@ def table(folder: Path) -> str:
         regressed = row != "baseline"
         values += [cell(scores, f"ccc_{name}") if regressed else "no head" for name in DIMENSIONS]
         values.append(" / ".join(f"{scores[f'control_ccc_{name}']:.2f}" for name in DIMENSIONS))
-        lines.append(f"| {NAMES[row]} | " + " | ".join(values) + f" | {run['parameters']:,} |")
+        name = runs_of["runs"][row]["title"]
+        lines.append(f"| {name} | " + " | ".join(values) + f" | {run['parameters']:,} |")
     lines.append(f"| chance | {1 / 8:.3f} | | 0 | 0 | 0 | | |")
     first = next(iter(runs.values()))
     speakers = ", ".join(name.removeprefix("ravdess/") for name in first["test"]["speakers"])
@@ -122,8 +135,8 @@ def complete(keys: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return {(fold, seed) for fold, seed in keys if all((fold, each) in keys for each in seeds_of(keys))}
 
 
-def fold_rows(folder: Path) -> dict[str, Row]:
-    """Every model that has runs in `folder`, in the order of `NAMES`, others after them.
+def fold_rows(folder: Path, whole: dict[str, Any]) -> dict[str, Row]:
+    """Every model of a set that has runs in `folder`, in the set's order.
 
     Raises:
         FileNotFoundError: for a results file without its predictions, naming what is missing.
@@ -141,53 +154,79 @@ def fold_rows(folder: Path) -> dict[str, Row]:
         predictions, emotions, dimensions = load_predictions(beside)
         row = rows.setdefault(match["name"], Row(json.loads(path.read_text()), {}, emotions, dimensions))
         row.runs[int(match["fold"]), int(match["seed"])] = predictions
-    order = [*(name for name in NAMES if name in rows), *(name for name in rows if name not in NAMES)]
-    return {name: rows[name] for name in order}
+    return {name: rows[name] for name, run in whole["runs"].items() if name in rows and "title" in run}
 
 
-def strength(keys: set[tuple[int, int]]) -> str:
+def strength(keys: set[tuple[int, int]], whole: dict[str, Any], recipe: str = "") -> str:
     """How many folds and seeds, and whether that is a hint only."""
-    folds, seeds = len({fold for fold, _ in keys}), len(seeds_of(keys))
-    return f"{folds}, {seeds}" + ("" if folds >= FOLDS and seeds >= SEEDS else ", *hint*")
+    folds, seeds = {fold for fold, _ in keys}, seeds_of(keys)
+    needed = 1 if recipe == "baseline" else SEEDS  # in which nothing is random
+    claim = folds >= set(whole["folds"]) and len(seeds) >= needed
+    return f"{len(folds)}, {len(seeds)}" + ("" if claim else ", *hint*")
 
 
-def fold_table(folder: Path, repeats: int = 1000) -> str:
+def silent_on(run: dict[str, Any], metric: str) -> str:
+    """Why a run has no figure in a metric; empty if it has one."""
+    task = "emotions" if metric == "uar" else "dimensions"
+    if run["recipe"] == "baseline" and task == "dimensions":
+        return "no head"
+    weights = run["arguments"].get("dimension_weights")
+    alone = task == "dimensions" and weights and weights[DIMENSIONS.index(metric.removeprefix("ccc_"))] == 0
+    return "not trained" if alone or run["arguments"].get(f"{task}_weight", 1.0) == 0 else ""
+
+
+def heading(metric: str) -> str:
+    """A metric as a column is called."""
+    return "UAR" if metric == "uar" else f"CCC {metric.removeprefix('ccc_')}"
+
+
+def fold_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -> str:
     """Models over folds and seeds in Markdown: the mean over seeds of each seed's pooled folds."""
-    lines = [
-        "| model | folds, seeds | UAR | CCC activation | CCC valence | CCC dominance | control CCC (a / v / d) "
-        "| parameters |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    rows = fold_rows(folder)
+    rows, metrics = fold_rows(folder, whole), whole.get("metrics", METRICS)
+    derived = norm_derived(rows)
+    columns = ["model", "folds, seeds", *map(heading, metrics), *(["control CCC (a / v / d)"] if derived else [])]
+    lines = [f"| {' | '.join([*columns, 'parameters'])} |", "| --- " * (len(columns) + 1) + "|"]
     for name, row in rows.items():
-        keys = complete(set(row.runs))
+        run, keys = whole["runs"][name], complete(set(row.runs))
         seeds = row.seeds(keys)
-        regressed = row.results["recipe"] != "baseline"
         values = []
-        for metric in ("uar", *(f"ccc_{each}" for each in DIMENSIONS)):
-            if metric != "uar" and not regressed:
-                values.append("no head")
+        for metric in metrics:
+            if why := silent_on(run, metric):
+                values.append(why)
                 continue
             value, (low, high) = aggregate(seeds, metric, row.dimensions, repeats)
             each = [aggregate([seed], metric, row.dimensions, repeats=1)[0] for seed in seeds]
             spread = f"; seeds {min(each):.3f} to {max(each):.3f}" if len(seeds) > 1 else ""
             values.append(f"{value:.3f} ({low:.2f} to {high:.2f}{spread})")
-        values.append(" / ".join(f"{value:.2f}" for value in controls(seeds, row.emotions)))
-        label = NAMES.get(name, row.results["model"])
-        lines.append(f"| {label} | {strength(keys)} | " + " | ".join(values) + f" | {row.results['parameters']:,} |")
+        if derived and silent_on(run, "uar"):
+            values.append("not trained")
+        elif derived:
+            values.append(" / ".join(f"{value:.2f}" for value in controls(seeds, row.emotions)))
+        values.append(f"{row.results['parameters']:,}")
+        lines.append(f"| {run['title']} | {strength(keys, whole, run['recipe'])} | " + " | ".join(values) + " |")
     first = next(iter(rows.values()))
     clips, speakers = (
-        {name for run in first.runs.values() for name in getattr(run, field)} for field in ("ids", "speakers")
+        {name for run in first.runs.values() for name in getattr(run, what)} for what in ("ids", "speakers")
     )
     lines += [
         "",
         f"{len(clips):,} clips of {len(speakers)} speakers, each tested by a model that has not heard them. A seed's "
         "folds are scored together as one set; the figure is the mean over seeds. In brackets, 95 % bootstrap "
         "intervals over speakers, and the range of the seeds. Rows with fewer than "
-        f"{FOLDS} folds and {SEEDS} seeds are hints. The dimensions are norm-derived: *control* is what category "
-        "posterior → norms alone scores on them, and only what a regression head adds to it is a claim.",
+        f"{len(whole['folds'])} fold{'s' * (len(whole['folds']) > 1)} or {SEEDS} seeds are hints."
+        + (
+            " The dimensions are norm-derived: *control* is what category posterior → norms alone scores on them, and "
+            "only what a regression head adds to it is a claim."
+            if derived
+            else ""
+        ),
     ]
     return "\n".join(lines)
+
+
+def norm_derived(rows: dict[str, Row]) -> bool:
+    """Whether the dimensions are those of the emotion's word, for then their control was scored."""
+    return any("control_ccc_valence" in row.results.get("test", {}) for row in rows.values())
 
 
 def controls(seeds: list[Predictions], emotions: list[str]) -> np.ndarray:
@@ -198,33 +237,44 @@ def controls(seeds: list[Predictions], emotions: list[str]) -> np.ndarray:
     return np.mean(scores, axis=0)
 
 
-def comparison_table(folder: Path, repeats: int = 2000) -> str:
+def comparison_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -> str:
     """Paired comparisons in Markdown, beside what the paper claims for valence CCC."""
-    rows = fold_rows(folder)
+    rows = fold_rows(folder, whole)
     lines = [
         "| comparison | folds, seeds | metric | first | second | difference | relative | p | the paper |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for first, second, words, claim in COMPARISONS:
-        if first not in rows or second not in rows:
+    for comparison in whole["comparisons"]:
+        names = (comparison["first"], comparison["second"])
+        if not set(names) <= set(rows):
             continue
-        keys = complete(set(rows[first].runs) & set(rows[second].runs))
+        keys = complete(set(rows[names[0]].runs) & set(rows[names[1]].runs))
         if not keys:
             continue
-        for metric in ("uar", "ccc_valence"):
-            pair = [rows[name].seeds(keys) for name in (first, second)]
-            found = compare(*pair, metric, rows[first].dimensions, repeats)
-            values = comparison_cells(found, claim if metric == "ccc_valence" else "")
-            lines.append(f"| {words} | {strength(keys)} | {' | '.join(values)} |")
-    lines += [
-        "",
+        for metric in [metric for metric in COMPARED if metric in whole.get("metrics", METRICS)]:
+            if any(silent_on(whole["runs"][name], metric) for name in names):
+                continue
+            pair = [rows[name].seeds(keys) for name in names]
+            found = compare(*pair, metric, rows[names[0]].dimensions, repeats)
+            values = comparison_cells(found, comparison.get("paper", "") if metric == "ccc_valence" else "")
+            lines.append(f"| {comparison['title']} | {strength(keys, whole)} | {' | '.join(values)} |")
+    paired = (
         "Paired over speakers: 95 % bootstrap intervals, and a two-sided permutation test in which the two models "
-        "change places with each speaker. The paper's gains are on listeners' ratings of spontaneous speech "
-        "(MSP-Podcast), ours on norms of the acted emotion's word, which hold nothing that the category and its "
-        "strength do not: they can show that distillation and fusion help a model to tell these emotions apart, and "
-        "cannot show that it hears shades of valence within one emotion.",
-    ]
-    return "\n".join(lines)
+        "change places with each speaker. "
+    )
+    if norm_derived(rows):
+        paired += (
+            "The paper's gains are on listeners' ratings of spontaneous speech (MSP-Podcast), ours on norms of the "
+            "acted emotion's word, which hold nothing that the category and its strength do not: they can show that "
+            "distillation and fusion help a model to tell these emotions apart, and cannot show that it hears shades "
+            "of valence within one emotion."
+        )
+    else:
+        paired += (
+            "The paper's gains are on test sets of early releases of MSP-Podcast, and much of its method is not "
+            "public: only the relations can be compared with it, not the values."
+        )
+    return "\n".join([*lines, "", paired])
 
 
 def comparison_cells(found: Comparison, claim: str) -> list[str]:
@@ -232,21 +282,41 @@ def comparison_cells(found: Comparison, claim: str) -> list[str]:
     low, high = found.interval
     below, above = found.relative_interval
     return [
-        "UAR" if found.metric == "uar" else f"CCC {found.metric.removeprefix('ccc_')}",
+        heading(found.metric),
         f"{found.first:.3f}",
         f"{found.second:.3f}",
         f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f})",
-        f"{found.relative:+.0%} ({below:+.0%} to {above:+.0%})",
+        # A gain over a score of 0 or less has no size.
+        f"{found.relative:+.0%} ({below:+.0%} to {above:+.0%})" if np.isfinite(found.relative) else "none",
         f"{found.p_value:.3f} ({found.units} {found.unit})",
         claim,
     ]
 
 
-def main() -> None:
-    """Write the tables between the README's markers, and print them."""
-    parts = [table(HERE / "results")]
-    if any((HERE / "results" / "folds").glob("*.json")):
-        parts += [fold_table(HERE / "results" / "folds"), comparison_table(HERE / "results" / "folds")]
+def set_tables(whole: dict[str, Any], repeats: int = 2000) -> str:
+    """All tables of a set, each test set apart: scores on two of them do not compare."""
+    results = Path(whole["results"])
+    parts = []
+    for name in ("", *whole.get("also_test", {})):
+        folder = results / name
+        if fold_rows(folder, whole):
+            split = next(iter(fold_rows(folder, whole).values())).results["split"]
+            parts += [f"Tested on `{split}`:"] if whole.get("also_test") else []
+            parts += [fold_table(folder, whole, repeats), comparison_table(folder, whole, repeats)]
+    if not parts:
+        raise FileNotFoundError(f"Expected results in {results}, got none. Run the set: recipes/run_set.py.")
+    return "\n\n".join(parts)
+
+
+def main(args: TableArguments) -> None:
+    """Print the tables of a set, or write the README's between its markers and print them."""
+    if args.set:
+        print(set_tables(read_set(args.set)))
+        return
+    whole = read_set(README_SET)
+    parts = [table(HERE / "results", whole)]
+    if fold_rows(HERE / "results" / "folds", whole):
+        parts += [set_tables({**whole, "results": HERE / "results" / "folds"})]
     rendered = "\n\n".join([*parts, synthetic_table(HERE / "results")])
     before, rest = README.read_text().split(BEGIN)
     README.write_text(f"{before}{BEGIN}\n{rendered}\n{END}{rest.split(END)[1]}")
@@ -254,4 +324,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(parse_arguments(TableArguments))

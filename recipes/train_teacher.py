@@ -46,11 +46,12 @@ class TeacherArguments(RunArguments):
         default_factory=lambda: ["log-mel"], metadata={"help": "Hub ids, folders, log-mel, log-mel-relative."}
     )
     tuning: str = field(default="frozen", metadata={"help": "frozen, full or lora (peft, feed-forward layers)."})
-    cross_fit: int = field(default=0, metadata={"help": "Teachers for outputs on the training clips; 0 for none."})
+    cross_fit: int = field(default=0, metadata={"help": "Teachers for outputs on the training clips; 0: the one."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
     convolution_size: int = field(default=64, metadata={"help": "Channels beside the identity; 0: Figure 1(A)."})
     read_out: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
     frames_per_step: int = field(default=1, metadata={"help": "20 ms frames averaged into a step of the trunk."})
+    layers: list[int] = field(default_factory=list, metadata={"help": "Hidden states of every encoder; else all."})
     layer_fusion: str = field(default="mix", metadata={"help": "mix (a softmax weight a layer) or concatenate."})
     fusion: str = field(default="concatenate", metadata={"help": "concatenate (the paper's) or gate."})
     stream_dropout: float = field(default=0.0, metadata={"help": "Chance of a silent stream in training."})
@@ -58,8 +59,9 @@ class TeacherArguments(RunArguments):
     mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup; 0: none; frozen encoders."})
     epochs: int = field(default=15, metadata={"help": "Passes over the training clips."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak of a one-cycle schedule."})
+    dimension_weights: list[float] = field(default_factory=list, metadata={"help": "One a dimension; else equal."})
     encoder_learning_rate: float = field(default=5e-5, metadata={"help": "The same, of encoders in training."})
-    cache: str = field(default="runs/cache", metadata={"help": "Where states of frozen encoders are kept."})
+    cache: str = field(default="runs/cache", metadata={"help": "Where states of frozen encoders are kept; or ''."})
 
 
 def main(args: TeacherArguments) -> dict:
@@ -78,12 +80,14 @@ def main(args: TeacherArguments) -> dict:
         set_seed(args.seed)
         model = FusedEmotionForAudioClassification.from_encoders(
             args.encoders,
+            dict.fromkeys(args.encoders, args.layers) if args.layers else None,
             emotions=emotions,
             dimensions=dimensions,
             hidden_size=args.hidden_size,
             convolution_size=args.convolution_size,
             read_out=args.read_out,
             frames_per_step=args.frames_per_step,
+            dimension_weights=args.dimension_weights or None,
             layer_fusion=args.layer_fusion,
             fusion=args.fusion,
             stream_dropout=args.stream_dropout,
@@ -103,17 +107,18 @@ def main(args: TeacherArguments) -> dict:
     training_clips = setting.clips(spoken_by(table, train_speakers))
     set_log_mel_statistics(model, training_clips)
 
-    # Frozen encoders hear every clip once; encoders in training start from the statistics of their first states.
-    heard_once = EncoderStates(args.cache, model)
-    everything = setting.clips(table if args.tuning == "frozen" else first_of(training_clips.table, STATISTICS_CLIPS))
+    # Frozen encoders hear every clip once; others, and those without a cache, start from the statistics of some clips.
+    cached = args.tuning == "frozen" and bool(args.cache)
+    heard_once = EncoderStates(args.cache or run.path / "cache", model)
+    everything = setting.clips(table if cached else first_of(training_clips.table, STATISTICS_CLIPS))
     with accelerator.main_process_first():
         heard_once.fill(everything)
         heard_once.read()
-    if args.tuning == "frozen":
+    if cached:
         table = table.select([row for row, name in enumerate(table["id"]) if name in heard_once])
     heard = [name for name in first_of(spoken_by(table, train_speakers), STATISTICS_CLIPS)["id"] if name in heard_once]
     set_layer_statistics(model, heard_once, heard)
-    cache = heard_once if args.tuning == "frozen" else None
+    cache = heard_once if cached else None
 
     def judge(model, batch: Batch, seed: int | None = None):
         """Answers to a batch; with a seed its states are augmented, and its labels with them."""
@@ -225,8 +230,8 @@ def main(args: TeacherArguments) -> dict:
     if accelerator.is_main_process:
         write_checkpoint(model, run.path / "checkpoints" / "last")
 
-    # Teachers that are each silent on their own training speakers, for the targets of distillation; the teacher itself
-    # speaks of those whom it has not heard.
+    # What is said of every clip, for the targets of distillation: by teachers that are each silent on their own
+    # training speakers, or else by the teacher itself, which speaks in any case of those whom it has not heard.
     def outputs(said: Predictions) -> TeacherOutputs:
         return TeacherOutputs(
             said.ids,
@@ -238,24 +243,22 @@ def main(args: TeacherArguments) -> dict:
             provenance,
         )
 
-    if args.cross_fit:
-        parts = []
-        for number in range(args.cross_fit):
-            heard = [name for index, name in enumerate(train_speakers) if index % args.cross_fit != number]
-            unheard = [name for name in train_speakers if name not in heard]
-            one = build()
-            copy_statistics(model, one)
-            one = fit(one, spoken_by(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
-            said = ask(one, spoken_by(table, unheard))
-            parts.append(outputs(said))
-            scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
-            known = headline(scores, dimensions)
-            run.log(
-                model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(value, 4) for key, value in known.items()}
-            )
-        parts += [outputs(ask(model, rows)) for rows in held_out.values()]
-        if accelerator.is_main_process:
-            TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
+    parts = []
+    for number in range(args.cross_fit):
+        heard = [name for index, name in enumerate(train_speakers) if index % args.cross_fit != number]
+        unheard = [name for name in train_speakers if name not in heard]
+        one = build()
+        copy_statistics(model, one)
+        one = fit(one, spoken_by(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
+        said = ask(one, spoken_by(table, unheard))
+        parts.append(outputs(said))
+        scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
+        known = headline(scores, dimensions)
+        run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(value, 4) for key, value in known.items()})
+    unsaid = list(held_out.values()) if args.cross_fit else [spoken_by(table, train_speakers), *held_out.values()]
+    parts += [outputs(ask(model, rows)) for rows in unsaid]
+    if accelerator.is_main_process:
+        TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
 
     run.quarantine(left_out)
     run.results(results)

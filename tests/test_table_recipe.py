@@ -22,7 +22,13 @@ def table():
     return runpy.run_path(str(RECIPES / "table.py"))
 
 
-def write_run(folder: Path, name: str, fold: int, seed: int, right: float, noise: float) -> Predictions:
+@pytest.fixture(scope="module")
+def ravdess(table) -> dict:
+    """The set whose table stands in the README."""
+    return table["read_set"](RECIPES / "configs" / "mitra2022" / "ravdess.yaml")
+
+
+def write_run(folder: Path, name: str, fold: int, seed: int, right: float, noise: float, derived=True) -> Predictions:
     """One run's two files: four speakers of sixteen clips each."""
     clips = np.random.default_rng(fold)  # of the corpus: the same for every model and seed
     labels, ratings = np.tile(np.arange(8), 8), clips.random((64, 3)).astype(np.float32)
@@ -37,7 +43,8 @@ def write_run(folder: Path, name: str, fold: int, seed: int, right: float, noise
         labels=labels,
         dimension_labels=ratings,
     )
-    results = {"recipe": "distill", "model": f"model {name}", "parameters": 1234, "seed": seed, "test": {}}
+    results = {"recipe": "distill", "split": f"fold-{fold}", "parameters": 1234, "seed": seed}
+    results["test"] = {"control_ccc_valence": 0.5} if derived else {}
     (folder / f"{name}-fold-{fold}-seed-{seed}.json").write_text(json.dumps(results))
     save_predictions(said, folder / f"{name}-fold-{fold}-seed-{seed}.parquet", EMOTIONS, DIMENSIONS)
     return said
@@ -61,9 +68,9 @@ def cells(text: str, start: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_figure_is_the_mean_over_seeds_of_each_seeds_pooled_folds(table, folds):
+def test_a_figure_is_the_mean_over_seeds_of_each_seeds_pooled_folds(table, ravdess, folds):
     folder, runs = folds
-    row = cells(table["fold_table"](folder, 20), "`small` student, distilled")
+    row = cells(table["fold_table"](folder, ravdess, 20), "`small` student, distilled")
 
     uar, ccc = [], []
     for seed in range(3):
@@ -84,16 +91,19 @@ def test_a_figure_is_the_mean_over_seeds_of_each_seeds_pooled_folds(table, folds
     assert row[-1] == "1,234"
 
 
-def test_one_fold_and_seed_is_called_a_hint_and_five_by_three_is_not(table, folds):
-    text = table["fold_table"](folds[0], 20)
+def test_one_fold_and_seed_is_called_a_hint_and_five_by_three_is_not(table, ravdess, folds):
+    text = table["fold_table"](folds[0], ravdess, 20)
 
     assert cells(text, "teacher")[1] == "1, 1, *hint*"
     assert cells(text, "`small` student, labels only")[1] == "5, 3"
     assert "320 clips of 20 speakers" in text
+    once = {(fold, 0) for fold in range(1, 6)}  # which is enough where nothing is random
+    assert table["strength"](once, ravdess, "baseline") == "5, 1"
+    assert table["strength"](once, ravdess, "distill") == "5, 1, *hint*"
 
 
-def test_comparisons_stand_beside_what_the_paper_claims(table, folds):
-    text = table["comparison_table"](folds[0], 200)
+def test_comparisons_stand_beside_what_the_paper_claims(table, ravdess, folds):
+    text = table["comparison_table"](folds[0], ravdess, 200)
 
     better = cells(text, "distilled vs labels only | 5, 3 | CCC valence")
     assert better[-1] == "+12 %"
@@ -106,27 +116,80 @@ def test_comparisons_stand_beside_what_the_paper_claims(table, folds):
     assert equal[-1] == "+79 %"
 
 
-def test_only_runs_that_have_a_partner_are_compared(table, folds, tmp_path):
+def test_only_runs_that_have_a_partner_are_compared(table, ravdess, folds, tmp_path):
     for path in folds[0].glob("*"):
         if not path.name.startswith("labels_only-fold-5-seed-2"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
 
-    assert cells(table["comparison_table"](tmp_path, 20), "distilled vs labels only | 4, 3, *hint* | UAR")
+    assert cells(table["comparison_table"](tmp_path, ravdess, 20), "distilled vs labels only | 4, 3, *hint* | UAR")
 
 
-def test_results_without_predictions_are_an_error_that_names_the_file(table, tmp_path):
+def test_results_without_predictions_are_an_error_that_names_the_file(table, ravdess, tmp_path):
     write_run(tmp_path, "distilled", 1, 0, 0.8, 0.1)
     (tmp_path / "distilled-fold-1-seed-0.parquet").unlink()
 
     with pytest.raises(FileNotFoundError, match=r"distilled-fold-1-seed-0\.parquet"):
-        table["fold_table"](tmp_path)
+        table["fold_table"](tmp_path, ravdess)
     (tmp_path / "distilled-fold-1-seed-0.json").rename(tmp_path / "distilled.json")
     with pytest.raises(ValueError, match="fold-<k>"):
-        table["fold_table"](tmp_path)
+        table["fold_table"](tmp_path, ravdess)
 
 
-def test_readme_holds_what_the_files_say(table):
+def test_a_task_that_a_run_has_not_learnt_has_no_figure(table, ravdess, tmp_path):
+    for name in ("teacher_emotions", "teacher_dimensions", "baseline", "teacher_not_cross_fitted"):
+        write_run(tmp_path, name, 1, 0, 0.7, 0.2)
+    text = table["fold_table"](tmp_path, ravdess, 20)
+
+    dimensions = ["not trained"] * 3
+    assert cells(text, "teacher, categories alone")[3:6] == dimensions
+    assert cells(text, "teacher, dimensions alone")[2] == "not trained"
+    assert cells(text, "teacher, dimensions alone")[6] == "not trained"  # nor has its control
+    assert cells(text, "logistic regression")[3:6] == ["no head"] * 3
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) == 5  # a run without a title has no row
+
+
+def test_a_set_on_ratings_has_its_own_metrics_a_table_for_each_test_set_and_one_fold_to_claim(table, tmp_path):
+    whole = {"folds": [1], "results": tmp_path, "metrics": ["ccc_valence"], "also_test": {"second": "other"}}
+    arguments = {"recipe": "distill", "arguments": {"emotions_weight": 0.0}}
+    whole["runs"] = {name: {"title": name.upper(), **arguments} for name in ("a", "b", "c")}
+    pairs = (("a", "b", "+79 %"), ("a", "c", ""))
+    whole["comparisons"] = [
+        {"first": one, "second": two, "title": f"{one} vs {two}", "paper": claim} for one, two, claim in pairs
+    ]
+    (tmp_path / "second").mkdir()
+    for name, noise in (("a", 0.1), ("b", 0.4), ("c", 0.4)):
+        for seed in range(1 if name == "c" else 3):
+            write_run(tmp_path, name, 1, seed, 0.5, noise, derived=False)
+            write_run(tmp_path / "second", name, 1, seed, 0.5, 2 * noise, derived=False)
+
+    first, second = table["set_tables"](whole, 50).split("Tested on")[1:]
+    for text in (first, second):
+        assert cells(text, "model")[2:] == ["CCC valence", "parameters"]
+        assert cells(text, "A")[1] == "1, 3"
+        assert cells(text, "C")[1] == "1, 1, *hint*"
+        assert cells(text, "a vs b")[-1] == "+79 %"
+        assert cells(text, "a vs c")[1] == "1, 1, *hint*"
+        assert "norm" not in text
+    assert cells(first, "A")[2] != cells(second, "A")[2]
+
+
+def test_a_gain_over_nothing_has_no_size(table, ravdess, tmp_path):
+    write_run(tmp_path, "distilled", 1, 0, 0.8, 0.1)
+    worse = write_run(tmp_path, "labels_only", 1, 0, 0.8, 0.1)
+    worse.dimensions = 1 - worse.dimensions
+    save_predictions(worse, tmp_path / "labels_only-fold-1-seed-0.parquet", EMOTIONS, DIMENSIONS)
+
+    row = cells(table["comparison_table"](tmp_path, ravdess, 50), "distilled vs labels only | 1, 1, *hint* | CCC")
+    assert row[6] == "none"
+
+
+def test_a_set_without_results_says_how_to_get_them(table, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run_set\.py"):
+        table["set_tables"]({"runs": {}, "results": tmp_path})
+
+
+def test_readme_holds_what_the_files_say(table, ravdess):
     readme = (RECIPES.parent / "README.md").read_text()
 
-    for rendered in (table["table"](RECIPES / "results"), table["synthetic_table"](RECIPES / "results")):
+    for rendered in (table["table"](RECIPES / "results", ravdess), table["synthetic_table"](RECIPES / "results")):
         assert rendered in readme

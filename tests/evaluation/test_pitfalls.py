@@ -1,23 +1,37 @@
 """The documented pitfalls of the CCC, each with a test that falls into it unless the code is right.
 
-The rest of the list lies with losses (a collapsed batch, columns), models (padding) and recipes (selection).
+Some have more tests elsewhere: the loss of a collapsed batch and of single columns, the padding of every encoder.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import runpy
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
 
+from audio_emotion import StudentEmotionForAudioClassification
 from audio_emotion.evaluation import predictions as predictions_module
 from audio_emotion.evaluation.comparison import compare
 from audio_emotion.evaluation.metrics import bootstrap_interval, concordance_correlation, pearson_correlation
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
 from audio_emotion.evaluation.results import measure, measure_groups
+from audio_emotion.losses import supervised_terms
 from audio_emotion.outputs import EmotionOutput
 from audio_emotion.training.batches import Batch
+from audio_emotion.training.corpora import synthetic
+from audio_emotion.training.global_batch import gather_output, gathered
 
 EMOTIONS, DIMENSIONS = ["neutral", "happy", "sad", "angry"], ["activation", "valence", "dominance"]
 
@@ -87,6 +101,98 @@ def test_pitfall_1_the_ccc_of_the_set_is_reported_and_not_the_mean_over_batches(
     for size in (4, 32, 2000):
         found = measure(asked(monkeypatch, predicted, true, size), EMOTIONS, DIMENSIONS, None, repeats=0)
         assert found["ccc_valence"] == pytest.approx(whole, abs=1e-6)
+
+
+def regression() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A model `(B, 6)` to `(B, 3)`, and sixteen clips whose ratings rise: neither half stands for all of them."""
+    torch.manual_seed(0)
+    rise = torch.linspace(-1, 1, 16)[:, None]
+    model = torch.nn.Linear(6, 3)
+    torch.nn.init.constant_(model.weight, 0.2)
+    return model, rise + 0.3 * torch.randn(16, 6), (0.5 + 0.4 * rise + 0.1 * torch.randn(16, 3)).clamp(0, 1)
+
+
+def loss_of(accelerator: Accelerator, model: torch.nn.Module, inputs: torch.Tensor, ratings: torch.Tensor):
+    """The loss as the recipes take it: this process's clips in, one loss over the clips of all processes out."""
+    output = EmotionOutput(dimensions=model(inputs).sigmoid())
+    gather_output(accelerator, output)
+    weight = torch.ones(len(output.dimensions))
+    return supervised_terms(output, None, gathered(accelerator, ratings), [1 / 3] * 3, weight)["dimensions"]
+
+
+def learn_on_half(accelerator, model: torch.nn.Module, inputs: torch.Tensor, ratings: torch.Tensor) -> torch.Tensor:
+    """Loss and gradient on one of two processes, before the gradients are averaged."""
+    mine = slice(8 * accelerator.process_index, 8 * accelerator.process_index + 8)
+    loss = loss_of(accelerator, model, inputs[mine], ratings[mine])
+    (loss * accelerator.num_processes).backward()
+    return loss.detach()
+
+
+def in_one_process_of_two(process: int, port: int, folder: Path) -> None:
+    """With a true process group, whose model averages the gradients."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(process), "LOCAL_RANK": str(process), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    accelerator = Accelerator(cpu=True)
+    model, *clips = regression()
+    loss = learn_on_half(accelerator, accelerator.prepare(model), *clips)
+    np.save(folder / f"{process}.npy", flat(loss, model))
+    accelerator.end_training()
+
+
+def flat(loss: torch.Tensor, model: torch.nn.Module) -> np.ndarray:
+    """A loss and the gradient of its model, `(1 + 21,)`."""
+    return torch.cat([loss.detach()[None], model.weight.grad.flatten(), model.bias.grad]).numpy()
+
+
+def by_processes(tmp_path: Path) -> np.ndarray:
+    """Loss and gradient of two processes, which must agree."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(in_one_process_of_two, (port, tmp_path), nprocs=2)
+    first, second = (np.load(tmp_path / f"{process}.npy") for process in range(2))
+    np.testing.assert_array_equal(first, second)
+    return first
+
+
+def by_threads(tmp_path: Path) -> np.ndarray:
+    """The same by two threads in place of two processes: what gathers and averages is written out."""
+    barrier, given = threading.Barrier(2), {}
+
+    def gather(process: int, tensor: torch.Tensor) -> torch.Tensor:
+        given[process] = tensor
+        barrier.wait(timeout=60)
+        whole = torch.cat([given[0], given[1]])
+        barrier.wait(timeout=60)
+        return whole
+
+    def learn(process: int) -> np.ndarray:
+        accelerator = SimpleNamespace(num_processes=2, process_index=process, gather=partial(gather, process))
+        model, *clips = models[process]
+        return flat(learn_on_half(accelerator, model, *clips), model)
+
+    models = [regression() for _ in range(2)]  # before the threads, which share one random generator
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(learn, range(2))
+    assert first[0] == second[0]
+    return (first + second) / 2
+
+
+@pytest.mark.parametrize("divided", [by_threads, pytest.param(by_processes, marks=pytest.mark.slow)])
+def test_pitfall_2_the_loss_and_its_gradient_are_those_of_the_whole_batch_however_it_is_divided(divided, tmp_path):
+    alone = SimpleNamespace(num_processes=1)
+
+    def learnt(*batches: slice) -> np.ndarray:
+        model, inputs, ratings = regression()
+        loss = torch.stack([loss_of(alone, model, inputs[rows], ratings[rows]) for rows in batches]).mean()
+        loss.backward()
+        return flat(loss, model)
+
+    whole = learnt(slice(0, 16))
+    np.testing.assert_allclose(divided(tmp_path), whole, atol=1e-6)
+    halves = learnt(slice(0, 8), slice(8, 16))  # what accumulation, or a loss of each process's own, would give
+    assert halves[0] - whole[0] > 0.05
+    assert np.abs(halves - whole)[1:].max() > 0.2 * np.abs(whole[1:]).max()
 
 
 @pytest.mark.parametrize("count", [50, 51, 53])
@@ -183,6 +289,73 @@ def test_pitfall_9_intervals_are_over_speakers_where_they_are_known():
     assert by_hand[1] - by_hand[0] > 1.5 * (over_clips[1] - over_clips[0])
     few = measure(said.take(np.arange(120)), EMOTIONS, DIMENSIONS, None, repeats=20)
     assert few["intervals_over"] == "clips"
+
+
+@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+def test_pitfall_10_what_is_said_of_a_clip_does_not_depend_on_the_clips_beside_it(
+    tiny_student_config, read_out, speech
+):
+    tiny_student_config.read_out = read_out
+    torch.manual_seed(0)
+    student = StudentEmotionForAudioClassification(tiny_student_config).eval()
+    short, long = torch.from_numpy(speech[:12000]), torch.from_numpy(speech)
+    padded = torch.stack([torch.nn.functional.pad(short, (0, len(long) - len(short))), long])
+    mask = torch.ones(2, len(long))
+    mask[0, len(short) :] = 0
+
+    with torch.no_grad():
+        alone, beside, unmasked = student(short[None]), student(padded, mask), student(padded)
+    torch.testing.assert_close(beside.dimensions[:1], alone.dimensions, atol=1e-4, rtol=0)
+    assert (unmasked.dimensions[:1] - alone.dimensions).abs().max() > 1e-3  # the padding would be heard
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SHORT = {  # enough for a best epoch that is not the last
+    "train_teacher": {"epochs": 4, "hidden_size": 16, "convolution_size": 16, "learning_rate": 2e-2},
+    "distill": {
+        "epochs": 4,
+        "size": "nano",
+        "validate_every": 1,
+        "teacher": "",
+        "labelled": 1.0,
+        "learning_rate": 2e-2,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("train_teacher", "TeacherArguments"), ("distill", "DistillArguments")]
+)
+def test_pitfall_11_the_test_side_has_no_part_in_choosing(name, arguments, monkeypatch, tmp_path):
+    original = synthetic.rows
+
+    def with_other_labels_of(*voices: str):
+        """The corpus, but what these speakers feel is the opposite."""
+        for row in original(60, 0):
+            if row["speaker"].removeprefix("synthetic/") in voices:
+                row |= {dimension: 1 - row[dimension] for dimension in DIMENSIONS}
+                row["emotion"] = {"happy": "sad", "sad": "happy", "angry": "calm", "calm": "angry"}[row["emotion"]]
+            yield row
+
+    recipe = runpy.run_path(str(RECIPES / f"{name}.py"))
+    results, best, chosen_by = {}, {}, {}
+    for side, voices in (("none", ()), ("test", ("09", "10")), ("validation", ("07", "08"))):
+        monkeypatch.setattr(synthetic, "rows", lambda *_, voices=voices: with_other_labels_of(*voices))
+        folder = tmp_path / side
+        where = {"output": str(folder), "cache": str(tmp_path / "cache"), "corpus_count": 60, "batch_size": 16}
+        results[side] = recipe["main"](recipe[arguments](**where, **SHORT[name]))
+        best[side] = load_file(folder / "checkpoints" / "best" / "model.safetensors")
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        chosen_by[side] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+    def same(one: dict, other: dict) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    assert results["test"]["test"]["ccc_valence"] != results["none"]["test"]["ccc_valence"]  # they are other labels
+    assert chosen_by["test"] == chosen_by["none"]
+    assert same(best["test"], best["none"])
+    assert chosen_by["validation"] != chosen_by["none"]
+    assert not same(best["validation"], best["none"])  # another epoch is the best, so a choice was made
 
 
 def test_predictions_survive_the_file_and_give_the_same_numbers(tmp_path):
