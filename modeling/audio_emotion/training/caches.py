@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -79,7 +80,7 @@ class ClipCache:
     def _write(self, fresh: dict[str, Tensor]) -> None:
         """Write one shard under a name of its content, whole or not at all."""
         shard = self.folder / f"{hashlib.sha256(''.join(sorted(fresh)).encode()).hexdigest()[:16]}.safetensors"
-        whole = shard.with_suffix(".partial")
+        whole = shard.with_suffix(f".{os.getpid()}.partial")  # another run may be writing the same one
         save_file(fresh, whole)
         whole.rename(shard)
         self.shard_of |= {key.rsplit("/", 1)[0]: shard for key in fresh}
