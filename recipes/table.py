@@ -1,17 +1,17 @@
-"""Render tables from results files: those of the README, or with `--set` those of any set of runs.
+"""Render tables from results files: those of the documentation, or with `--set` those of any set of runs.
 
     python recipes/table.py
     python recipes/table.py --set recipes/configs/mitra2022/msp_podcast.yaml
 
-Nothing in the tables is typed: a figure that is not in a file is not in them. The first command writes the README's,
-from `recipes/results/`; runs on a single split are `<name>.json` there. The second prints. Runs over folds and seeds
-are what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as `.parquet`;
-their figures are made from the predictions, and the words of their rows stand in the set.
+Nothing in the tables is typed: a figure that is not in a file is not in them. The first command writes those of the
+README (rows that are claims) and of docs/mitra2022.md (hints) from `recipes/results/`. The second prints. Runs over
+folds and seeds are what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as
+`.parquet`; their figures are made from the predictions, and the words of their rows stand in the set.
 """
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,8 @@ from audio_emotion.evaluation.results import control_dimensions
 from audio_emotion.training.arguments import parse_arguments
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README, HINTS = HERE.parent / "README.md", HERE.parent / "docs" / "mitra2022.md"
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-ROWS = ("baseline", "labels_only", "teacher", "distilled")
 README_SET = HERE / "configs" / "mitra2022" / "ravdess.yaml"
 DIMENSIONS = ("activation", "valence", "dominance")
 FOLD_FILE = re.compile(r"(?P<name>.+)-fold-(?P<fold>\d+)-seed-(?P<seed>\d+)\.json")
@@ -42,7 +41,7 @@ COMPARED = ("uar", "ccc_valence")  # those of them in which models are compared
 class TableArguments:
     """Which table."""
 
-    set: str = field(default="", metadata={"help": "File of the set whose table is printed; else the README's."})
+    set: str = field(default="", metadata={"help": "File of the set whose tables are printed; else ours are written."})
 
 
 @dataclass
@@ -82,36 +81,6 @@ def read_set(path: str | Path) -> dict[str, Any]:
         configured = yaml.safe_load((HERE.parent / run["config"]).read_text()) if "config" in run else {}
         run["arguments"] = {**configured, **whole.get("arguments", {}), **run.get("arguments", {})}
     return whole
-
-
-def table(folder: Path, runs_of: dict[str, Any]) -> str:
-    """The table in Markdown, from `<row>.json` of each row; `runs_of` is a set, for their names."""
-    lines = [
-        "| model | UAR | accuracy | CCC activation | CCC valence | CCC dominance "
-        "| control CCC (a / v / d) | parameters |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    runs = {row: json.loads((folder / f"{row}.json").read_text()) for row in ROWS if (folder / f"{row}.json").exists()}
-    for row, run in runs.items():
-        scores = run["test"]
-        values = [cell(scores, name) for name in ("uar", "accuracy")]
-        regressed = row != "baseline"
-        values += [cell(scores, f"ccc_{name}") if regressed else "no head" for name in DIMENSIONS]
-        values.append(" / ".join(f"{scores[f'control_ccc_{name}']:.2f}" for name in DIMENSIONS))
-        name = runs_of["runs"][row]["title"]
-        lines.append(f"| {name} | " + " | ".join(values) + f" | {run['parameters']:,} |")
-    lines.append(f"| chance | {1 / 8:.3f} | | 0 | 0 | 0 | | |")
-    first = next(iter(runs.values()))
-    speakers = ", ".join(name.removeprefix("ravdess/") for name in first["test"]["speakers"])
-    lines += [
-        "",
-        f"RAVDESS, split `{first['split']}`: {first['test']['clips']} clips of actors {speakers}, none of them heard "
-        f"in training; seed {first['seed']}. In brackets, 95 % bootstrap intervals over "
-        f"{first['test'].get('intervals_over', 'clips')}. **One split, one seed: "
-        "a hint, not a result.** The dimensions are norm-derived; *control* is what category posterior → norms alone "
-        "scores on them, and only what a regression head adds to it is a claim.",
-    ]
-    return "\n".join(lines)
 
 
 def synthetic_table(folder: Path) -> str:
@@ -180,9 +149,21 @@ def heading(metric: str) -> str:
     return "UAR" if metric == "uar" else f"CCC {metric.removeprefix('ccc_')}"
 
 
-def fold_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -> str:
-    """Models over folds and seeds in Markdown: the mean over seeds of each seed's pooled folds."""
+def fold_table(
+    folder: Path, whole: dict[str, Any], repeats: int = 2000, only: set[tuple[int, int]] | None = None
+) -> str:
+    """Models over folds and seeds in Markdown: the mean over seeds of each seed's pooled folds.
+
+    Args:
+        folder: of the results.
+        whole: the set.
+        repeats: bootstrap samples.
+        only: (fold, seed) of which every row is made; None for all that there are.
+    """
     rows, metrics = fold_rows(folder, whole), whole.get("metrics", METRICS)
+    if only is not None:
+        kept = {name: {key: run for key, run in row.runs.items() if key in only} for name, row in rows.items()}
+        rows = {name: replace(row, runs=kept[name]) for name, row in rows.items() if kept[name]}
     derived = norm_derived(rows)
     columns = ["model", "folds, seeds", *map(heading, metrics), *(["control CCC (a / v / d)"] if derived else [])]
     lines = [f"| {' | '.join([*columns, 'parameters'])} |", "| --- " * (len(columns) + 1) + "|"]
@@ -214,6 +195,7 @@ def fold_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -> str:
         "folds are scored together as one set; the figure is the mean over seeds. In brackets, 95 % bootstrap "
         "intervals over speakers, and the range of the seeds. Rows with fewer than "
         f"{len(whole['folds'])} fold{'s' * (len(whole['folds']) > 1)} or {SEEDS} seeds are hints."
+        + (f" Chance is a UAR of {1 / len(first.emotions):.3f}." if "uar" in metrics else "")
         + (
             " The dimensions are norm-derived: *control* is what category posterior → norms alone scores on them, and "
             "only what a regression head adds to it is a claim."
@@ -308,19 +290,29 @@ def set_tables(whole: dict[str, Any], repeats: int = 2000) -> str:
     return "\n\n".join(parts)
 
 
+def written(page: Path, rendered: str) -> str:
+    """A page with what stands between its markers replaced."""
+    before, rest = page.read_text().split(BEGIN)
+    return f"{before}{BEGIN}\n{rendered}\n{END}{rest.split(END)[1]}"
+
+
+def documentation() -> dict[Path, str]:
+    """The pages that have tables, as they should be."""
+    folder, whole = HERE / "results" / "folds", read_set(README_SET)
+    claims = {**whole, "runs": {name: run for name, run in whole["runs"].items() if not run.get("priority", 0)}}
+    tables = [fold_table(folder, claims), comparison_table(folder, claims), synthetic_table(HERE / "results")]
+    hints = [fold_table(folder, whole, only={(1, 0)}), comparison_table(folder, whole)]
+    return {README: written(README, "\n\n".join(tables)), HINTS: written(HINTS, "\n\n".join(hints))}
+
+
 def main(args: TableArguments) -> None:
-    """Print the tables of a set, or write the README's between its markers and print them."""
+    """Print the tables of a set, or write those of the documentation."""
     if args.set:
         print(set_tables(read_set(args.set)))
         return
-    whole = read_set(README_SET)
-    parts = [table(HERE / "results", whole)]
-    if fold_rows(HERE / "results" / "folds", whole):
-        parts += [set_tables({**whole, "results": HERE / "results" / "folds"})]
-    rendered = "\n\n".join([*parts, synthetic_table(HERE / "results")])
-    before, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{rendered}\n{END}{rest.split(END)[1]}")
-    print(rendered)
+    for page, text in documentation().items():
+        page.write_text(text)
+        print(text.split(BEGIN)[1].split(END)[0])
 
 
 if __name__ == "__main__":
