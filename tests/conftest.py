@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2Config
+from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from audio_emotion import (
     FusedEmotionConfig,
@@ -17,6 +17,36 @@ from audio_emotion import (
 )
 
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
+
+
+def tiny_encoder_config() -> Wav2Vec2Config:
+    # Layer norm in the feature extractor: with group norm, padding changes true frames.
+    return Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        conv_dim=(8, 8, 8, 8),
+        conv_kernel=(10, 8, 4, 4),
+        conv_stride=(5, 4, 4, 4),
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory) -> list[str]:
+    """Folders of two encoders at 50 Hz that differ in their weights."""
+    folders = []
+    for seed, name in enumerate(["first", "second"]):
+        torch.manual_seed(seed)
+        folder = tmp_path_factory.mktemp("encoders") / name
+        AutoModel.from_config(tiny_encoder_config()).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor().save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
 
 
 @pytest.fixture
@@ -33,20 +63,7 @@ def tiny_student_config() -> StudentEmotionConfig:
 
 @pytest.fixture
 def tiny_teacher_config() -> FusedEmotionConfig:
-    # Layer norm in the feature extractor: with group norm, padding changes true frames.
-    encoder = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8, 8, 8),
-        conv_kernel=(10, 8, 4, 4),
-        conv_stride=(5, 4, 4, 4),
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-    )
+    encoder = tiny_encoder_config()
     stream = {
         "name": "tiny-wav2vec2",
         "kind": "encoder",

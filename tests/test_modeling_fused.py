@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
 from audio_emotion.encoders import averaged_steps
@@ -17,30 +16,10 @@ TEACHER = {"emotions": ["calm", "angry", "sad"], "projection_size": 8, "convolut
 }
 
 
-@pytest.fixture(scope="session")
-def sources(tmp_path_factory) -> list[str]:
-    """Two tiny encoders at 50 Hz, and the filterbank."""
-    folders = []
-    for seed, name in enumerate(["first", "second"]):
-        torch.manual_seed(seed)
-        config = Wav2Vec2Config(
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=24,
-            conv_dim=(8, 8, 8, 8),
-            conv_kernel=(10, 8, 4, 4),
-            conv_stride=(5, 4, 4, 4),
-            feat_extract_norm="layer",
-            do_stable_layer_norm=True,
-            num_conv_pos_embeddings=8,
-            num_conv_pos_embedding_groups=2,
-        )
-        folder = tmp_path_factory.mktemp("encoders") / name
-        AutoModel.from_config(config).save_pretrained(folder)
-        Wav2Vec2FeatureExtractor().save_pretrained(folder)
-        folders.append(str(folder))
-    return [*folders, "log-mel"]
+@pytest.fixture
+def sources(tiny_encoders) -> list[str]:
+    """Two encoders, and the filterbank."""
+    return [*tiny_encoders, "log-mel"]
 
 
 def teacher(sources: list[str], **fields) -> FusedEmotionForAudioClassification:

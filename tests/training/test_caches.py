@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from audio_emotion.encoders import EncoderStream
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
@@ -13,26 +12,9 @@ from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import corpus_table
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8, 8, 8),
-        conv_kernel=(10, 8, 4, 4),
-        conv_stride=(5, 4, 4, 4),
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-    )
-    folder = tmp_path_factory.mktemp("encoder")
-    AutoModel.from_config(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def encoder(tiny_encoders) -> str:
+    return tiny_encoders[0]
 
 
 @pytest.fixture(scope="module")
