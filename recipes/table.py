@@ -296,13 +296,23 @@ def written(page: Path, rendered: str) -> str:
     return f"{before}{BEGIN}\n{rendered}\n{END}{rest.split(END)[1]}"
 
 
-def documentation() -> dict[Path, str]:
-    """The pages that have tables, as they should be."""
+def documentation(repeats: int = 2000) -> dict[Path, str]:
+    """The pages that have tables, as they should be; of other `repeats` the intervals differ."""
     folder, whole = HERE / "results" / "folds", read_set(README_SET)
     claims = {**whole, "runs": {name: run for name, run in whole["runs"].items() if not run.get("priority", 0)}}
-    tables = [fold_table(folder, claims), comparison_table(folder, claims), synthetic_table(HERE / "results")]
-    hints = [fold_table(folder, whole, only={(1, 0)}), comparison_table(folder, whole)]
-    return {README: written(README, "\n\n".join(tables)), HINTS: written(HINTS, "\n\n".join(hints))}
+    hinted = {**whole, "comparisons": [each for each in whole["comparisons"] if each not in of_claims(whole)]}
+    tables = [fold_table(folder, claims, repeats), comparison_table(folder, claims, repeats)]
+    hints = [fold_table(folder, whole, repeats, only={(1, 0)}), comparison_table(folder, hinted, repeats)]
+    return {
+        README: written(README, "\n\n".join([*tables, synthetic_table(HERE / "results")])),
+        HINTS: written(HINTS, "\n\n".join(hints)),
+    }
+
+
+def of_claims(whole: dict[str, Any]) -> list[dict]:
+    """Comparisons between rows that are to be claims."""
+    hints = {name for name, run in whole["runs"].items() if run.get("priority", 0)}
+    return [each for each in whole["comparisons"] if not {each["first"], each["second"]} & hints]
 
 
 def main(args: TableArguments) -> None:
