@@ -58,7 +58,7 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert [{**line, "seconds": 0} for line in lines[0]] == [{**line, "seconds": 0} for line in lines[1]]
 
 
-@pytest.mark.parametrize("steps", [(4, 7), (14,)], ids=str)
+@pytest.mark.parametrize("steps", [(4, 7), pytest.param((14,), marks=pytest.mark.slow)], ids=str)
 def test_a_teacher_killed_at_some_steps_becomes_the_same_teacher(steps, killed_at, monkeypatch, tmp_path):
     shared = {**TEACHER, "cache": str(tmp_path / "cache")}
     train("train_teacher", output=str(tmp_path / "undisturbed"), **shared)

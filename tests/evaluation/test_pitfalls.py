@@ -323,6 +323,7 @@ SHORT = {  # enough for a best epoch that is not the last
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"), [("train_teacher", "TeacherArguments"), ("distill", "DistillArguments")]
 )
