@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
+from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
 from audio_emotion import (
     FusedEmotionConfig,
@@ -47,6 +48,34 @@ def tiny_encoders(tmp_path_factory) -> list[str]:
         Wav2Vec2FeatureExtractor().save_pretrained(folder)
         folders.append(str(folder))
     return folders
+
+
+@pytest.fixture
+def make_foreign_model():
+    """Write a tiny wav2vec 2.0 classifier with random weights, as anybody might publish one; returns its folder."""
+
+    def make(folder: Path, names: list[str]) -> str:
+        torch.manual_seed(0)
+        config = Wav2Vec2Config(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=24,
+            conv_dim=(8, 8),
+            conv_kernel=(10, 8),
+            conv_stride=(80, 8),
+            num_feat_extract_layers=2,
+            num_conv_pos_embeddings=8,
+            num_conv_pos_embedding_groups=2,
+            classifier_proj_size=8,
+            id2label=dict(enumerate(names)),
+            label2id={name: place for place, name in enumerate(names)},
+        )
+        Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+        return str(folder)
+
+    return make
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
 from audio_emotion.evaluation.judges import Judge
@@ -33,29 +33,6 @@ def student(folder: Path, seed: int, **config) -> str:
     sizes = {"num_mel_bins": 20, "convolution_size": 8, "hidden_size": 12, "embedding_size": 10}
     model = StudentEmotionForAudioClassification(StudentEmotionConfig(emotions=SYNTHETIC, **sizes, **config))
     write_checkpoint(model, folder)
-    return str(folder)
-
-
-def foreign(folder: Path, names: list[str], seed: int = 0) -> str:
-    """A tiny wav2vec 2.0 classifier with random weights, as anybody might publish one."""
-    torch.manual_seed(seed)
-    config = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 8),
-        conv_stride=(80, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        classifier_proj_size=8,
-        id2label=dict(enumerate(names)),
-        label2id={name: place for place, name in enumerate(names)},
-    )
-    Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
     return str(folder)
 
 
@@ -95,9 +72,9 @@ def test_an_evaluation_leaves_numbers_by_group_predictions_and_pictures(evaluate
     assert all((tmp_path / "one" / "pictures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
 
 
-def test_a_foreign_model_gets_the_score_of_its_own_argmax(evaluate, tmp_path):
+def test_a_foreign_model_gets_the_score_of_its_own_argmax(evaluate, make_foreign_model, tmp_path):
     shuffled = list(reversed(SYNTHETIC))
-    folder = foreign(tmp_path / "theirs", [name.upper() for name in shuffled])
+    folder = make_foreign_model(tmp_path / "theirs", [name.upper() for name in shuffled])
     results = evaluate(model=folder, output=str(tmp_path / "run"), batch_size=4)
 
     predictions, emotions, dimensions = load_predictions(tmp_path / "run" / "predictions.parquet")
@@ -115,8 +92,8 @@ def test_a_foreign_model_gets_the_score_of_its_own_argmax(evaluate, tmp_path):
         np.testing.assert_allclose(predictions.logits[place], expected, atol=1e-5)
 
 
-def test_foreign_names_without_a_partner_stop_and_a_label_map_helps(evaluate, tmp_path):
-    folder = foreign(tmp_path / "theirs", ["joyous", *SYNTHETIC[1:], "boredom"])
+def test_foreign_names_without_a_partner_stop_and_a_label_map_helps(evaluate, make_foreign_model, tmp_path):
+    folder = make_foreign_model(tmp_path / "theirs", ["joyous", *SYNTHETIC[1:], "boredom"])
     with pytest.raises(ValueError, match=rf"joyous.*boredom.*{SYNTHETIC[0]}"):
         evaluate(model=folder, output=str(tmp_path / "run"))
 
@@ -126,8 +103,8 @@ def test_foreign_names_without_a_partner_stop_and_a_label_map_helps(evaluate, tm
     assert 0 <= results["test"]["uar"] <= 1
 
 
-def test_a_foreign_checkpoint_without_its_head_is_refused(tmp_path):
-    folder = foreign(tmp_path / "theirs", SYNTHETIC)
+def test_a_foreign_checkpoint_without_its_head_is_refused(make_foreign_model, tmp_path):
+    folder = make_foreign_model(tmp_path / "theirs", SYNTHETIC)
     Wav2Vec2ForSequenceClassification.from_pretrained(folder).wav2vec2.save_pretrained(folder)
     config = json.loads((Path(folder) / "config.json").read_text())
     config["architectures"] = ["Wav2Vec2ForSequenceClassification"]
@@ -137,8 +114,9 @@ def test_a_foreign_checkpoint_without_its_head_is_refused(tmp_path):
         Judge(folder, SYNTHETIC, DIMENSIONS)
 
 
-def test_a_foreign_regression_is_read_by_the_names_of_its_outputs(tmp_path):
-    judge = Judge(foreign(tmp_path / "theirs", ["arousal", "dominance", "valence"]), SYNTHETIC, DIMENSIONS).eval()
+def test_a_foreign_regression_is_read_by_the_names_of_its_outputs(make_foreign_model, tmp_path):
+    folder = make_foreign_model(tmp_path / "theirs", ["arousal", "dominance", "valence"])
+    judge = Judge(folder, SYNTHETIC, DIMENSIONS).eval()
     waveform = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
@@ -149,8 +127,8 @@ def test_a_foreign_regression_is_read_by_the_names_of_its_outputs(tmp_path):
     torch.testing.assert_close(said.dimensions, raw[:, [0, 2, 1]])
 
 
-def test_a_foreign_model_is_judged_clip_by_clip_so_padding_changes_nothing(tmp_path):
-    judge = Judge(foreign(tmp_path / "theirs", SYNTHETIC), SYNTHETIC, DIMENSIONS).eval()
+def test_a_foreign_model_is_judged_clip_by_clip_so_padding_changes_nothing(make_foreign_model, tmp_path):
+    judge = Judge(make_foreign_model(tmp_path / "theirs", SYNTHETIC), SYNTHETIC, DIMENSIONS).eval()
     clip = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
     padded = torch.cat([clip, torch.zeros(1, 8000)], dim=1)
     mask = torch.tensor([[1] * 16000 + [0] * 8000])

@@ -24,15 +24,15 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
-    Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForSequenceClassification,
 )
 
 from audio_emotion.audio_input import read_audio
 from audio_emotion.evaluation.class_names import our_word, our_words
+from audio_emotion.hub.assembling import assemble
+from audio_emotion.hub.checking import check_folder
 from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.hub.publishing import assemble, check_folder
 from audio_emotion.training.agreement import agreement
 from audio_emotion.training.answers import Clip, softmax
 from audio_emotion.training.pseudo_labels import read_rows, read_teachers, to_teacher_outputs
@@ -78,28 +78,6 @@ def speech_model(tiny_student, tmp_path) -> str:
     tiny_student.config.training_data = [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}]
     tiny_student.config.license = "CC-BY-NC-SA-4.0"
     return str(write_checkpoint(tiny_student, tmp_path / "student"))
-
-
-def foreign_speech_model(folder: Path, names: list[str]) -> str:
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 8),
-        conv_stride=(80, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        classifier_proj_size=8,
-        id2label=dict(enumerate(names)),
-        label2id={name: place for place, name in enumerate(names)},
-    )
-    Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-    return str(folder)
 
 
 def corpus_of(folder: Path, **arguments) -> str:
@@ -396,8 +374,8 @@ def test_packed_clips_are_labelled_like_those_in_files(label, speech_model, face
     assert [row["face"]["mask"] for row in rows] == [True, False, True, True, True]
 
 
-def test_any_public_audio_classifier_is_a_teacher_under_our_words(tmp_path):
-    folder = foreign_speech_model(tmp_path / "foreign", ["ang", "Happiness", "sad", "neutral"])
+def test_any_public_audio_classifier_is_a_teacher_under_our_words(make_foreign_model, tmp_path):
+    folder = make_foreign_model(tmp_path / "foreign", ["ang", "Happiness", "sad", "neutral"])
     teacher = SpeechTeacher("speech", folder)
     sound, _ = babble(2.0)
     model = Wav2Vec2ForSequenceClassification.from_pretrained(folder).eval()
@@ -413,8 +391,8 @@ def test_any_public_audio_classifier_is_a_teacher_under_our_words(tmp_path):
     assert said.dimensions is None
 
 
-def test_a_public_regression_gives_dimensions_by_name_and_no_categories(tmp_path):
-    folder = foreign_speech_model(tmp_path / "foreign", ["dominance", "arousal", "valence"])
+def test_a_public_regression_gives_dimensions_by_name_and_no_categories(make_foreign_model, tmp_path):
+    folder = make_foreign_model(tmp_path / "foreign", ["dominance", "arousal", "valence"])
     teacher = SpeechTeacher("speech", folder)
     sound, _ = babble(2.0)
     features = Wav2Vec2FeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16000, return_tensors="pt")
@@ -430,8 +408,8 @@ def test_a_public_regression_gives_dimensions_by_name_and_no_categories(tmp_path
     )
 
 
-def test_numbered_classes_are_refused_and_take_names_from_a_description(tmp_path):
-    folder = foreign_speech_model(tmp_path / "foreign", ["LABEL_0", "LABEL_1"])
+def test_numbered_classes_are_refused_and_take_names_from_a_description(make_foreign_model, tmp_path):
+    folder = make_foreign_model(tmp_path / "foreign", ["LABEL_0", "LABEL_1"])
     (tmp_path / "teacher.yaml").write_text("{model: foreign, classes: [Sadness, joy], license: MIT}")
 
     with pytest.raises(ValueError, match=r"LABEL_0.*classes"):

@@ -15,8 +15,9 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification
 
+from audio_emotion.hub.assembling import assemble, without_machine_paths
+from audio_emotion.hub.checking import check_folder
 from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.hub.publishing import assemble, check_folder, without_machine_paths
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 from audio_emotion_command import FINE, USAGE, main
 

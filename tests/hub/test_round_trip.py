@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from transformers import pipeline
 
 import audio_emotion
-from audio_emotion.hub.publishing import assemble
+from audio_emotion.hub.assembling import assemble
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 PACKAGE_ROOT = Path(audio_emotion.__file__).parents[1]

@@ -1,0 +1,227 @@
+"""A folder made ready from a run, a data set or a metric: what will be published, with its card."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+import yaml
+from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
+
+from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
+from audio_emotion.hub.card_facts import metric_facts, model_facts, pseudo_label_facts
+from audio_emotion.hub.cards import Template, render_card
+from audio_emotion.hub.checking import RepositoryType, load_strictly
+from audio_emotion.hub.checkpoints import BASE_ENCODERS, write_checkpoint
+from audio_emotion.pretrained_emotion import ADAPTER
+
+ROWS_A_FILE = 100_000  # of a data set
+
+
+def assemble(
+    source: Path,
+    folder: Path,
+    repo: str,
+    kind: RepositoryType = "model",
+    which: str = "last",
+    adapter_only: bool = False,
+) -> Path:
+    """Write what will be published.
+
+    Args:
+        source: a run folder; a folder of a metric module (`space`); or one that is complete already, with its card.
+        folder: where to write; what an earlier call has written there is replaced.
+        repo: `owner/name` on the Hub: the card tells how to load it.
+        kind: `"model"` writes a checkpoint of the run, `"dataset"` its `teacher_outputs/` as pseudo-labels, `"space"`
+            a metric.
+        which: `"best"` or `"last"` checkpoint of the run.
+        adapter_only: of a run with LoRA, leave the pretrained encoders out.
+
+    Returns:
+        the folder: `folder`, or `source` where that is complete already.
+
+    Raises:
+        ValueError: where something is missing, does not fit, or may not be published.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise ValueError(f"Expected a repository as owner/name, got {repo!r}.")
+    if (source / "README.md").is_file() and not (source / "checkpoints").is_dir():
+        if adapter_only and not (source / ADAPTER).is_dir():
+            raise ValueError(f"Expected a run folder to take the adapters from, got {source}, which is complete.")
+        return source
+    if adapter_only and kind != "model":
+        raise ValueError(f"Expected `--adapter-only` with a model, got it with a {kind}. Leave it out.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "README.md").is_file():
+            raise ValueError(f"Expected an empty folder to write to, or an earlier publication, got {folder}.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "model":
+        return _assemble_model(source, folder, repo, which, adapter_only)
+    if kind == "dataset":
+        return _assemble_pseudo_labels(source, folder, repo, which)
+    return _assemble_metric(source, folder, repo)
+
+
+def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapter_only: bool) -> Path:
+    """A checkpoint with its code, card, results, plots and the configuration of its run."""
+    checkpoint = run_folder / "checkpoints" / which
+    if not checkpoint.is_dir():
+        there = sorted(each.name for each in (run_folder / "checkpoints").glob("*")) or "no checkpoint"
+        raise ValueError(f"Expected a run folder with checkpoints/{which}, got {there} in {run_folder}.")
+    results = _read_results(run_folder)
+    model = load_strictly(checkpoint)
+    has_front_end = (checkpoint / "preprocessor_config.json").is_file()  # an adapter alone need not
+    if adapter_only:
+        _name_base_encoders(model, checkpoint)
+    write_checkpoint(model, folder, EmotionFeatureExtractor.from_pretrained(checkpoint) if has_front_end else None)
+    if adapter_only:
+        _leave_encoders_out(folder, checkpoint, model, encoder_folders(run_folder))
+    (folder / "results.json").write_text(json.dumps(without_machine_paths(results), indent=2) + "\n")
+    _write_training_configuration(run_folder, folder)
+    plots = []
+    for picture in sorted(run_folder.rglob("*.png")):
+        inside = picture.relative_to(run_folder)
+        if not {"checkpoints", "published", "state"} & set(inside.parts):
+            (folder / "plots").mkdir(exist_ok=True)
+            shutil.copyfile(picture, folder / "plots" / picture.name)
+            plots.append(f"plots/{picture.name}")
+    megabytes = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
+    facts = model_facts(model, repo, results, megabytes, plots)
+    template: Template = "student" if model.config.model_type == "student-emotion" else "teacher"
+    card = render_card(template, facts)
+    if adapter_only:
+        needed = [each for each in model.config.streams if each["kind"] == "encoder"]
+        section = render_card("adapter", {"model_id": repo, "encoders": needed})
+        card = card.replace("\n## What comes out\n", f"\n{section}\n## What comes out\n", 1)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def _name_base_encoders(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Write into a teacher's configuration over which encoders its adapters were trained, to the bit.
+
+    Raises:
+        ValueError: where the checkpoint keeps no adapters.
+    """
+    path = checkpoint / ADAPTER / BASE_ENCODERS
+    if not path.is_file():
+        raise ValueError(
+            f"Expected the checkpoint of a run with `--tuning lora`, with its adapters in {ADAPTER}/, got none in "
+            f"{checkpoint}. Publish the whole model: leave `--adapter-only` out."
+        )
+    digests = json.loads(path.read_text(encoding="utf-8"))
+    for stream in model.config.streams:
+        if stream["kind"] == "encoder":
+            stream["base_sha256"] = digests[stream["name"]]
+            if stream["revision"] is None and stream["source"].count("/") == 1:
+                # The newest; that it is the one of the training is proved by the digest when it is loaded.
+                path = cached_file(stream["source"], CONFIG_NAME)
+                stream["revision"] = extract_commit_hash(path, None)
+
+
+def _leave_encoders_out(folder: Path, checkpoint: Path, model: PreTrainedModel, encoders: dict[str, str]) -> None:
+    """Put the adapters in place of the weights, and prove that they and the encoders make the same model.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    for weights in folder.glob("model*.safetensors*"):
+        weights.unlink()
+    shutil.copytree(checkpoint / ADAPTER, folder / ADAPTER, ignore=shutil.ignore_patterns(BASE_ENCODERS))
+    ours = load_strictly(folder, encoders).state_dict()
+    differing = [
+        name
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("masked_spec_embed") and not torch.allclose(ours[name], tensor, rtol=1e-5, atol=1e-5)
+    ]
+    if differing:
+        raise ValueError(
+            f"Expected adapters that make the weights of {checkpoint}, got others for {differing}. Train again, or "
+            "publish the whole model: leave `--adapter-only` out."
+        )
+
+
+def encoder_folders(run_folder: Path) -> dict[str, str]:
+    """By the name of its stream, the folder from which a run took a pretrained encoder."""
+    path = run_folder / "config.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {Path(source).name: source for source in values.get("encoders", []) if Path(source).is_dir()}
+
+
+def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: str) -> Path:
+    """What a run's teachers said of clips, as Parquet; the clips themselves are named and not contained."""
+    from datasets import Dataset  # slow to import, and of no use to a model
+
+    from audio_emotion.training.teacher_outputs import TeacherOutputs
+
+    if not (run_folder / "teacher_outputs" / "teacher_outputs.json").is_file():
+        raise ValueError(
+            f"Expected a teacher's run folder with teacher_outputs/ in it, got {run_folder}. Let the run of "
+            "recipes/train_teacher.py end; of one of recipes/pseudo_label.py, publish the folder dataset/ in it."
+        )
+    said = TeacherOutputs.load(run_folder / "teacher_outputs")
+    config = json.loads((run_folder / "checkpoints" / which / "config.json").read_text(encoding="utf-8"))
+    probabilities = said.logits.float().softmax(-1)  # (N, C)
+    dimensions = said.dimensions.float()  # (N, 3)
+    columns: dict[str, Any] = {"id": said.ids, "teacher": said.teacher.tolist()}
+    columns |= {name: dimensions[:, column].tolist() for column, name in enumerate(config["dimensions"])}
+    columns["emotion"] = [said.emotions[index] for index in probabilities.argmax(-1).tolist()]
+    columns["probabilities"] = [dict(zip(said.emotions, row, strict=True)) for row in probabilities.tolist()]
+    columns["embedding"] = said.embedding.float().tolist()
+    table = Dataset.from_dict(columns)
+    files = -(-len(table) // ROWS_A_FILE)
+    (folder / "data").mkdir()
+    for number in range(files):
+        table.shard(files, number).to_parquet(folder / "data" / f"train-{number:05d}-of-{files:05d}.parquet")
+    _write_training_configuration(run_folder, folder)
+    facts = pseudo_label_facts(said, config, repo, _read_results(run_folder))
+    (folder / "README.md").write_text(render_card("pseudo_labels", facts), encoding="utf-8")
+    return folder
+
+
+def _assemble_metric(source: Path, folder: Path, repo: str) -> Path:
+    """A metric module, named as its repository, which is where `evaluate.load` looks for it."""
+    module = source / f"{source.name}.py"
+    if not module.is_file():
+        raise ValueError(f"Expected a metric's folder with {module.name} in it, got {source}.")
+    shutil.copyfile(module, folder / f"{repo.partition('/')[2]}.py")
+    (folder / "README.md").write_text(render_card("metric", metric_facts(module, repo)), encoding="utf-8")
+    return folder
+
+
+def _write_training_configuration(run_folder: Path, folder: Path) -> None:
+    """The configuration of the run, which the card's command names."""
+    values = without_machine_paths(yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8")))
+    (folder / "training").mkdir()
+    (folder / "training" / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _read_results(run_folder: Path) -> dict[str, Any]:
+    """`results.json` of a run that has ended.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    path = run_folder / "results.json"
+    if not path.is_file():
+        raise ValueError(f"Expected {path}, got none: a card needs results. Let the run end, or evaluate it first.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def without_machine_paths(value: Any) -> Any:
+    """The same nested value, of absolute paths their last part alone: they mean nothing elsewhere and tell of us."""
+    if isinstance(value, dict):
+        return {key: without_machine_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_machine_paths(item) for item in value]
+    if isinstance(value, str):
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute():
+                return path.name
+    return value

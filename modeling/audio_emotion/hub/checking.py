@@ -1,0 +1,121 @@
+"""A folder is proven before it leaves: no pickles, nothing that leads out of it, every weight in its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from transformers import AutoModelForAudioClassification, PreTrainedModel
+
+RepositoryType = Literal["model", "dataset", "space"]
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz"}
+CARRIED_CLASS = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # `module.Class`: no other repository, no other folder
+
+
+def check_folder(folder: Path, kind: RepositoryType = "model", encoders: dict[str, str] | None = None) -> None:
+    """Refuse what may not be published.
+
+    See `check_files`; a model must also load strictly, over `encoders` if it is an adapter, and every repository needs
+    its card.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    check_files(folder)
+    if not (folder / "README.md").is_file():
+        raise ValueError(f"Expected a card, README.md, in {folder}, got none.")
+    if kind == "model":
+        load_strictly(folder, encoders)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse pickles, links, and names inside configurations that lead out of the folder.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"Expected plain files, got the link {path}: what it leads to would be published.")
+        if path.suffix.lower() in PICKLES:
+            raise ValueError(
+                f"Expected weights in safetensors, got {path}: loading it could run code. Convert it, or remove it."
+            )
+    for name in ("config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            _check_carried_code(folder, json.loads((folder / name).read_text(encoding="utf-8")), name)
+    for index in folder.glob("*.safetensors.index.json"):
+        for file in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+            if file != Path(file).name or "\\" in file or not (folder / file).is_file():
+                raise ValueError(f"Expected shards beside {index}, got {file!r}.")
+
+
+def _check_carried_code(folder: Path, values: dict[str, Any], name: str) -> None:
+    """Classes that a configuration names must stand in files beside it."""
+    named = dict(values.get("auto_map") or {})
+    named |= {task: each["impl"] for task, each in (values.get("custom_pipelines") or {}).items()}
+    for use, reference in named.items():
+        for each in reference if isinstance(reference, list) else [reference]:
+            if each is None:
+                continue
+            if not CARRIED_CLASS.fullmatch(each) or not (folder / f"{each.partition('.')[0]}.py").is_file():
+                raise ValueError(
+                    f"Expected {name} to name classes of files beside it, got {each!r} for {use}. Write the "
+                    "checkpoint anew with `write_checkpoint`."
+                )
+
+
+def load_strictly(checkpoint: Path, encoders: dict[str, str] | None = None) -> PreTrainedModel:
+    """The model of a checkpoint or of an adapter, with every weight from its safetensors.
+
+    Args:
+        checkpoint: its folder.
+        encoders: of a teacher published as an adapter, folders of its encoders by the name of the stream.
+
+    Raises:
+        ValueError: where weights are missing, left over, of another shape, or not in safetensors.
+    """
+    check_files(checkpoint)
+    if (checkpoint / "adapter_config.json").is_file():
+        return _load_adapter_strictly(checkpoint)
+    over = {"encoders": encoders} if encoders else {}
+    try:
+        model, report = AutoModelForAudioClassification.from_pretrained(
+            checkpoint, use_safetensors=True, output_loading_info=True, **over
+        )
+    except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"Expected a checkpoint that loads from safetensors, got {checkpoint}: {error}") from error
+    if left_over := sorted(report["unexpected_keys"]):
+        raise ValueError(
+            f"Expected a configuration that fits the weights, got weights in {checkpoint} that it does not know: "
+            f"{left_over}. Write the checkpoint anew with the model that was trained."
+        )
+    return model
+
+
+def _load_adapter_strictly(checkpoint: Path) -> PreTrainedModel:
+    """The base that an adapter names, with the adapter in it.
+
+    transformers would load both at once, and then report all that the adapter has not as missing.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    base = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        model = AutoModelForAudioClassification.from_pretrained(base, use_safetensors=True)
+        model.load_adapter(str(checkpoint))
+        with safe_open(checkpoint / "adapter_model.safetensors", framework="pt") as file:
+            given = {name.removeprefix("base_model.model."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"Expected an adapter that loads over {base}, got {checkpoint}: {error}") from error
+    held = {
+        name.removeprefix("base_model.model."): list(tensor.shape)
+        for name, tensor in get_peft_model_state_dict(model).items()
+    }
+    if wrong := sorted(name for name in given.keys() | held.keys() if given.get(name) != held.get(name)):
+        raise ValueError(f"Expected an adapter that fits {base}, got {checkpoint}, which differs in {wrong}.")
+    return model
