@@ -10,16 +10,14 @@ of whose clips are labelled, from a teacher that is trained first: about a minut
 
 import runpy
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
-from transformers import AutoModelForAudioClassification
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
 from audio_emotion.evaluation.predictions import predict, save_predictions
@@ -31,27 +29,18 @@ from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
 from audio_emotion.training.augmented_frames import AugmentedFrames
 from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.distillation import (
-    Apprentice,
-    clip_weights,
-    distillation_terms,
-    fitted_exponents,
-    product_loss,
-    product_of_teachers,
-)
+from audio_emotion.training.distillation import Apprentice
 from audio_emotion.training.global_batch import gather_output, gathered
+from audio_emotion.training.heard_teachers import heard_teachers, teachers_data
 from audio_emotion.training.labelled import labelled_clips
 from audio_emotion.training.mixture import training_data
-from audio_emotion.training.order import Order
-from audio_emotion.training.pseudo_labels import to_teacher_outputs
 from audio_emotion.training.resume import Resume
 from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.schedule import one_cycle
 from audio_emotion.training.setting import Setting, begin
 from audio_emotion.training.statistics import set_log_mel_statistics
-from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import spoken_by
-from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion.training.teaching import Teaching
 
 SYNTHETIC_TEACHER = "runs/teacher_synthetic"
 
@@ -145,39 +134,15 @@ def main(args: DistillArguments) -> dict:
     labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
     order = setting.training_order(training_rows)
     if args.labelled_draws != 1.0:
-        order = with_labelled_draws(order, np.isin(training_rows["id"], sorted(labelled)), args.labelled_draws)
+        order = order.drawing(np.isin(training_rows["id"], sorted(labelled)), args.labelled_draws)
 
     # The teachers have spoken, cross-fitted, or speak now; they hear clean audio.
-    said: dict[str, TeacherOutputs] = {}
-    for folder in folders:
-        outputs = teacher_outputs(folder, accelerator, stream, emotions, dimensions)
-        if outputs.name in said:
-            raise ValueError(f"Expected a name for each teacher, got {outputs.name!r} twice. Write `NAME={folder}`.")
-        outputs = replace(outputs, embedding=standardised(outputs.embedding, outputs.teacher, outputs.spoken))
-        if not outputs.dimensions.isfinite().any():  # a classifier
-            outputs = replace(outputs, dimensions=outputs.dimensions[:, :0])
-        said[outputs.name] = outputs.covering(training_rows["id"])
-        silent = len(training_rows) - int(said[outputs.name].spoken.sum())
-        accelerator.print(f"{outputs.name}: speaks of all but {silent} of {len(training_rows)} training clips")
-    seen = [facts for number, outputs in enumerate(said.values()) for facts in outputs.training_data
-            if all(facts not in earlier.training_data for earlier in list(said.values())[:number])]  # fmt: skip
-    importance = dict(zip(said, args.teacher_weights or [1.0] * len(said), strict=True))
-    clip_weight = clip_weights(said, emotions, args.confidence, args.agreement)
-    own_heads = heads_of_their_own(args.teacher_heads, said, emotions)
-    target, exponents = None, [1.0] * len(said)
-    if args.product_weight and said:
-        if args.product_fit:
-            known = zip(training_rows["id"], training_rows["emotion"], strict=True)
-            classes = [emotions.index(its) if its is not None and name in labelled else -100 for name, its in known]
-            exponents = fitted_exponents(list(said.values()), emotions, torch.tensor(classes))
-            accelerator.print(
-                "product: " + ", ".join(f"{name} ^ {each:.2f}" for name, each in zip(said, exponents, strict=True))
-            )
-        target = product_of_teachers(list(said.values()), emotions, args.temperature, exponents)
-    spaces = {
-        name: (each.num_teachers, each.embedding.shape[1]) for name, each in said.items() if each.embedding.numel()
-    }
-    place = {name: index for index, name in enumerate(training_rows["id"])}
+    said = heard_teachers(folders, accelerator, stream, emotions, dimensions)
+    known = zip(training_rows["id"], training_rows["emotion"], strict=True)
+    classes = [emotions.index(its) if its is not None and name in labelled else -100 for name, its in known]
+    teaching = Teaching.of(said, emotions, torch.tensor(classes), args)
+    if teaching.target is not None:
+        accelerator.print("product: " + ", ".join(f"{name} ^ {each:.2f}" for name, each in teaching.exponents.items()))
 
     set_seed(args.seed)
     student = new_student(
@@ -186,11 +151,11 @@ def main(args: DistillArguments) -> dict:
         dimensions=dimensions,
         license=setting.license,
         dimensions_source=info.dimensions_source,
-        training_data=training_data(train_speakers, seen),
-        teacher_emotions={name: said[name].emotions for name in own_heads} or None,
+        training_data=training_data(train_speakers, teachers_data(said)),
+        teacher_emotions={name: said[name].emotions for name in teaching.own_heads} or None,
     )
     set_log_mel_statistics(student, stream)
-    apprentice = Apprentice(student, spaces)
+    apprentice = Apprentice(student, teaching.spaces)
     optimizer = torch.optim.AdamW(apprentice.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     steps = args.epochs * order.steps
     schedule = one_cycle(optimizer, steps)
@@ -256,37 +221,11 @@ def main(args: DistillArguments) -> dict:
             output, labels, ratings, student.config.dimension_weights, weight, args.label_smoothing
         )
         scale = {name: getattr(args, f"{name}_weight") for name in terms}
-        rows = torch.tensor([place.get(name, 0) for name in batch.ids])  # fillers may have no name
-        for name, outputs in said.items():
-            heard = outputs.of([outputs.ids[row] for row in rows])
-            for field_name, tensor in heard.tensors().items():
-                setattr(heard, field_name, gathered(accelerator, tensor.to(accelerator.device)))
-            logits = output.logits
-            if name in own_heads:
-                logits = gathered(accelerator, output.teacher_logits[name])
-            different = distillation_terms(
-                logits,
-                output.dimensions,
-                gathered(accelerator, projected[name]) if name in projected else None,
-                heard,
-                weight * gathered(accelerator, clip_weight[name][rows].to(accelerator.device)),
-                student.config.dimension_weights,
-                args.temperature,
-                contrastive=name in args.contrastive,
-            )
-            terms |= {f"{name}_{kind}": term for kind, term in different.items()}
-            scale |= {
-                f"{name}_{kind}": importance[name] * getattr(args, f"teacher_{kind}_weight") for kind in different
-            }
-        if target is not None:
-            any_spoke = torch.stack([outputs.spoken for outputs in said.values()]).any(0)[rows].float()
-            terms["product"] = product_loss(
-                output.logits,
-                gathered(accelerator, target[rows].to(accelerator.device)),
-                weight * gathered(accelerator, any_spoke.to(accelerator.device)),
-                args.temperature,
-            )
-            scale["product"] = args.product_weight
+        taught, importance = teaching.terms(
+            batch.ids, output, projected, weight, student.config.dimension_weights, accelerator
+        )
+        terms |= taught
+        scale |= importance
         loss = sum(scale[name] * term for name, term in terms.items())
         accelerator.backward(loss * accelerator.num_processes)
         accelerator.clip_grad_norm_(apprentice.parameters(), 1.0)
@@ -320,7 +259,7 @@ def main(args: DistillArguments) -> dict:
         "recipe": "distill",
         "model": f"{args.size}, {'distilled' if said else 'labels only'}",
         "trunk": args.trunk,
-        "teachers": dict(zip(said, exponents, strict=True)),  # and their exponents in the product
+        "teachers": teaching.exponents,  # and their exponents in the product
         "split": args.split or args.corpus,
         "seed": args.seed,
         "labelled": len(labelled) / len(training_rows),
@@ -369,67 +308,6 @@ def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassi
             **facts,
         )
     )
-
-
-def with_labelled_draws(order: Order, labelled: np.ndarray, draws: float) -> Order:
-    """The same order with each labelled clip drawn more or less often; `labelled (N,)`.
-
-    The CCC and the cross-entropy are taken over the labelled clips of a batch: of few labels a batch may hold none.
-    """
-    corpora = np.zeros(order.size, int) if order.corpora is None else order.corpora
-    weights = [weight * often for weight in order.weights for often in (1.0, draws)]
-    return replace(order, corpora=2 * corpora + labelled, weights=weights, _epochs={})
-
-
-def heads_of_their_own(wish: str, said: dict[str, TeacherOutputs], emotions: list[str]) -> list[str]:
-    """Teachers to whom the student answers by a head in their own classes."""
-    if wish not in ("", "own", "shared"):
-        raise ValueError(f"Expected `--teacher_heads` own or shared, got {wish!r}.")
-    foreign = [name for name, outputs in said.items() if outputs.emotions != emotions]
-    if wish == "shared" and foreign:
-        raise ValueError(f"Expected teachers of the classes {emotions} to share a head, got others from {foreign}.")
-    return [] if wish == "shared" or (not wish and len(said) == 1 and not foreign) else list(said)
-
-
-def teacher_outputs(source: str, accelerator: Accelerator, stream: ClipStream, emotions, dimensions) -> TeacherOutputs:
-    """What a teacher says of the training clips: outputs on disk, cross-fitted, or of the teacher itself now."""
-    name, _, run = source.rpartition("=")
-    if run.startswith("hf://") or (Path(run) / "teachers.json").exists():  # a data set of recipes/pseudo_label.py
-        return to_teacher_outputs(run, name)
-    for folder in (Path(run), Path(run) / "teacher_outputs"):
-        if (folder / "teacher_outputs.json").exists():
-            outputs = TeacherOutputs.load(folder)
-            return replace(outputs, name=name or outputs.name)
-    teacher = AutoModelForAudioClassification.from_pretrained(Path(run) / "checkpoints" / "last")
-    teacher = teacher.to(accelerator.device).eval()
-    size = 16 // accelerator.num_processes * accelerator.num_processes
-
-    def judge(batch: Batch):
-        return teacher(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
-
-    order = Order.of(stream.table, size, num_processes=accelerator.num_processes)
-    said = predict(accelerator, judge, batches(stream, order, emotions, dimensions))
-    return TeacherOutputs(
-        said.ids,
-        torch.from_numpy(said.logits),
-        torch.from_numpy(said.dimensions),
-        torch.from_numpy(said.embedding),
-        torch.zeros(len(said.ids), dtype=torch.long),
-        emotions,
-        list(teacher.config.training_data),
-        name or "teacher",
-    )
-
-
-def standardised(embedding: torch.Tensor, teacher: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit deviation of every feature, teacher by teacher, `(N, D)`; 0 where it says nothing."""
-    embedding = embedding.float()  # labels made in bulk are in half precision
-    result = torch.zeros_like(embedding)
-    for number in teacher[spoken].unique():
-        hers = spoken & (teacher == number)
-        mine = embedding[hers]
-        result[hers] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
-    return result
 
 
 if __name__ == "__main__":

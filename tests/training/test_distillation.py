@@ -8,7 +8,6 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,8 +23,8 @@ from audio_emotion.training.distillation import (
     product_loss,
     product_of_teachers,
 )
-from audio_emotion.training.order import Order
 from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion.training.teaching import heads_of_their_own
 
 EMOTIONS = ["neutral", "happy", "sad"]
 DISTIL = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "distill.py"))
@@ -245,31 +244,16 @@ def test_clips_of_which_a_teacher_has_no_row_are_masked_and_a_stranger_is_refuse
         said.of(["unseen"])
 
 
-def test_labelled_clips_are_drawn_as_often_as_asked_beside_the_weights_of_corpora():
-    labelled = np.arange(20) < 4
-    order = Order(20, 8, seed=3, shuffle=True)
-
-    drawn = DISTIL["with_labelled_draws"](order, labelled, 5.0).epoch(0)
-
-    assert sorted(drawn.tolist()) == sorted([*range(20), *[0, 1, 2, 3] * 4])
-    corpora = np.array([0] * 10 + [1] * 10)
-    mixed = Order(20, 8, seed=3, shuffle=True, corpora=corpora, weights=[1.0, 0.5])
-    drawn = DISTIL["with_labelled_draws"](mixed, labelled, 2.0).epoch(0)
-    assert np.bincount(drawn, minlength=20)[:10].tolist() == [2] * 4 + [1] * 6
-    assert (drawn >= 10).sum() == 5
-
-
 def test_a_teacher_has_a_head_of_its_own_unless_it_is_alone_and_speaks_the_corpus_classes():
-    heads = DISTIL["heads_of_their_own"]
     ours, foreign = outputs(), outputs(emotions=["a", "b", "c"])
 
-    assert heads("", {"one": ours}, EMOTIONS) == []
-    assert heads("", {"one": foreign}, EMOTIONS) == ["one"]
-    assert heads("", {"one": ours, "two": foreign}, EMOTIONS) == ["one", "two"]
-    assert heads("own", {"one": ours}, EMOTIONS) == ["one"]
-    assert heads("shared", {"one": ours, "two": ours}, EMOTIONS) == []
+    assert heads_of_their_own("", {"one": ours}, EMOTIONS) == []
+    assert heads_of_their_own("", {"one": foreign}, EMOTIONS) == ["one"]
+    assert heads_of_their_own("", {"one": ours, "two": foreign}, EMOTIONS) == ["one", "two"]
+    assert heads_of_their_own("own", {"one": ours}, EMOTIONS) == ["one"]
+    assert heads_of_their_own("shared", {"one": ours, "two": ours}, EMOTIONS) == []
     with pytest.raises(ValueError, match="two"):
-        heads("shared", {"one": ours, "two": foreign}, EMOTIONS)
+        heads_of_their_own("shared", {"one": ours, "two": foreign}, EMOTIONS)
 
 
 def test_a_student_learns_from_two_teachers_of_different_classes_and_keeps_no_head_of_theirs(tmp_path):

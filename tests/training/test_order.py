@@ -90,3 +90,17 @@ def test_corpora_are_drawn_by_their_weights_each_clip_as_often_as_another():
         assert set(counts[corpora == 2]) == {1}
     assert set(epochs[0][corpora[epochs[0]] == 0]) != set(epochs[1][corpora[epochs[1]] == 0])
     assert order.steps == 21
+
+
+def test_labelled_clips_are_drawn_as_often_as_asked_beside_the_weights_of_corpora():
+    labelled = np.arange(20) < 4
+    order = Order(20, 8, seed=3, shuffle=True)
+
+    drawn = order.drawing(labelled, 5.0).epoch(0)
+
+    assert sorted(drawn.tolist()) == sorted([*range(20), *[0, 1, 2, 3] * 4])
+    corpora = np.array([0] * 10 + [1] * 10)
+    mixed = Order(20, 8, seed=3, shuffle=True, corpora=corpora, weights=[1.0, 0.5])
+    drawn = mixed.drawing(labelled, 2.0).epoch(0)
+    assert np.bincount(drawn, minlength=20)[:10].tolist() == [2] * 4 + [1] * 6
+    assert (drawn >= 10).sum() == 5

@@ -52,7 +52,7 @@ class Apprentice(nn.Module):
 
 def distillation_terms(
     logits: Tensor,
-    dimensions: Tensor,
+    dimensions: Tensor | None,
     projected: Tensor | None,
     teacher: TeacherOutputs,
     weight: Tensor,
@@ -64,7 +64,7 @@ def distillation_terms(
 
     Args:
         logits: `(B, C)` of the student, in the teacher's classes.
-        dimensions: `(B, 3)` of the student.
+        dimensions: `(B, 3)` of the student; None if it has none.
         projected: `(B, K, D_t)`, the student's embedding in each cross-fitted teacher's space; None if there is none.
         teacher: what it said of the same clips; embeddings standardised per teacher.
         weight: `(B,)`, 0 for clips that only fill the batch or of which the teacher says nothing, 1 on average else.

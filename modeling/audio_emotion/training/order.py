@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,15 @@ class Order:
         corpora = np.array([known.index(name) for name in names])
         draws = [weights.get(name, 1.0) for name in known]
         return cls(len(table), batch_size, shards=shards, corpora=corpora, weights=draws, **others)
+
+    def drawing(self, labelled: np.ndarray, draws: float) -> Order:
+        """The same order with each labelled clip drawn more or less often; `labelled (N,)`.
+
+        CCC and cross-entropy are taken over the labelled clips of a batch: of few labels a batch may hold none.
+        """
+        corpora = np.zeros(self.size, int) if self.corpora is None else self.corpora
+        weights = [weight * often for weight in self.weights for often in (1.0, draws)]
+        return replace(self, corpora=2 * corpora + labelled, weights=weights, _epochs={})
 
     @property
     def lanes(self) -> int:
