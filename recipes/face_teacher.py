@@ -21,6 +21,7 @@ from audio_emotion.training.cross_fitting import as_predictions, cross_fitted
 from audio_emotion.training.labelled import labelled_clips
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.sides import sides
+from audio_emotion.training.speaker_normalisation import by_speaker
 from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
 
 
@@ -39,6 +40,9 @@ class FaceTeacherArguments:
     labelled: float = field(default=1.0, metadata={"help": "Share of training clips whose labels are used."})
     labelled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
     cross_fit: int = field(default=4, metadata={"help": "Classifiers for the training speakers."})
+    by_speaker: bool = field(
+        default=False, metadata={"help": "See clips as they differ from the speaker's others, unlabelled."}
+    )
     inverse_penalty: float = field(default=0.1, metadata={"help": "scikit-learn's C."})
     restart: bool = field(default=False, metadata={"help": "Write over what another run has left in `output`."})
     seed: int = field(default=0, metadata={"help": "Of the choice of labels."})
@@ -56,6 +60,8 @@ def main(args: FaceTeacherArguments) -> dict:
     labelled = labelled_clips(spoken_by(table, train_speakers)["id"], args.labelled, args.labelled_list, args.seed)
 
     seen = what_faces_show(args.corpus, table, args.faces)
+    if args.by_speaker:
+        seen = by_speaker(seen, table["speaker"])
     said = cross_fitted(
         table, seen, train_speakers, labelled, emotions, args.cross_fit, args.inverse_penalty, name="face"
     )

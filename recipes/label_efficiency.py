@@ -22,6 +22,7 @@ seeds adds to what is there. It writes `results.json`, `table.md` and `curve.png
 
 import runpy
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -35,6 +36,7 @@ from accelerate.utils import set_seed
 from datasets import concatenate_datasets
 from huggingface_hub.dataclasses import strict
 
+from audio_emotion.evaluation.comparison import pooled
 from audio_emotion.evaluation.label_curve import label_curve
 from audio_emotion.evaluation.label_efficiency import Point, comparisons_of, points_of, table
 from audio_emotion.evaluation.pictures import save_figure
@@ -85,6 +87,9 @@ class LabelEfficiencyArguments:
         default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0], metadata={"help": "Shares of labels."}
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of lists and trainings."})
+    folds: list[int] = field(
+        default_factory=list, metadata={"help": "Of the student's `split`, which says where with {fold}."}
+    )
     arms: list[str] = field(default_factory=lambda: ["scratch", "both"], metadata={"help": "At every fraction."})
     other_arms: list[str] = field(default_factory=list, metadata={"help": "At one fraction only."})
     other_fraction: float = field(default=0.1, metadata={"help": "That one."})
@@ -98,6 +103,9 @@ class LabelEfficiencyArguments:
     )
     cache: str = field(default="runs/cache", metadata={"help": "Where its states are kept."})
     cross_fit: int = field(default=4, metadata={"help": "Classifiers for the training speakers."})
+    by_speaker: bool = field(
+        default=False, metadata={"help": "Teachers see clips as they differ from the speaker's others, unlabelled."}
+    )
     inverse_penalty: float = field(default=0.1, metadata={"help": "scikit-learn's C, of all classifiers."})
     repeats: int = field(default=1000, metadata={"help": "Bootstrap samples of every interval."})
     restart: bool = field(default=False, metadata={"help": "Do everything again."})
@@ -111,37 +119,43 @@ def main(args: LabelEfficiencyArguments) -> dict:
     run = RunFolder(args.output, args)
     distil = runpy.run_path(str(Path(__file__).with_name("distill.py")))
     student = distil["DistillArguments"](**yaml.safe_load(Path(args.student).read_text()))
-    corpus = read_corpus(student)
-    speech = SpeechFeatures(args.encoder, args.cache, corpus)
-    face = partial(make_face_teacher, args, student)
+    if ("{fold}" in student.split) != bool(args.folds):
+        raise ValueError(f"Expected `--folds` for a split with {{fold}} and for no other, got {student.split!r}.")
+
+    plan = [(arm, fraction) for fraction, arm in product(args.fractions, args.arms)]
+    plan = list(dict.fromkeys([*plan, *((arm, args.other_fraction) for arm in args.other_arms)]))
+    parts: dict[tuple[Point, int], list[Predictions]] = defaultdict(list)  # of a point and a seed, one a fold
+    labels: dict[Point, list[int]] = defaultdict(list)
+    corpora = []
+    for fold in args.folds or [None]:
+        path = run.path if fold is None else run.path / f"fold-{fold}"
+        of_fold = student if fold is None else replace(student, split=student.split.format(fold=fold))
+        corpora.append(read_corpus(of_fold))
+        for (point, seed), said, count in run_plan(args, plan, of_fold, distil, corpora[-1], path):
+            parts[point, seed].append(said)
+            labels[point].append(count)
+            uar = measure(said, corpora[-1].emotions, [], None, 0)["uar"]
+            name = f"{point[0]}, {percent(point[1])} %, seed {seed}" + ("" if fold is None else f", fold {fold}")
+            run.log(model=name, uar=uar)
+            print(f"{name}: uar {uar:.3f}")
 
     done: dict[Point, list[dict]] = defaultdict(list)
     predictions: dict[Point, list[Predictions]] = defaultdict(list)
-    plan = [*product(args.fractions, args.arms), *product([args.other_fraction], args.other_arms)]
-    fractions = sorted({each for each, _ in plan})
-    for seed in args.seeds:
-        lists_of_seed = run.path / "labels" / f"seed-{seed}"
-        lists = write_lists(lists_of_seed, corpus.training["id"], corpus.training["emotion"], fractions, seed)
-        for fraction, arm in dict.fromkeys(plan):
-            where = run.path / f"seed-{seed}" / percent(fraction)
-            teachers = ListTeachers(args, corpus, speech, face, where / "teachers", lists[fraction], seed, fraction)
-            folder = run_arm(arm, student, distil, teachers, where / arm)
-            said = load_predictions(folder / "predictions.parquet")[0]
-            scores = measure(said, corpus.emotions, [], None, 0)
-            row = {"arm": arm, "fraction": fraction, "seed": seed, "labels": len(read_list(lists[fraction]))}
-            row |= {name: scores[name] for name in ("uar", "accuracy", "macro_f1", "recall")}
-            run.log(model=f"{arm}, {percent(fraction)} %, seed {seed}", **row)
-            print(f"{arm}, {percent(fraction)} % of labels, seed {seed}: uar {row['uar']:.3f}")
-            done[arm, fraction].append(row)
-            predictions[arm, fraction].append(said)
+    emotions = corpora[0].emotions
+    for (point, seed), folds in parts.items():
+        predictions[point].append(pooled(folds))
+        scores = measure(predictions[point][-1], emotions, [], None, 0)
+        row = {"arm": point[0], "fraction": point[1], "seed": seed, "labels": round(np.mean(labels[point]))}
+        done[point].append(row | {name: scores[name] for name in ("uar", "accuracy", "macro_f1", "recall")})
 
     results = {
         "recipe": "label_efficiency",
         "split": student.split or student.corpus,
         "seeds": args.seeds,
-        "classes": len(corpus.emotions),
-        "training_clips": len(corpus.training),
-        "test_clips": len(corpus.test),
+        "classes": len(emotions),
+        "folds": args.folds,
+        "training_clips": round(np.mean([len(corpus.training) for corpus in corpora])),
+        "test_clips": sum(len(corpus.test) for corpus in corpora),
         "student": asdict(student),
         "points": points_of(done, predictions, args.repeats),
         "comparisons": comparisons_of(pairs_of(args.fractions), predictions, args.repeats),
@@ -153,6 +167,36 @@ def main(args: LabelEfficiencyArguments) -> dict:
     run.results(results)
     print(f"{lines}\n{run.path / 'curve.png'}")
     return results
+
+
+def run_plan(
+    args: LabelEfficiencyArguments, plan: list[Point], student, distil: dict, corpus: Corpus, path: Path
+) -> Iterator[tuple[tuple[Point, int], Predictions, int]]:
+    """Run every point of a plan with every seed on one split.
+
+    Args:
+        args: of the experiment.
+        plan: arms, each at a share of the labels.
+        student: arguments of `distill.py` that all arms share.
+        distil: that recipe.
+        corpus: on its sides.
+        path: folder of the split.
+
+    Yields:
+        A point and a seed, what is said of the test clips, and how many labels were used.
+    """
+    speech = SpeechFeatures(args.encoder, args.cache, corpus)
+    face = partial(make_face_teacher, args, student)
+    fractions = sorted({fraction for _, fraction in plan})
+    for seed in args.seeds:
+        folder = path / "labels" / f"seed-{seed}"
+        lists = write_lists(folder, corpus.training["id"], corpus.training["emotion"], fractions, seed)
+        for arm, fraction in plan:
+            where, labels = path / f"seed-{seed}" / percent(fraction), lists[fraction]
+            teachers = ListTeachers(args, corpus, speech, face, where / "teachers", labels, seed, fraction)
+            folder = run_arm(arm, student, distil, teachers, where / arm)
+            said, _, _ = load_predictions(folder / "predictions.parquet")
+            yield ((arm, fraction), seed), said, len(read_list(labels))
 
 
 def read_corpus(student) -> Corpus:
@@ -186,6 +230,7 @@ def make_face_teacher(args: LabelEfficiencyArguments, student, folder: Path, lab
         train_on_validation=student.train_on_validation,
         labelled_list=labels,
         cross_fit=args.cross_fit,
+        by_speaker=args.by_speaker,
         inverse_penalty=args.inverse_penalty,
         restart=args.restart,
     )

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
+from audio_emotion.evaluation.predictions import load_predictions
 from audio_emotion.training.labelled import labelled_clips, stratified_lists
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+FILE = "predictions.parquet"
 ARMS = ["speech", "both-shuffled", "random-probe", "speech-teacher", "face-teacher", "both-teachers"]
 
 
@@ -138,3 +141,47 @@ def test_finished_arms_are_not_run_again_and_new_ones_are_added(experiment):
     assert {point["arm"] for point in more["points"]} == {"scratch", "face", *ARMS}
     with pytest.raises(ValueError, match="'nonsense'"):
         module["main"](module["LabelEfficiencyArguments"](**{**arguments, "arms": ["nonsense"]}))
+
+
+def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
+    random = np.random.default_rng(0)
+    lines = ["file,who,label"]
+    for index in range(36):
+        tone = np.sin(np.arange(8000) * (0.05 + 0.3 * (index // 6 % 2)))
+        soundfile.write(tmp_path / f"{index:02d}.wav", 0.1 * tone + 0.01 * random.standard_normal(8000), 16000)
+        lines.append(f"{index:02d}.wav,s{index % 6},{('low', 'high')[index // 6 % 2]}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    description = {"name": "own", "license": "CC0-1.0", "citation": "Made by the test.", "source": "csv"}
+    description |= {"path": "clips.csv", "emotions": ["low", "high"], "dimensions": []}
+    description |= {"columns": {"audio": "file", "speaker": "who", "emotion": "label"}}
+    for fold, test in {1: ["s0", "s1"], 2: ["s2", "s3", "s4"]}.items():
+        splits = {"train": sorted({"s0", "s1", "s2", "s3", "s4", "s5"} - set(test)), "test": test}
+        (tmp_path / f"fold-{fold}.yaml").write_text(yaml.safe_dump(description | {"splits": splits}))
+    student = {"teacher": "", "corpus": str(tmp_path / "fold-1.yaml"), "split": str(tmp_path / "fold-{fold}.yaml")}
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(student | {"size": "nano", "epochs": 1, "batch_size": 8}))
+    module = recipe("label_efficiency")
+    arguments = {
+        "output": str(tmp_path / "run"),
+        "student": str(tmp_path / "student.yaml"),
+        "fractions": [1.0],
+        "seeds": [0],
+        "arms": ["speech-teacher", "scratch"],
+        "encoder": "log-mel",
+        "cache": str(tmp_path / "cache"),
+        "cross_fit": 2,
+        "repeats": 20,
+    }
+
+    results = module["main"](module["LabelEfficiencyArguments"](**arguments, folds=[1, 2]))
+
+    assert results["test_clips"] == 30
+    teacher = next(row for row in results["rows"] if row["arm"] == "speech-teacher")
+    folds = [
+        load_predictions(tmp_path / "run" / f"fold-{fold}" / "seed-0" / "100" / "teachers" / "speech" / FILE)[0]
+        for fold in (1, 2)
+    ]
+    assert [len(fold.ids) for fold in folds] == [12, 18]
+    right = [fold.logits.argmax(1) == fold.labels for fold in folds]
+    assert teacher["accuracy"] == pytest.approx(np.concatenate(right).mean())
+    with pytest.raises(ValueError, match="--folds"):
+        module["main"](module["LabelEfficiencyArguments"](**arguments))

@@ -19,6 +19,7 @@ from audio_emotion.training.cross_fitting import as_predictions, cross_fitted
 from audio_emotion.training.labelled import percent, read_list
 from audio_emotion.training.pooled_states import pool
 from audio_emotion.training.run_folder import RunFolder
+from audio_emotion.training.speaker_normalisation import by_speaker
 from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import shard_files
 from audio_emotion.training.teacher_outputs import TeacherOutputs
@@ -59,6 +60,7 @@ class ClassifierFacts:
     inverse_penalty: float
     encoder: str = ""
     cross_fit: int = 0
+    by_speaker: bool = False
     seed: int = 0
 
 
@@ -94,7 +96,7 @@ class ListTeachers:
     """Folders with `teacher_outputs/`, of teachers that use the labels of a list and no others.
 
     Attributes:
-        args: of the recipe: `speech_teacher`, `encoder`, `cross_fit`, `inverse_penalty` and `restart`.
+        args: of the recipe: `speech_teacher`, `encoder`, `cross_fit`, `by_speaker`, `inverse_penalty` and `restart`.
         corpus: which they speak of.
         speech_features: what the baseline is fitted on.
         make_face: makes the face teacher in a folder, by the labels of a list.
@@ -133,12 +135,14 @@ class ListTeachers:
             inverse_penalty=args.inverse_penalty,
             encoder=args.encoder,
             cross_fit=args.cross_fit,
+            by_speaker=args.by_speaker,
         )
         run = RunFolder(self.folder / "speech", facts, takes_up=True, restart=args.restart)
         if run.finished is None:
+            features = self.speech_features()
             said = cross_fitted(
                 corpus.rows,
-                self.speech_features(),
+                by_speaker(features, corpus.rows["speaker"]) if args.by_speaker else features,
                 corpus.train_speakers,
                 set(read_list(self.labels)),
                 corpus.emotions,
