@@ -59,6 +59,10 @@ class DistillArguments(RunArguments):
     labelled: float = field(default=0.1, metadata={"help": "Share of training clips whose labels are used."})
     labelled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
     labelled_draws: float = field(default=1.0, metadata={"help": "How often an epoch draws each labelled clip."})
+    unlabelled_draws: float = field(
+        default=1.0,
+        metadata={"help": "And each of the others; 0 where no teacher speaks of them: they teach nothing."},
+    )
     trunk: str = field(default="tc-gru", metadata={"help": "tc-gru (the paper's) or convolutional."})
     size: str = field(default="small", metadata={"help": "nano, small or base."})
     level: str = field(default="absolute", metadata={"help": "absolute, or relative: no gain changes an answer."})
@@ -133,8 +137,9 @@ def main(args: DistillArguments) -> dict:
         stream.quarantine |= left_out
     labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
     order = setting.training_order(training_rows)
-    if args.labelled_draws != 1.0:
-        order = order.drawing(np.isin(training_rows["id"], sorted(labelled)), args.labelled_draws)
+    if (args.labelled_draws, args.unlabelled_draws) != (1.0, 1.0):
+        is_labelled = np.isin(training_rows["id"], sorted(labelled))
+        order = order.drawing(is_labelled, args.labelled_draws, args.unlabelled_draws)
 
     # The teachers have spoken, cross-fitted, or speak now; they hear clean audio.
     said = heard_teachers(folders, accelerator, stream, emotions, dimensions)

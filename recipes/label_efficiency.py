@@ -21,6 +21,7 @@ seeds adds to what is there. It writes `results.json`, `table.md` and `curve.png
 """
 
 import runpy
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -87,9 +88,8 @@ class LabelEfficiencyArguments:
         default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0], metadata={"help": "Shares of labels."}
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of lists and trainings."})
-    folds: list[int] = field(
-        default_factory=list, metadata={"help": "Of the student's `split`, which says where with {fold}."}
-    )
+    split: str = field(default="", metadata={"help": "In place of the student's."})
+    folds: list[int] = field(default_factory=list, metadata={"help": "Of the split, which says where with {fold}."})
     arms: list[str] = field(default_factory=lambda: ["scratch", "both"], metadata={"help": "At every fraction."})
     other_arms: list[str] = field(default_factory=list, metadata={"help": "At one fraction only."})
     other_fraction: float = field(default=0.1, metadata={"help": "That one."})
@@ -107,6 +107,9 @@ class LabelEfficiencyArguments:
         default=False, metadata={"help": "Teachers see clips as they differ from the speaker's others, unlabelled."}
     )
     inverse_penalty: float = field(default=0.1, metadata={"help": "scikit-learn's C, of all classifiers."})
+    results: str = field(
+        default="", metadata={"help": "Folder for a copy of what students of a fold leave, as run_set.py names it."}
+    )
     repeats: int = field(default=1000, metadata={"help": "Bootstrap samples of every interval."})
     restart: bool = field(default=False, metadata={"help": "Do everything again."})
 
@@ -119,6 +122,7 @@ def main(args: LabelEfficiencyArguments) -> dict:
     run = RunFolder(args.output, args)
     distil = runpy.run_path(str(Path(__file__).with_name("distill.py")))
     student = distil["DistillArguments"](**yaml.safe_load(Path(args.student).read_text()))
+    student = replace(student, split=args.split or student.split)
     if ("{fold}" in student.split) != bool(args.folds):
         raise ValueError(f"Expected `--folds` for a split with {{fold}} and for no other, got {student.split!r}.")
 
@@ -131,7 +135,12 @@ def main(args: LabelEfficiencyArguments) -> dict:
         path = run.path if fold is None else run.path / f"fold-{fold}"
         of_fold = student if fold is None else replace(student, split=student.split.format(fold=fold))
         corpora.append(read_corpus(of_fold))
-        for (point, seed), said, count in run_plan(args, plan, of_fold, distil, corpora[-1], path):
+        for (point, seed), folder, count in run_plan(args, plan, of_fold, distil, corpora[-1], path):
+            said, _, _ = load_predictions(folder / "predictions.parquet")
+            if args.results and point[0].removesuffix(CONVOLUTIONAL) in STUDENTS:
+                copied = Path(args.results) / f"{point[0]}-{percent(point[1])}-percent-fold-{fold}-seed-{seed}"
+                shutil.copyfile(folder / "results.json", f"{copied}.json")
+                shutil.copyfile(folder / "predictions.parquet", f"{copied}.parquet")
             parts[point, seed].append(said)
             labels[point].append(count)
             uar = measure(said, corpora[-1].emotions, [], None, 0)["uar"]
@@ -161,7 +170,7 @@ def main(args: LabelEfficiencyArguments) -> dict:
         "comparisons": comparisons_of(pairs_of(args.fractions), predictions, args.repeats),
         "rows": [row for rows in done.values() for row in rows],
     }
-    lines = table(results, [*STUDENTS, *OTHERS])
+    lines = table(results)
     (run.path / "table.md").write_text(lines)
     save_figure(label_curve(results), run.path / "curve.png")
     run.results(results)
@@ -171,7 +180,7 @@ def main(args: LabelEfficiencyArguments) -> dict:
 
 def run_plan(
     args: LabelEfficiencyArguments, plan: list[Point], student, distil: dict, corpus: Corpus, path: Path
-) -> Iterator[tuple[tuple[Point, int], Predictions, int]]:
+) -> Iterator[tuple[tuple[Point, int], Path, int]]:
     """Run every point of a plan with every seed on one split.
 
     Args:
@@ -183,7 +192,7 @@ def run_plan(
         path: folder of the split.
 
     Yields:
-        A point and a seed, what is said of the test clips, and how many labels were used.
+        A point and a seed, the folder of its run, and how many labels were used.
     """
     speech = SpeechFeatures(args.encoder, args.cache, corpus)
     face = partial(make_face_teacher, args, student)
@@ -195,8 +204,7 @@ def run_plan(
             where, labels = path / f"seed-{seed}" / percent(fraction), lists[fraction]
             teachers = ListTeachers(args, corpus, speech, face, where / "teachers", labels, seed, fraction)
             folder = run_arm(arm, student, distil, teachers, where / arm)
-            said, _, _ = load_predictions(folder / "predictions.parquet")
-            yield ((arm, fraction), seed), said, len(read_list(labels))
+            yield ((arm, fraction), seed), folder, len(read_list(labels))
 
 
 def read_corpus(student) -> Corpus:
@@ -275,16 +283,21 @@ def run_arm(arm: str, student, distil: dict, teachers: ListTeachers, folder: Pat
         return folder
     share = len(read_list(teachers.labels)) / len(corpus.training)
     trunk = {"trunk": "convolutional"} if arm.endswith(CONVOLUTIONAL) else {}
-    names = STUDENTS[arm.removesuffix(CONVOLUTIONAL)]
+    names, often = STUDENTS[arm.removesuffix(CONVOLUTIONAL)], draws(share, args.labelled_share)
+    alone = {}
+    if not names:  # as many steps, of the labelled clips that they would have held
+        in_batch = share * often / (share * often + 1 - share)
+        alone = {"unlabelled_draws": 0.0, "batch_size": max(2, round(in_batch * student.batch_size))}
     arguments = replace(
         student,
         output=str(folder),
         teacher=[f"{name.removesuffix('-shuffled')}={teachers(name)}" for name in names],
         labelled_list=teachers.labels,
-        labelled_draws=draws(share, args.labelled_share),
+        labelled_draws=often,
         seed=teachers.seed,
         restart=args.restart,
         **trunk,
+        **alone,
     )
     distil["main"](arguments)
     return folder

@@ -4,7 +4,8 @@
     python recipes/table.py --set recipes/configs/mitra2022/msp_podcast.yaml
 
 Nothing in the tables is typed: a figure that is not in a file is not in them. The first command writes those of the
-README (rows that are claims) and of docs/mitra2022.md (hints) from `recipes/results/`. The second prints. Runs over
+README (rows that are claims), of docs/mitra2022.md (hints) and of docs/few_labels.md, whose curve it draws, from
+`recipes/results/`. The second prints. Runs over
 folds and seeds are what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as
 `.parquet`; their figures are made from the predictions, and the words of their rows stand in the set.
 """
@@ -12,6 +13,7 @@ folds and seeds are what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.
 import json
 import re
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,25 @@ import numpy as np
 import yaml
 from huggingface_hub.dataclasses import strict
 
+from audio_emotion.evaluation import label_efficiency as few_labels
 from audio_emotion.evaluation.comparison import Comparison, aggregate, compare, pooled
+from audio_emotion.evaluation.label_curve import label_curve
 from audio_emotion.evaluation.metrics import concordance_correlation
+from audio_emotion.evaluation.pictures import save_figure
 from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.evaluation.results import control_dimensions
 from audio_emotion.training.arguments import parse_arguments
 
 HERE = Path(__file__).parent
 README, HINTS = HERE.parent / "README.md", HERE.parent / "docs" / "mitra2022.md"
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+FEW_LABELS = HERE.parent / "docs" / "few_labels.md"
+TAUGHT = {  # students of the experiment on few labels who have all labels, beside those of the first paper
+    "labels_only": "`small` student, labels only",
+    "distilled": "`small` student, distilled from the fused teacher",
+    "speech-100-percent": "`small` student of the speech teacher",
+    "both-100-percent": "`small` student of both teachers",
+}
+SHOWN_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the experiment on few labels, in the README
 README_SET = HERE / "configs" / "mitra2022" / "ravdess.yaml"
 DIMENSIONS = ("activation", "valence", "dominance")
 FOLD_FILE = re.compile(r"(?P<name>.+)-fold-(?P<fold>\d+)-seed-(?P<seed>\d+)\.json")
@@ -290,10 +302,11 @@ def set_tables(whole: dict[str, Any], repeats: int = 2000) -> str:
     return "\n\n".join(parts)
 
 
-def written(page: Path, rendered: str) -> str:
-    """A page with what stands between its markers replaced."""
-    before, rest = page.read_text().split(BEGIN)
-    return f"{before}{BEGIN}\n{rendered}\n{END}{rest.split(END)[1]}"
+def written(text: str, marker: str, rendered: str) -> str:
+    """A page with what stands between its `<!-- marker:begin -->` and `<!-- marker:end -->` replaced."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{rendered.strip()}\n{end}{rest.split(end)[1]}"
 
 
 def documentation(repeats: int = 2000) -> dict[Path, str]:
@@ -303,9 +316,20 @@ def documentation(repeats: int = 2000) -> dict[Path, str]:
     hinted = {**whole, "comparisons": [each for each in whole["comparisons"] if each not in of_claims(whole)]}
     tables = [fold_table(folder, claims, repeats), comparison_table(folder, claims, repeats)]
     hints = [fold_table(folder, whole, repeats, only={(1, 0)}), comparison_table(folder, hinted, repeats)]
+    fixed, folds = (json.loads((HERE / "results" / f"few_labels{name}.json").read_text()) for name in ("", "_folds"))
+    shown = few_labels.table(few_labels.narrowed(fixed, SHOWN_ARMS, (0.1, 1.0)))
+    taught = {**whole, "runs": {name: {**whole["runs"]["distilled"], "title": TAUGHT[name]} for name in TAUGHT}}
+    taught["comparisons"] = [
+        {"first": first, "second": second, "title": f"{TAUGHT[first]} vs {TAUGHT[second]}".replace("`small` ", "")}
+        for first, second in combinations(reversed(TAUGHT), 2)
+    ]
+    both = [few_labels.table(folds), fold_table(folder, taught, repeats), comparison_table(folder, taught, repeats)]
+    readme = written(README.read_text(), "table", "\n\n".join([*tables, synthetic_table(HERE / "results")]))
+    page = written(FEW_LABELS.read_text(), "table", few_labels.table(fixed))
     return {
-        README: written(README, "\n\n".join([*tables, synthetic_table(HERE / "results")])),
-        HINTS: written(HINTS, "\n\n".join(hints)),
+        README: written(readme, "few-labels", shown),
+        HINTS: written(HINTS.read_text(), "table", "\n\n".join(hints)),
+        FEW_LABELS: written(page, "folds", "\n\n".join(both)),
     }
 
 
@@ -322,7 +346,9 @@ def main(args: TableArguments) -> None:
         return
     for page, text in documentation().items():
         page.write_text(text)
-        print(text.split(BEGIN)[1].split(END)[0])
+        print("\n".join(re.findall(r"<!-- [a-z-]+:begin -->\n(.*?)<!-- [a-z-]+:end -->", text, re.DOTALL)))
+    fixed = json.loads((HERE / "results" / "few_labels.json").read_text())
+    save_figure(label_curve(fixed), FEW_LABELS.with_suffix(".png"))
 
 
 if __name__ == "__main__":

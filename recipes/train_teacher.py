@@ -232,17 +232,6 @@ def main(args: TeacherArguments) -> dict:
 
     # What is said of every clip, for the targets of distillation: by teachers that are each silent on their own
     # training speakers, or else by the teacher itself, which speaks in any case of those whom it has not heard.
-    def outputs(said: Predictions) -> TeacherOutputs:
-        return TeacherOutputs(
-            said.ids,
-            torch.from_numpy(said.logits),
-            torch.from_numpy(said.dimensions),
-            torch.from_numpy(said.embedding),
-            torch.zeros(len(said.ids), dtype=torch.long),
-            emotions,
-            provenance,
-        )
-
     parts = []
     for number in range(args.cross_fit):
         heard = [name for index, name in enumerate(train_speakers) if index % args.cross_fit != number]
@@ -251,12 +240,12 @@ def main(args: TeacherArguments) -> dict:
         copy_statistics(model, one)
         one = fit(one, spoken_by(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
         said = ask(one, spoken_by(table, unheard))
-        parts.append(outputs(said))
+        parts.append(TeacherOutputs.of_one(said, emotions, provenance))
         scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
         known = headline(scores, dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(value, 4) for key, value in known.items()})
     unsaid = list(held_out.values()) if args.cross_fit else [spoken_by(table, train_speakers), *held_out.values()]
-    parts += [outputs(ask(model, rows)) for rows in unsaid]
+    parts += [TeacherOutputs.of_one(ask(model, rows), emotions, provenance) for rows in unsaid]
     if accelerator.is_main_process:
         TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_labelled_clips_are_drawn_often_enough_to_be_a_quarter_of_a_batch(share)
     often = recipe("label_efficiency")["draws"](share, 0.25)
 
     assert often * share / (often * share + 1 - share) == pytest.approx(max(share, 0.25), abs=1e-3)
+
+
+def test_a_student_alone_makes_as_many_steps_as_one_with_teachers_on_as_many_labels(experiment):
+    run, _, _ = experiment
+    labelled, clips = len((run / "labels" / "seed-5" / "30.txt").read_text().split()), 36
+    alone, taught = (
+        yaml.safe_load((run / "seed-5" / "30" / arm / "config.yaml").read_text()) for arm in ("scratch", "speech")
+    )
+
+    draws = [
+        labelled * each["labelled_draws"] + (clips - labelled) * each["unlabelled_draws"] for each in (alone, taught)
+    ]
+    steps = [math.ceil(round(count) / each["batch_size"]) for count, each in zip(draws, (alone, taught), strict=True)]
+    assert steps[0] == pytest.approx(steps[1], abs=1)
+    assert alone["batch_size"] / taught["batch_size"] == pytest.approx(draws[0] / draws[1], abs=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +186,9 @@ def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
         "cache": str(tmp_path / "cache"),
         "cross_fit": 2,
         "repeats": 20,
+        "results": str(tmp_path / "results"),
     }
+    (tmp_path / "results").mkdir()
 
     results = module["main"](module["LabelEfficiencyArguments"](**arguments, folds=[1, 2]))
 
@@ -183,5 +201,7 @@ def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
     assert [len(fold.ids) for fold in folds] == [12, 18]
     right = [fold.logits.argmax(1) == fold.labels for fold in folds]
     assert teacher["accuracy"] == pytest.approx(np.concatenate(right).mean())
+    names = {f"scratch-100-percent-fold-{fold}-seed-0.{end}" for fold in (1, 2) for end in ("json", "parquet")}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == names
     with pytest.raises(ValueError, match="--folds"):
         module["main"](module["LabelEfficiencyArguments"](**arguments))

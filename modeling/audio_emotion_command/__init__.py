@@ -97,7 +97,9 @@ def argument_parser() -> argparse.ArgumentParser:
 
     publish = command("publish", "put a run, a data set of pseudo-labels or a metric on the Hub", "hub.publishing")
     publish.add_argument(
-        "folder", metavar="FOLDER", help="a run folder, a folder of teacher outputs, or one that --dry-run has written"
+        "folder",
+        metavar="FOLDER",
+        help="a run folder, a data set of pseudo-labels, or a folder that --dry-run has written",
     )
     publish.add_argument("--repo", required=True, metavar="ID", help="owner/name on the Hub")
     publish.add_argument(

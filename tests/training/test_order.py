@@ -99,6 +99,7 @@ def test_labelled_clips_are_drawn_as_often_as_asked_beside_the_weights_of_corpor
     drawn = order.drawing(labelled, 5.0).epoch(0)
 
     assert sorted(drawn.tolist()) == sorted([*range(20), *[0, 1, 2, 3] * 4])
+    assert sorted(order.drawing(labelled, 2.0, 0.0).epoch(0).tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
     corpora = np.array([0] * 10 + [1] * 10)
     mixed = Order(20, 8, seed=3, shuffle=True, corpora=corpora, weights=[1.0, 0.5])
     drawn = mixed.drawing(labelled, 2.0).epoch(0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from audio_emotion.evaluation.label_efficiency import TEACHERS, TITLES, title
 from audio_emotion.evaluation.pictures import BLUE, GREEN, GREY, ORANGE
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY, "#000000")  # the others of Okabe & Ito's too
@@ -16,7 +17,7 @@ MARKERS = "osD^vP*X"
 
 
 def label_curve(results: Mapping[str, Any]) -> Figure:
-    """Lines for arms at several fractions, marks for others, bars over the seeds.
+    """Lines for arms at several fractions, dashed those of teachers, marks for others, bars over the seeds.
 
     Args:
         results: with `points` as `label_efficiency.points_of` gives them, and how many `classes`.
@@ -26,7 +27,8 @@ def label_curve(results: Mapping[str, Any]) -> Figure:
     by_arm = defaultdict(list)
     for point in results["points"]:
         by_arm[point["arm"]].append(point)
-    order = sorted(by_arm, key=lambda arm: (len(by_arm[arm]) == 1, arm))
+    known = [arm for arm in [*TITLES, *sorted(by_arm)] if arm in by_arm]
+    order = sorted(dict.fromkeys(known), key=lambda arm: len(by_arm[arm]) == 1)
     for number, arm in enumerate(order):
         points = by_arm[arm]
         share = np.array([100 * point["fraction"] for point in points])
@@ -37,10 +39,10 @@ def label_curve(results: Mapping[str, Any]) -> Figure:
             share * 1.05 ** (number % 6 - 2.5) if alone else share,  # beside each other
             uar,
             [uar - low, high - uar],
-            label=arm,
+            label=title(arm),
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-            linestyle="" if alone else "-",
+            linestyle="" if alone else "--" if arm in TEACHERS else "-",
             capsize=3,
         )
     axes.axhline(1 / results["classes"], color=GREY, linestyle=":", linewidth=1)

@@ -13,6 +13,20 @@ from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.training.labelled import percent
 
 Point = tuple[str, float]  # arm, share of the labels
+TITLES = {  # of arms, in the order of the tables
+    "scratch": "student, labels alone",
+    "speech": "student of the speech teacher",
+    "face": "student of the face teacher",
+    "both": "student of both teachers",
+    "both-shuffled": "student of both, faces shuffled",
+    "scratch-convolutional": "convolutional student, labels alone",
+    "both-convolutional": "convolutional student of both",
+    "random-probe": "regression on an untrained student",
+    "speech-teacher": "speech teacher",
+    "face-teacher": "face teacher",
+    "both-teachers": "both teachers",
+}
+TEACHERS = ("speech-teacher", "face-teacher", "both-teachers")
 
 
 def points_of(
@@ -53,12 +67,27 @@ def comparisons_of(
     return comparisons
 
 
-def table(results: Mapping[str, Any], arms: Sequence[str]) -> str:
+def narrowed(results: Mapping[str, Any], arms: Sequence[str], fractions: Sequence[float]) -> dict[str, Any]:
+    """The results of some arms at some shares of the labels alone."""
+
+    def kept(each: Mapping[str, Any], prefix: str = "") -> bool:
+        return each[f"{prefix}arm"] in arms and each[f"{prefix}fraction"] in fractions
+
+    points = [point for point in results["points"] if kept(point)]
+    pairs = [each for each in results["comparisons"] if kept(each, "first_") and kept(each, "second_")]
+    return {**results, "points": points, "comparisons": pairs}
+
+
+def title(arm: str) -> str:
+    """How an arm is called in tables and pictures."""
+    return TITLES.get(arm, arm)
+
+
+def table(results: Mapping[str, Any]) -> str:
     """Markdown: an arm a line, a fraction a column; then the paired differences.
 
     Args:
         results: with `points` and `comparisons` as above, `test_clips`, `seeds` and how many `classes`.
-        arms: in the order in which they come first.
     """
     points = {(point["arm"], point["fraction"]): point for point in results["points"]}
     labels = {fraction: point["labels"] for (_, fraction), point in points.items()}
@@ -70,19 +99,24 @@ def table(results: Mapping[str, Any], arms: Sequence[str]) -> str:
         "| arm | " + " | ".join(f"{percent(each)} % ({labels[each]} labels)" for each in fractions) + " |",
         "|---|" + "---|" * len(fractions),
     ]
-    for arm in dict.fromkeys([*arms, *sorted({arm for arm, _ in points})]):
+    for arm in dict.fromkeys([*TITLES, *sorted({arm for arm, _ in points})]):
         cells = [points.get((arm, fraction)) for fraction in fractions]
         if any(cells):
             said = [
                 "" if cell is None else "{:.3f} ({:.2f} to {:.2f})".format(cell["uar"], *cell["interval"])
                 for cell in cells
             ]
-            lines.append(f"| {arm} | " + " | ".join(said) + " |")
-    lines += ["", "| first | second | difference in UAR, paired (95 % interval over speakers) |", "|---|---|---|"]
+            lines.append(f"| {title(arm)} | " + " | ".join(said) + " |")
+    lines += [
+        "",
+        "| first | second | difference in UAR, paired (95 % interval over speakers) | p |",
+        "|---|---|---|---|",
+    ]
     for each in results["comparisons"]:
         first, second = (
-            f"{each[f'{which}_arm']}, {percent(each[f'{which}_fraction'])} %" for which in ("first", "second")
+            f"{title(each[f'{which}_arm'])}, {percent(each[f'{which}_fraction'])} %" for which in ("first", "second")
         )
         difference = "{:+.3f} ({:+.3f} to {:+.3f})".format(each["difference"], *each["interval"])
-        lines.append(f"| {first} | {second} | {difference} |")
+        p_value = f"{each['p_value']:.3f} ({each['units']} {each['unit']})"
+        lines.append(f"| {first} | {second} | {difference} | {p_value} |")
     return "\n".join(lines) + "\n"

@@ -87,16 +87,7 @@ def teacher_outputs(
 
     order = Order.of(stream.table, size, num_processes=accelerator.num_processes)
     said = predict(accelerator, judge, batches(stream, order, emotions, dimensions))
-    return TeacherOutputs(
-        said.ids,
-        torch.from_numpy(said.logits),
-        torch.from_numpy(said.dimensions),
-        torch.from_numpy(said.embedding),
-        torch.zeros(len(said.ids), dtype=torch.long),
-        list(emotions),
-        list(teacher.config.training_data),
-        name or "teacher",
-    )
+    return TeacherOutputs.of_one(said, emotions, list(teacher.config.training_data), name or "teacher")
 
 
 def standardised(embedding: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:

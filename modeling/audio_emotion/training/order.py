@@ -78,13 +78,13 @@ class Order:
         draws = [weights.get(name, 1.0) for name in known]
         return cls(len(table), batch_size, shards=shards, corpora=corpora, weights=draws, **others)
 
-    def drawing(self, labelled: np.ndarray, draws: float) -> Order:
-        """The same order with each labelled clip drawn more or less often; `labelled (N,)`.
+    def drawing(self, labelled: np.ndarray, draws: float, of_others: float = 1.0) -> Order:
+        """The same order with each labelled clip drawn more or less often, and each of the others; `labelled (N,)`.
 
         CCC and cross-entropy are taken over the labelled clips of a batch: of few labels a batch may hold none.
         """
         corpora = np.zeros(self.size, int) if self.corpora is None else self.corpora
-        weights = [weight * often for weight in self.weights for often in (1.0, draws)]
+        weights = [weight * often for weight in self.weights for often in (of_others, draws)]
         return replace(self, corpora=2 * corpora + labelled, weights=weights, _epochs={})
 
     @property

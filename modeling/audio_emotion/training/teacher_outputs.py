@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from audio_emotion.evaluation.predictions import Predictions
+
 OPTIONAL = ("confidence", "agreement", "mask")
 
 
@@ -80,6 +82,15 @@ class TeacherOutputs:
         """Read what `save` wrote."""
         index = json.loads((Path(folder) / "teacher_outputs.json").read_text())
         return cls(**index, **load_file(Path(folder) / "teacher_outputs.safetensors"))
+
+    @classmethod
+    def of_one(
+        cls, said: Predictions, emotions: Sequence[str], training_data: list[dict], name: str = "teacher"
+    ) -> TeacherOutputs:
+        """The answers of one model, for all clips of which it was asked."""
+        logits, dimensions, embedding = map(torch.from_numpy, (said.logits, said.dimensions, said.embedding))
+        number = torch.zeros(len(said.ids), dtype=torch.long)
+        return cls(said.ids, logits, dimensions, embedding, number, list(emotions), training_data, name)
 
     def of(self, ids: Sequence[str]) -> TeacherOutputs:
         """The rows of some clips, in that order.
