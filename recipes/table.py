@@ -323,7 +323,11 @@ def documentation(repeats: int = 2000) -> dict[Path, str]:
         {"first": first, "second": second, "title": f"{TAUGHT[first]} vs {TAUGHT[second]}".replace("`small` ", "")}
         for first, second in combinations(reversed(TAUGHT), 2)
     ]
-    both = [few_labels.table(folds), fold_table(folder, taught, repeats), comparison_table(folder, taught, repeats)]
+    both = [
+        few_labels.table(folds).strip(),
+        fold_table(folder, taught, repeats),
+        comparison_table(folder, taught, repeats),
+    ]
     readme = written(README.read_text(), "table", "\n\n".join([*tables, synthetic_table(HERE / "results")]))
     page = written(FEW_LABELS.read_text(), "table", few_labels.table(fixed))
     return {
