@@ -32,29 +32,25 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import concatenate_datasets
 from huggingface_hub.dataclasses import strict
 
 from audio_emotion.evaluation.comparison import pooled
 from audio_emotion.evaluation.label_curve import label_curve
-from audio_emotion.evaluation.label_efficiency import Point, comparisons_of, points_of, table
+from audio_emotion.evaluation.label_efficiency import Point, comparisons_of, pairs_of, points_of, table
 from audio_emotion.evaluation.pictures import save_figure
-from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict
+from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.evaluation.results import measure
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.batches import batches
-from audio_emotion.training.cross_fitting import as_predictions, log_shares
+from audio_emotion.training.cross_fitting import as_predictions
 from audio_emotion.training.distillation import fitted_exponents, product_of_teachers
 from audio_emotion.training.labelled import percent, read_list, write_lists
 from audio_emotion.training.list_teachers import ClassifierFacts, Corpus, ListTeachers, SpeechFeatures, finish
-from audio_emotion.training.order import Order
+from audio_emotion.training.random_probe import random_probe
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.sides import sides
-from audio_emotion.training.statistics import set_log_mel_statistics
-from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files, spoken_by
+from audio_emotion.training.tables import corpus_info, corpus_table, spoken_by
 
 STUDENTS = {  # arm: its teachers
     "scratch": (),
@@ -65,13 +61,6 @@ STUDENTS = {  # arm: its teachers
 }
 OTHERS = ("random-probe", "speech-teacher", "face-teacher", "both-teachers")
 CONVOLUTIONAL = "-convolutional"
-COMPARED = [  # arm, other arm, both at the same fraction
-    *((arm, "scratch") for arm in ("speech", "face", "both", "both-shuffled", "random-probe")),
-    *((arm, "speech") for arm in ("both", "both-shuffled")),
-    ("both", "both-shuffled"),
-    ("both-convolutional", "both"),
-    ("both-convolutional", "scratch-convolutional"),
-]
 
 
 @strict
@@ -278,7 +267,9 @@ def run_arm(arm: str, student, distil: dict, teachers: ListTeachers, folder: Pat
         )
         run = RunFolder(folder, facts, takes_up=True, restart=args.restart)
         if run.finished is None:
-            said = random_probe(student, distil, corpus, teachers.labels, args.inverse_penalty, teachers.seed)
+            set_seed(teachers.seed)
+            model = distil["new_student"](student, emotions=corpus.emotions)
+            said = random_probe(model, corpus, read_list(teachers.labels), args.inverse_penalty)
             finish(run, said, corpus.emotions)
         return folder
     share = len(read_list(teachers.labels)) / len(corpus.training)
@@ -316,35 +307,6 @@ def fitted(teachers: ListTeachers) -> list[float]:
 def draws(share: float, wanted: float) -> float:
     """How often to draw each labelled clip, of which there is a share, to make them the wanted share of the epoch."""
     return round(max(1.0, wanted * (1 - share) / ((1 - wanted) * share)), 2)
-
-
-def random_probe(student, distil: dict, corpus: Corpus, labels: str, inverse_penalty: float, seed: int) -> Predictions:
-    """A logistic regression on what a student embeds before it has learnt anything."""
-    accelerator = Accelerator(mixed_precision="no")
-    set_seed(seed)
-    model = distil["new_student"](student, emotions=corpus.emotions).to(accelerator.device).eval()
-    stream = ClipStream(corpus.rows, shard_files(corpus.name, corpus.path))
-    set_log_mel_statistics(model, ClipStream(corpus.training, stream.reader.files))
-
-    def judge(batch):
-        return model(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
-
-    each = batches(stream, Order.of(corpus.rows, 64), corpus.emotions, model.config.dimensions)
-    said = predict(accelerator, judge, each)
-    fit = np.isin(said.ids, read_list(labels)) & (said.labels >= 0)
-    ask = np.isin(said.ids, corpus.test["id"])
-    answers = said.take(ask)
-    answers.logits = log_shares(
-        said.embedding[fit], said.labels[fit], said.embedding[ask], len(corpus.emotions), inverse_penalty
-    )
-    answers.dimensions = answers.dimension_labels = np.zeros((len(answers.ids), 0))
-    return answers
-
-
-def pairs_of(fractions: list[float]) -> list[tuple[Point, Point]]:
-    """Which points are compared: arms at the same fraction, and what few labels give with all labels alone."""
-    pairs = [((one, fraction), (other, fraction)) for one, other in COMPARED for fraction in fractions]
-    return pairs + [((arm, fraction), ("scratch", 1.0)) for arm in ("both", "speech") for fraction in fractions]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 from audio_emotion.evaluation.metrics import concordance_correlation, unweighted_average_recall
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
+from audio_emotion.evaluation.set_tables import strength
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
@@ -99,8 +100,8 @@ def test_one_fold_and_seed_is_called_a_hint_and_five_by_three_is_not(table, ravd
     assert cells(text, "`small` student, labels only")[1] == "5, 3"
     assert "320 clips of 20 speakers" in text
     once = {(fold, 0) for fold in range(1, 6)}  # which is enough where nothing is random
-    assert table["strength"](once, ravdess, "baseline") == "5, 1"
-    assert table["strength"](once, ravdess, "distill") == "5, 1, *hint*"
+    assert strength(once, ravdess, "baseline") == "5, 1"
+    assert strength(once, ravdess, "distill") == "5, 1, *hint*"
 
 
 def test_comparisons_stand_beside_what_the_paper_claims(table, ravdess, folds):

@@ -26,6 +26,13 @@ TITLES = {  # of arms, in the order of the tables
     "face-teacher": "face teacher",
     "both-teachers": "both teachers",
 }
+COMPARED = [  # arm, other arm, both at the same fraction
+    *((arm, "scratch") for arm in ("speech", "face", "both", "both-shuffled", "random-probe")),
+    *((arm, "speech") for arm in ("both", "both-shuffled")),
+    ("both", "both-shuffled"),
+    ("both-convolutional", "both"),
+    ("both-convolutional", "scratch-convolutional"),
+]
 TEACHERS = ("speech-teacher", "face-teacher", "both-teachers")
 
 
@@ -46,6 +53,12 @@ def points_of(
         point = {"arm": arm, "fraction": fraction, "labels": runs[0]["labels"], "uar": mean, "interval": [*interval]}
         points.append(point | {"lowest_seed": min(seeds), "highest_seed": max(seeds)})
     return points
+
+
+def pairs_of(fractions: Sequence[float]) -> list[tuple[Point, Point]]:
+    """Which points are compared: arms at the same fraction, and what few labels give with all labels alone."""
+    pairs = [((one, fraction), (other, fraction)) for one, other in COMPARED for fraction in fractions]
+    return pairs + [((arm, fraction), ("scratch", 1.0)) for arm in ("both", "speech") for fraction in fractions]
 
 
 def comparisons_of(
