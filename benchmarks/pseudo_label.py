@@ -22,6 +22,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -130,13 +132,27 @@ def worker(folder: Path, output: str, real: bool) -> None:
             thread.join()
 
 
-def launch(folder: Path, output: Path, processes: int, real: bool) -> subprocess.Popen:
-    """Start a run in a group of its own, which can be killed at once."""
+@contextmanager
+def launched(folder: Path, output: Path, processes: int, real: bool) -> Iterator[subprocess.Popen]:
+    """A run in a group of its own, which is killed at once on the way out, however that is taken."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command += [__file__, "--work_in", str(folder), "--output", str(output), *(["--video", "yes"] if real else [])]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     with (folder / "log.txt").open("a") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        run = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield run
+    finally:
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+def label_all(folder: Path, output: Path, processes: int, real: bool) -> None:
+    """Let a run end by itself."""
+    with launched(folder, output, processes, real) as run:
+        if run.wait():
+            raise SystemExit((folder / "log.txt").read_text()[-3000:])
 
 
 def digests(output: Path) -> dict[str, str]:
@@ -164,22 +180,17 @@ def main(args: argparse.Namespace) -> None:
         real = bool(args.video)
 
         begin = time.monotonic()
-        if launch(folder, folder / "whole", args.processes, real).wait():
-            raise SystemExit((folder / "log.txt").read_text()[-3000:])
+        label_all(folder, folder / "whole", args.processes, real)
         took = time.monotonic() - begin
         whole = digests(folder / "whole")
 
         kills = 0
         for share in (1 / 3, 2 / 3):
-            run = launch(folder, folder / "killed", args.processes, real)
-            while run.poll() is None and len(digests(folder / "killed")) < share * len(whole):
-                time.sleep(0.05)
-            if run.poll() is None:
-                os.killpg(run.pid, signal.SIGKILL)
-                kills += 1
-            run.wait()
-        if launch(folder, folder / "killed", args.processes, real).wait():
-            raise SystemExit((folder / "log.txt").read_text()[-3000:])
+            with launched(folder, folder / "killed", args.processes, real) as run:
+                while run.poll() is None and len(digests(folder / "killed")) < share * len(whole):
+                    time.sleep(0.05)
+                kills += run.poll() is None
+        label_all(folder, folder / "killed", args.processes, real)
         results = json.loads((folder / "whole" / "results.json").read_text())
         print(
             json.dumps(
@@ -212,4 +223,5 @@ if __name__ == "__main__":
     if given.work_in:
         worker(Path(given.work_in), given.output, bool(given.video))
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, which takes the runs along
         main(given)

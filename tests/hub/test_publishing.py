@@ -282,6 +282,15 @@ def test_teacher_outputs_become_a_data_set_of_the_same_numbers(tiny_teacher, mak
         assert row["embedding"] == said.embedding[index].tolist()
 
 
+def test_outputs_of_a_teacher_without_a_checkpoint_are_refused_with_the_reason(tiny_teacher, make_run, tmp_path):
+    run = make_run(tiny_teacher)
+    pseudo_labels(run)
+    shutil.rmtree(run / "checkpoints")
+
+    with pytest.raises(ValueError, match=r"face_teacher\.py keeps no checkpoint"):
+        assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
+
+
 def test_a_metric_is_named_as_its_repository(tmp_path):
     source = tmp_path / "toy"
     source.mkdir()

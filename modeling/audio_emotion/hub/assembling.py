@@ -165,8 +165,14 @@ def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: st
             f"Expected a teacher's run folder with teacher_outputs/ in it, got {run_folder}. Let the run of "
             "recipes/train_teacher.py end; of one of recipes/pseudo_label.py, publish the folder dataset/ in it."
         )
+    told = run_folder / "checkpoints" / which / "config.json"
+    if not told.is_file():
+        raise ValueError(
+            f"Expected {told}, from which the card tells terms and dimensions, got none. A run of "
+            "recipes/face_teacher.py keeps no checkpoint: what it says is for recipes/distill.py."
+        )
     said = TeacherOutputs.load(run_folder / "teacher_outputs")
-    config = json.loads((run_folder / "checkpoints" / which / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(told.read_text(encoding="utf-8"))
     probabilities = said.logits.float().softmax(-1)  # (N, C)
     dimensions = said.dimensions.float()  # (N, 3)
     columns: dict[str, Any] = {"id": said.ids, "teacher": said.teacher.tolist()}
