@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 from safetensors.torch import load_file, save_file
-from transformers import pipeline
+from transformers import AutoModelForAudioClassification, pipeline
 
 import audio_emotion
 from audio_emotion.command_line.clips import clips_of
@@ -105,6 +106,18 @@ def test_every_argument_has_a_help_text():
     assert lacking == []
 
 
+def test_version_is_the_package_s_and_imports_nothing_heavy():
+    code = (
+        "import sys, audio_emotion_command as c\n"
+        "try:\n    c.main(['--version'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print({'torch', 'transformers', 'numpy', 'audio_emotion'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"audio-emotion {audio_emotion.__version__}\n"
+    assert done.stderr.strip() == "set()"
+
+
 def test_folders_are_walked_in_one_order_without_hidden_and_other_files(folder):
     (folder / "b" / "circle").symlink_to(folder)
 
@@ -169,6 +182,72 @@ def test_csv_and_rttm_hold_the_same_answers_as_json(folder, checkpoint, capsys):
         assert len(turn) == 10
 
 
+@pytest.mark.parametrize("kind", ["csv", "table"])
+def test_a_window_s_row_has_its_own_flags_and_a_clip_s_row_those_of_the_clip(kind):
+    whole = answer(0)
+    whole["flags"] = ["silence", "clipped"]
+    windowed = {**answer(0, windows=3), "flags": ["silence", "clipped"]}
+    for window, flags in zip(windowed["windows"], (["silence", "short"], [], ["clipped"]), strict=True):
+        window["flags"] = flags
+    writer = RowWriter(kind, DIMENSIONS, EMOTIONS, True)
+
+    rows = [line for each in (whole, windowed) for line in writer.lines("a.wav", each).splitlines()]
+
+    # In a table they stand before the name, which two blanks part from them.
+    told = [row.split(",")[3] if kind == "csv" else row.removesuffix("  a.wav")[-20:] for row in rows]
+    found = [{flag for flag in ("silence", "clipped", "short") if flag in each} for each in told]
+    assert found == [{"silence", "clipped"}, {"silence", "short"}, set(), {"clipped"}]
+
+
+class Terminal(io.StringIO):
+    """One of two streams that a person sees on one screen."""
+
+    def __init__(self, screen: list[str]) -> None:
+        super().__init__()
+        self.screen = screen
+
+    def write(self, text: str) -> int:
+        self.screen.append(text)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return True
+
+
+def seen(screen: list[str]) -> list[str]:
+    """Lines as they stand in the end: after a carriage return the line is written over from its start."""
+    lines = []
+    for text in "".join(screen).replace("\x1b[A", "").split("\n"):
+        line = ""
+        for part in text.split("\r"):
+            line = part + line[len(part) :]
+        lines.append(line.rstrip())
+    return lines
+
+
+def test_on_a_terminal_rows_and_progress_leave_each_other_whole_and_a_failure_is_told_once(
+    folder, checkpoint, monkeypatch, capsys
+):
+    arguments = ["predict", str(folder), "--model", checkpoint, "--batch-size", "1"]
+    main(arguments)
+    piped = capsys.readouterr()
+    screen: list[str] = []
+    monkeypatch.setattr(sys, "stdout", Terminal(screen))
+    monkeypatch.setattr(sys, "stderr", Terminal(screen))
+
+    code = main(arguments)
+
+    lines = seen(screen)
+    rows = [line.rstrip() for line in piped.out.splitlines()]
+    assert code == SOME_FAILED
+    assert len(rows) == 5  # a header and four clips
+    assert [line for line in lines if line in rows] == rows
+    left = [line for line in lines if line and line not in rows]
+    assert [line.partition(" ")[0] for line in left] == ["4clip", "1"]  # the bar as it ended, and how many failed
+    assert left[1] == "1 of 4 inputs failed."
+    assert "bad.wav" in piped.err  # of which stdout, going elsewhere, says nothing to whoever watches
+
+
 def test_table_names_what_went_wrong_and_a_run_without_errors_is_fine(folder, checkpoint, capsys):
     failed = main(["predict", str(folder), str(folder / "none.wav"), "--model", checkpoint])
     text = capsys.readouterr().out
@@ -196,6 +275,9 @@ def test_table_names_what_went_wrong_and_a_run_without_errors_is_fine(folder, ch
         (["compare", "CLIPS", "nowhere"], "nowhere"),
         (["compare", "CLIPS", "EMPTY"], "at least 2"),
         (["info", "EMPTY"], "cannot load"),
+        (["info", "nope"], "no such folder here"),
+        (["predict", "CLIPS", "--model", "runs/teacher/checkpoint"], "no such folder here"),
+        (["predict", "-"], "standard input is not read"),
     ],
 )
 def test_what_cannot_be_done_ends_with_2_and_a_remedy(arguments, said, folder, tmp_path, monkeypatch, capsys):
@@ -207,6 +289,51 @@ def test_what_cannot_be_done_ends_with_2_and_a_remedy(arguments, said, folder, t
 
     assert code == USAGE
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--output", "out.jsonl", "--format", "json"], ["--format", "csv"]])
+def test_a_folder_without_clips_leaves_neither_a_header_nor_a_file(
+    arguments, checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.iterdir())
+
+    code = main(["predict", "empty", "--model", checkpoint, *arguments])
+
+    said = capsys.readouterr()
+    assert (code, said.out) == (USAGE, "")
+    assert "no audio files in empty" in said.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_model_that_is_neither_folder_nor_on_the_hub_is_said_to_be_neither(monkeypatch, capsys):
+    asked = []
+
+    def fail(model: str, **_) -> None:
+        asked.append(model)
+        raise OSError("no way to the Hub")
+
+    monkeypatch.setattr(AutoModelForAudioClassification, "from_pretrained", fail)
+
+    codes = [main(["info", model]) for model in ("nope/nope", "nope", "./nope/nope")]
+
+    said = capsys.readouterr().err.splitlines()
+    assert codes == [USAGE] * 3
+    assert asked == ["nope/nope"]  # the others can be no Hub id of ours, so nobody waits for the network
+    assert all("no such folder here" in line for line in said)
+    assert ["no way to the Hub" in line for line in said] == [True, False, False]
+
+
+@pytest.mark.parametrize("wrong", ["x", "1.5", "0", "-1", ""])
+def test_a_batch_size_that_is_no_whole_number_is_answered_in_words(wrong, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "a.wav", f"--batch-size={wrong}"])
+
+    said = capsys.readouterr().err
+    assert end.value.code == USAGE
+    assert f"argument --batch-size: expected a whole number of at least 1, got {wrong!r}" in said
+    assert "at_least_one" not in said
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "a", "--batch-size", "0"], ["sing"]])
@@ -279,6 +406,23 @@ def test_output_of_another_command_is_not_continued(folder, checkpoint, tmp_path
     assert "another scale" in said
     assert "not made by this command" in capsys.readouterr().err
     assert out.read_bytes() == made
+
+
+def test_output_is_continued_whether_or_not_a_folder_ends_with_a_slash(folder, checkpoint, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+
+    def judge(slashes: str) -> int:
+        model = f"{checkpoint}{slashes}"
+        return main(["predict", f"{folder}{slashes}", "--model", model, "--format", "json", "--output", str(out)])
+
+    judge("/")
+    made = out.read_bytes()
+    out.write_bytes(made[:-10])  # torn
+    codes = [judge(slashes) for slashes in ("", "/", "//")]
+
+    assert codes == [SOME_FAILED] * 3  # bad.wav
+    assert [json.loads(line)["input"] for line in out.read_text().splitlines()] == list(clips_of([str(folder)]))
+    assert "another" not in capsys.readouterr().err
 
 
 def test_output_is_not_continued_with_retrained_weights(folder, checkpoint, tmp_path, capsys):

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 FINE, SOME_FAILED, USAGE, BROKE_OFF = 0, 1, 2, 3
 CODES = """exit codes:
   0  all fine
-  1  some inputs failed: each is named on stderr and, with its error, in the output
+  1  some inputs failed: each stands with its error in the output, and on stderr unless both are one terminal
   2  nothing was done: the arguments, the model or the output file are not usable
   3  it broke off; with --output, the same command continues where it stopped"""
 DEFAULT_MODEL = "the student inside the package"
@@ -22,6 +25,17 @@ DEFAULT_MODEL = "the student inside the package"
 
 class UsageError(Exception):
     """Nothing could be done with what the user gave; the message says what to give."""
+
+
+class ShowVersion(argparse.Action):
+    """Prints the version, read from the package's source, because importing the package imports torch."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print and end."""
+        source = (Path(__file__).parents[1] / "audio_emotion" / "__init__.py").read_text(encoding="utf-8")
+        (version,) = re.findall(r'^__version__ = "(.*)"', source, re.MULTILINE)
+        print(f"{parser.prog} {version}")
+        parser.exit()
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -32,6 +46,7 @@ def argument_parser() -> argparse.ArgumentParser:
         epilog=CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version of this program and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, module: str) -> argparse.ArgumentParser:
@@ -121,9 +136,12 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def at_least_one(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return number
 
 

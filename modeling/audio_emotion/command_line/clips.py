@@ -35,9 +35,14 @@ def clips_of(inputs: Iterable[str]) -> Iterator[str]:
     """
     for each in inputs:
         if os.path.isdir(each):
-            yield from _clips_in(each)
+            yield from _clips_in(without_last_slash(each))
         else:
             yield each
+
+
+def without_last_slash(name: str) -> str:
+    """The one name of a folder, which a shell may complete with a slash; what is no folder stays as it is."""
+    return os.path.dirname(os.path.join(name, "")) if os.path.isdir(name) else name
 
 
 def _clips_in(folder: str) -> Iterator[str]:
@@ -71,6 +76,13 @@ def load_judge(model: str | None, revision: str | None, device: str | None) -> P
     logging.disable_progress_bar()
     if revision and model is None:
         raise UsageError("`--revision` pins a Hub id: name it with --model.")
+    hub_id = "" if model is None or os.path.isdir(model) else model
+    # The Hub's few ids without an owner are older than our kinds of model: none of them can be one.
+    if hub_id and hub_id.count("/") != 1:
+        raise UsageError(
+            f"cannot load {model}: expected a folder, or a Hub id such as owner/name, got neither. There is no such "
+            "folder here."
+        )
     try:
         if model is None:
             return pipeline("audio-emotion", device=device)
@@ -79,7 +91,10 @@ def load_judge(model: str | None, revision: str | None, device: str | None) -> P
         front_end = AutoFeatureExtractor.from_pretrained(model, revision=revision)
         return pipeline("audio-emotion", model=loaded, feature_extractor=front_end, device=device)
     except Exception as error:  # a broken file may fail anywhere, a device in any way
-        raise UsageError(f"cannot load {model or 'the default model'}. {type(error).__name__}: {error}") from error
+        where = ": there is no such folder here, and as a Hub id it cannot be loaded" if hub_id else ""
+        raise UsageError(
+            f"cannot load {model or 'the default model'}{where}. {type(error).__name__}: {error}"
+        ) from error
 
 
 def judged(
@@ -108,6 +123,16 @@ def name_failure(name: str, error: str) -> None:
     shown = name.encode(errors="backslashreplace").decode()  # a file name need not be valid UTF-8
     said = error.encode(errors="backslashreplace").decode()
     tqdm.write(said if shown in said else f"{shown}: {said}", file=sys.stderr)
+
+
+def on_one_terminal() -> bool:
+    """Whether stdout and the progress bar are seen together."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+def write_above_bar(rows: str) -> None:
+    """Write to stdout where the progress bar stands, without tearing either."""
+    tqdm.write(rows, file=sys.stdout, end="")
 
 
 def show_any_name(how: str = "backslashreplace") -> None:

@@ -9,13 +9,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 from transformers import Pipeline
 
 import audio_emotion
-from audio_emotion.command_line.clips import clips_of, judged, load_judge, name_failure, progress, show_any_name
+from audio_emotion.command_line.clips import (
+    clips_of,
+    judged,
+    load_judge,
+    name_failure,
+    on_one_terminal,
+    progress,
+    show_any_name,
+    without_last_slash,
+    write_above_bar,
+)
 from audio_emotion.command_line.plot import Overview
 from audio_emotion.command_line.rows import Row, RowWriter, continue_file, spans_of
 from audio_emotion_command import FINE, SOME_FAILED, UsageError
@@ -26,6 +37,10 @@ PICTURES = (".png", ".pdf", ".svg", ".jpg")
 def run(args: argparse.Namespace) -> int:
     """Judge every clip; the exit code says whether all could be judged."""
     _check(args)
+    clips = clips_of(args.inputs)
+    if (first := next(clips, None)) is None:
+        raise UsageError(f"no audio files in {', '.join(args.inputs)}. Name files, or a folder that holds some.")
+    clips = chain([first], clips)
     overview = Overview(tuple(args.scale)) if args.plot else None
     judge = load_judge(args.model, args.revision, args.device)
     config = judge.model.config
@@ -39,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
 
-    clips, done, failed = clips_of(args.inputs), 0, 0
+    done, failed = 0, 0
 
     def take_up(row: Row) -> None:
         nonlocal failed
@@ -53,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         show_any_name("surrogateescape" if args.format == "csv" else "backslashreplace")
         file = sys.stdout
         file.write(writer.header())
+    together = not args.output and on_one_terminal()
+    write = write_above_bar if together else file.write
     already = failed
     count = done
     with file if args.output else nullcontext(file):
@@ -60,14 +77,13 @@ def run(args: argparse.Namespace) -> int:
             count += 1
             if "error" in answer:
                 failed += 1
-                name_failure(name, answer["error"])
+                if not together:  # else its row names it
+                    name_failure(name, answer["error"])
             elif overview:
                 overview.add(spans_of(answer))
-            file.write(writer.lines(name, answer))
+            write(writer.lines(name, answer))
             if count % args.batch_size == 0 or not args.output:
                 file.flush()
-    if not count:
-        raise UsageError(f"no audio files in {', '.join(args.inputs)}. Name files, or a folder that holds some.")
     if overview:
         overview.draw(args.plot)
     if failed:
@@ -78,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse combinations that make no sense, before anything heavy is loaded."""
+    if "-" in args.inputs:
+        raise UsageError("standard input is not read: give a file. One that is called - is ./-.")
     if args.output and args.format == "table":
         raise UsageError("a table is for reading. With --output, ask for --format json, csv or rttm.")
     if args.plot and args.output and args.format == "rttm":
@@ -103,8 +121,8 @@ def _facts(args: argparse.Namespace, judge: Pipeline) -> dict[str, Any]:
         with path.open("rb") as file:
             weights.update(hashlib.file_digest(file, "sha256").digest())
     return {
-        "inputs": args.inputs,
-        "model": args.model,
+        "inputs": [without_last_slash(each) for each in args.inputs],
+        "model": args.model and without_last_slash(args.model),
         "revision": vars(judge.model.config).get("_commit_hash"),  # of a Hub id
         "weights": weights.hexdigest() if folder.is_dir() else None,
         **{name: getattr(args, name) for name in ("format", "top_k", "window", "hop")},

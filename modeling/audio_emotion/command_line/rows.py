@@ -79,7 +79,8 @@ class RowWriter:
             dimensions = [span.get("dimensions", {}).get(name, "") for name in self.dimensions]
             scores = {each["label"]: each["score"] for each in span.get("emotions", [])}
             first = next(iter(scores.items()), ("", ""))
-            cells = [clip, span["start"], span["end"], " ".join(answer["flags"]), *dimensions, *first]
+            flags = " ".join(span.get("flags", answer["flags"]))
+            cells = [clip, span["start"], span["end"], flags, *dimensions, *first]
             lines.append(_csv_line([*cells, *(scores.get(label, "") for label in self.emotions), ""]))
         return "".join(lines)
 
@@ -106,7 +107,7 @@ class RowWriter:
             first = next(iter(span.get("emotions", [])), {"label": "", "score": float("nan")})
             values = "".join(f"{value:>11.2f}" for value in span.get("dimensions", {}).values())
             seconds = f"{span['start']:.2f} to {span['end']:.2f}"
-            flags = ",".join(answer["flags"])
+            flags = ",".join(span.get("flags", answer["flags"]))
             lines.append(f"{seconds:>15}{values}  {first['label']:<12}{first['score']:>6.2f}  {flags:<10}  {name}\n")
         return "".join(lines)
 
