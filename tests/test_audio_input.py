@@ -29,9 +29,25 @@ def tone(rate: int, seconds: float = 1.5, level: float = 0.5) -> np.ndarray:
     return level * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
 
 
+def chord(seconds: float = 1.5, level: float = 0.5) -> np.ndarray:
+    """440 Hz and, 26 dB below, 5 kHz, at a rate of 16 kHz, `(S,)`: as broad as a voice."""
+    times = np.arange(round(seconds * 16000)) / 16000
+    return level * (0.95 * np.sin(2 * np.pi * 440 * times) + 0.05 * np.sin(2 * np.pi * 5000 * times))
+
+
+def noise(seconds: float, level: float, seed: int = 0) -> np.ndarray:
+    """White, of this standard deviation, at a rate of 16 kHz, `(S,)`."""
+    return level * np.random.default_rng(seed).normal(size=round(seconds * 16000))
+
+
+def rounded(samples: np.ndarray) -> np.ndarray:
+    """As 16-bit samples hold it."""
+    return np.round(samples * 2**15) / 2**15
+
+
 def test_path_bytes_file_and_row_give_the_samples_of_the_file(speech, tmp_path):
     content = encoded(speech)
-    path = tmp_path / "clip.wav"
+    path = tmp_path / "a clip.wav"
     path.write_bytes(content)
     decoder = SimpleNamespace(
         get_all_samples=lambda: SimpleNamespace(data=torch.from_numpy(speech)[None], sample_rate=16000)
@@ -47,8 +63,11 @@ def test_path_bytes_file_and_row_give_the_samples_of_the_file(speech, tmp_path):
         {"audio": {"array": speech, "sampling_rate": 16000}},
         {"raw": torch.from_numpy(speech), "sampling_rate": 16000},
         {"array": speech.tolist(), "sampling_rate": 16000},
+        {"waveform": torch.from_numpy(speech)[None], "sample_rate": 16000},
         decoder,
         {"audio": decoder},
+        path.as_uri(),
+        path.as_uri().replace("file:///", "FILE://localhost/"),
     ]
 
     for form in forms:
@@ -152,11 +171,17 @@ def test_sound_track_of_a_video_container_is_decoded():
     ("samples", "flags"),
     [
         (np.zeros(32000), ("silence",)),
-        (np.clip(3 * tone(16000), -1, 1), ("clipped",)),
-        (tone(16000, level=1.0), ()),  # loud is not clipped
-        (tone(16000, seconds=0.5), ("short",)),
-        (tone(16000, level=1.5), ("out_of_range",)),
+        (np.clip(3 * chord(), -1, 1), ("clipped",)),
+        (chord(level=1.0), ()),  # loud is not clipped
+        (chord(seconds=0.5), ("short",)),
+        (chord(level=1.5), ("out_of_range",)),
         (np.zeros(8000), ("silence", "short")),
+        (tone(16000), ("narrow_band",)),
+        (np.stack([chord(), chord()]), ()),
+        (np.stack([chord(), -chord()]), ("cancelled",)),
+        (np.stack([chord(), np.zeros(24000)]), ()),
+        (np.stack([noise(2, 0.1, seed) for seed in range(9)]), ()),  # nothing to do with each other
+        (np.concatenate([np.zeros(160000), chord()]), ("pauses",)),
     ],
 )
 def test_flags_say_what_is_odd(samples, flags):
@@ -171,14 +196,15 @@ def test_flags_say_what_is_odd(samples, flags):
         (b"no audio at all" * 50, "audio of 750 bytes: expected audio that can be decoded"),
         # Named: a float WAV holds the second it was written, and two test processes must give a case the same name.
         pytest.param(encoded(np.zeros(0)), "no samples", id="no samples"),
-        (io.StringIO("text"), "binary mode"),
+        (io.StringIO("text"), "binary mode.*got str"),
+        (SimpleNamespace(read=lambda: np.zeros(16000)), r"`read\(\)` gives bytes, got ndarray"),
         (np.zeros(16000), r"bare array of shape \(16000,\).*sampling_rate"),
         ([0.1, 0.2], "bare array.*sampling_rate"),
         ({"array": np.zeros(16000)}, "sampling_rate"),
         ({"array": np.zeros(16000), "sampling_rate": 16}, "hertz.*got 16"),
         ({"array": np.zeros(16000), "sampling_rate": "fast"}, "rate in hertz"),
         ({"array": np.zeros(0), "sampling_rate": 16000}, "no samples"),
-        ({"array": np.zeros(3999), "sampling_rate": 16000}, r"at least 0\.25 s.*got 0\.250 s"),
+        ({"array": np.zeros(3999), "sampling_rate": 16000}, r"at least 0\.25 s.*got 0\.249938 s"),
         ({"array": np.full(16000, np.nan), "sampling_rate": 16000}, "16000 that are NaN or infinite"),
         ({"array": np.array([0.0] * 9999 + [np.inf]), "sampling_rate": 16000}, "1 that are NaN or infinite"),
         ({"array": np.zeros((100, 100)), "sampling_rate": 16000}, r"\(100, 100\)"),
@@ -191,7 +217,14 @@ def test_flags_say_what_is_odd(samples, flags):
         ({"array": torch.zeros(16000, device="meta"), "sampling_rate": 16000}, "expected an array of samples"),
         ("http://a b/c.wav", "InvalidURL"),
         ({"text": "hello"}, r"dict: expected.*'text'"),
-        ({"bytes": None, "path": None}, "all None"),
+        ({"bytes": None, "path": None}, r"audio under \['bytes', 'path'\], got None"),
+        ({"wave": np.zeros(16000), "sampling_rate": 16000}, r"got the keys \['sampling_rate', 'wave'\]"),
+        ({"audio": [b"one", b"two"], "emotion": ["sad", "sad"]}, "several rows, 2 under.*Iterate over the data set"),
+        ("", "got an empty path"),
+        ("s3://bucket/clip.wav", "got s3://bucket"),
+        ("FTP://host/clip.wav", "got ftp://host"),
+        ("file://host/clip.wav", "file of this machine, got file://host"),
+        ("HTTP://127.0.0.1:1/clip.wav", "clip.wav: expected an audio file, got URLError"),
         (None, "NoneType object"),
     ],
 )
@@ -254,6 +287,57 @@ def test_flags_of_a_part_are_those_of_a_clip_of_its_own(speech):
         assert clip.flags_between(start, end) == read_audio(part).flags
     assert clip.flags_between(0.0, 0.5) == ("silence", "short")
     assert clip.flags_between(3.0, 4.5) == ("clipped",)
+
+
+def test_the_band_of_a_part_is_that_of_its_clip(speech):
+    telephone = resample(resample(speech, 16000, 8000), 8000, 16000)
+    vowel = tone(16000, seconds=1.0)
+
+    assert read_audio({"array": telephone, "sampling_rate": 16000}).flags_between(0.5, 1.5) == ("narrow_band",)
+    broad = read_audio({"array": np.concatenate([speech, vowel]), "sampling_rate": 16000})
+    assert broad.flags_between(2.0, 3.0) == ()
+    assert read_audio({"array": vowel, "sampling_rate": 16000}).flags == ("narrow_band",)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.05])
+@pytest.mark.parametrize("stored_at", [8000, 16000, 48000])
+def test_telephone_speech_is_flagged_however_it_is_stored_and_other_speech_is_not(speech, stored_at, gain):
+    telephone = resample(rounded(gain * resample(speech, 16000, 8000)), 8000, stored_at)
+    broad = resample(rounded(gain * speech), 16000, stored_at)
+
+    assert read_audio({"array": rounded(telephone), "sampling_rate": stored_at}).flags == ("narrow_band",)
+    if stored_at > 8000:
+        assert read_audio({"array": rounded(broad), "sampling_rate": stored_at}).flags == ()
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01])
+@pytest.mark.parametrize("silence", [np.zeros(160000), noise(10, 10 ** (-70 / 20))], ids=["zeros", "noise"])
+def test_a_clip_that_is_mostly_silence_is_flagged_at_any_gain(speech, silence, gain):
+    for parts in ([silence, speech], [speech, silence], [silence, speech, silence]):
+        clip = {"array": gain * np.concatenate(parts), "sampling_rate": 16000}
+        assert read_audio(clip).flags == ("pauses",)
+    assert read_audio({"array": gain * np.concatenate([silence[:16000], speech]), "sampling_rate": 16000}).flags == ()
+
+
+def test_of_channels_that_cancel_the_loudest_is_heard(speech):
+    channels = np.stack([0.9 * speech, -speech])  # their mean keeps a 400th of their power
+
+    clip = read_audio({"array": channels, "sampling_rate": 16000})
+
+    np.testing.assert_array_equal(clip.waveform, -speech)
+    assert clip.flags == ("cancelled",)
+
+
+def test_a_file_object_that_stands_at_its_end_is_refused_and_not_rewound(speech):
+    file = io.BytesIO(encoded(speech))
+    read_audio(file)
+
+    with pytest.raises(ValueError, match=r"stands at its end. Call its `seek\(0\)`"):
+        read_audio(file)
+    file.seek(0)
+    np.testing.assert_array_equal(read_audio(file).waveform, speech)
+    with pytest.raises(ValueError, match="0 bytes"):
+        read_audio(io.BytesIO())
 
 
 def test_resample_leaves_the_same_rate_alone_and_keeps_channels():

@@ -21,10 +21,15 @@ from audio_emotion.hub.checkpoints import write_checkpoint
 ROOM = Path(audio_emotion.__file__).parent
 NOT_CARRIED = {"__init__.py", "runtime.py"}
 SHARED = {
+    "answer_streams.py",
     "audio_input.py",
+    "audio_input_files.py",
+    "clip_flags.py",
+    "clip_parts.py",
     "configuration_emotion.py",
     "feature_extraction_emotion.py",
     "heads.py",
+    "judging_parameters.py",
     "log_mel.py",
     "losses.py",
     "outputs.py",
@@ -62,11 +67,14 @@ for folder in sys.argv[2:]:
     clip = {"array": samples, "sampling_rate": 16000}
     judge = pipeline("audio-emotion", model=folder, device="cpu", **trust)
     stock = pipeline("audio-classification", model=folder, device="cpu", **trust)
+    judge.save_pretrained(f"{folder}_saved")
+    saved = pipeline("audio-emotion", model=f"{folder}_saved", device="cpu", **trust)
     said[folder] = {
         "base": base.embedding[0].tolist(),
         "dimensions": full.dimensions[0].tolist(),
         "judged": judge(clip, return_embedding=True, window=0.5),
         "stock": stock({"array": numpy.array(samples, numpy.float32), "sampling_rate": 16000}),
+        "saved": saved(clip, return_embedding=True, window=0.5),
         "module": type(judge).__module__.split(".")[0],
     }
 print(json.dumps(said))
@@ -209,6 +217,8 @@ def test_checkpoints_load_and_predict_where_the_package_is_absent(tiny_student, 
             output = model(torch.from_numpy(speech)[None])
         assert elsewhere["module"] == "transformers_modules"
         assert elsewhere["judged"] == here
+        assert elsewhere["saved"] == here
+        assert code_in(folder.with_name(f"{folder.name}_saved")) == code_in(folder)
         assert elsewhere["dimensions"] == output.dimensions[0].tolist()
         assert elsewhere["base"] == output.embedding[0].tolist()
         assert [each["label"] for each in elsewhere["stock"]] == [each["label"] for each in here["emotions"]]

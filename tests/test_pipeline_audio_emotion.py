@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,44 @@ def test_bad_clips_are_skipped_only_on_request(tiny_student, clips):
         assert empty == {"error": empty["error"], "input": "audio of 0 bytes"}
 
 
+def test_a_skipped_clip_keeps_its_name(tiny_student):
+    named = [Path("take: one.wav"), "take: one.wav", {"path": "take: one.wav"}, {"bytes": b"x", "path": "take: one"}]
+
+    skipped = judge_of(tiny_student)(named, on_error="skip")
+
+    assert [each["input"] for each in skipped] == ["take: one.wav"] * 3 + ["take: one"]
+
+
+def test_a_window_has_the_flags_of_that_piece_alone(tiny_student, speech):
+    judge = judge_of(tiny_student)
+    waveform = np.concatenate([np.zeros(16000), 4 * speech[:16000], speech[:8000]]).astype(np.float32)
+
+    for batch_size in (1, 2):
+        for answer in judge([clip_of(waveform)] * 2, window=1.0, batch_size=batch_size):
+            windows = [(each["start"], each["end"], each["flags"]) for each in answer["windows"]]
+            assert windows == [
+                (start, end, judge(clip_of(waveform[round(16000 * start) : round(16000 * end)]))["flags"])
+                for start, end in ((0.0, 1.0), (1.0, 2.0), (2.0, 2.5))
+            ]
+            assert [flags for *_, flags in windows] == [["silence"], ["out_of_range"], ["short"]]
+
+
+def test_no_window_ends_after_its_clip(tiny_student, speech):
+    for length in range(30001, 30012):
+        answer = judge_of(tiny_student)(clip_of(speech[:length], rate=11025), window=1.0)
+        assert answer["windows"][-1]["end"] <= answer["duration"]
+        assert answer["windows"][-1]["end"] == pytest.approx(answer["duration"], abs=1e-4)
+
+
+def test_numbers_of_numpy_are_numbers(tiny_student, speech):
+    judge = judge_of(tiny_student)
+    expected = judge(clip_of(speech), top_k=2, window=1.0, hop=0.5, scale=(1, 7))
+
+    for window, scale in ((np.float32(1.0), np.array([1, 7])), (np.int32(1), (np.int8(1), np.float64(7)))):
+        parameters = {"top_k": np.int64(2), "window": window, "hop": np.float16(0.5), "scale": scale}
+        assert judge([clip_of(speech)], batch_size=np.int64(1), **parameters) == [expected]
+
+
 def test_flags_reach_the_answer(tiny_student):
     assert judge_of(tiny_student)(clip_of(np.zeros(8000)))["flags"] == ["silence", "short"]
 
@@ -191,6 +230,12 @@ def test_a_head_that_the_model_lacks_is_left_out(tiny_student_config, speech, fi
         ({"scale": 7}, ValueError, "two numbers"),
         ({"top_k": "all"}, ValueError, "whole number of emotions"),
         ({"batch_size": 0}, ValueError, "whole number of clips"),
+        ({"batch_size": np.bool_(True)}, ValueError, "whole number of clips"),
+        ({"top_k": np.float32(2)}, ValueError, "whole number of emotions"),
+        ({"window": np.bool_(True)}, ValueError, r"at least 0\.25 seconds"),
+        ({"scale": np.array(7)}, ValueError, "two numbers"),
+        ({"scale": np.array([[1, 7]])}, ValueError, "two numbers"),
+        ({"scale": np.array([np.nan, 7])}, ValueError, "two numbers"),
         ({"on_error": "ignore"}, ValueError, "raise.*skip"),
         ({"return_uncertainty": True}, ValueError, "predict_variance"),
     ],
@@ -208,6 +253,11 @@ def test_a_front_end_of_another_rate_and_a_model_of_another_kind_are_refused(tin
     )
     with pytest.raises(ValueError, match="'wav2vec2', which has no heads for emotion"):
         AudioEmotionPipeline(model=stranger, feature_extractor=EmotionFeatureExtractor())
+
+
+def test_a_model_without_heads_is_refused(tiny_model):
+    with pytest.raises(ValueError, match=r"Model, which only embeds. Load it with AutoModelForAudioClassification"):
+        judge_of(tiny_model.base_model)
 
 
 def test_a_tuple_of_clips_is_a_list(tiny_student, clips):

@@ -92,10 +92,41 @@ def test_a_data_set_its_column_and_a_generator_say_the_same(tiny_student, speech
         corpus.to_iterable_dataset(),
         (row["audio"] for row in corpus),
         iter(corpus),
+        corpus["audio"],
+        corpus.to_iterable_dataset()["audio"],
     ):
         answers = list(judge(stream, batch_size=2))
         assert [each["duration"] for each in answers] == [2.0, 1.25, 0.5]
         np.testing.assert_allclose(numbers_of(answers), numbers_of(expected), rtol=0, atol=1e-4)
+
+
+def test_several_rows_in_one_dict_are_refused_as_such(tiny_student, speech):
+    row = {"array": speech.tolist(), "sampling_rate": 16000}
+    corpus = Dataset.from_dict({"audio": [row] * 3, "emotion": ["sad"] * 3})
+
+    with pytest.raises(ValueError, match=r"got several rows, 2 .*Iterate over the data set"):
+        judge_of(tiny_student)(corpus[:2])
+    assert judge_of(tiny_student)(corpus[0])["duration"] == 2.0
+
+
+def test_answers_come_by_next_and_by_loops_and_are_as_many_as_their_clips(tiny_student, speech):
+    clips = [clip_of(speech[: 8000 * number]) for number in (1, 2, 3, 4)]
+    expected = [0.5, 1.0, 1.5, 2.0]
+    judge = judge_of(tiny_student)
+
+    for batch_size in (1, 3):
+        stream = judge((clip for clip in clips), batch_size=batch_size)
+        assert next(stream)["duration"] == 0.5
+        assert [each["duration"] for each in stream] == expected[1:]
+        assert list(stream) == []  # its clips are gone
+        with pytest.raises(TypeError, match="no len"):
+            len(stream)
+        column = judge(KeyDataset([{"audio": clip} for clip in clips], "audio"), batch_size=batch_size)
+        assert len(column) == 4
+        assert next(column)["duration"] == 0.5
+        assert [each["duration"] for each in column] == expected[1:]
+        assert next(column, None) is None
+        assert [each["duration"] for each in column] == expected  # and once more
 
 
 def test_a_generator_is_read_as_answers_are_asked_for(tiny_student, speech):
@@ -187,8 +218,39 @@ def test_a_segment_is_what_that_piece_alone_would_give(tiny_model, speech):
         ["short", "overlap"],
         ["short", "overlap", "truncated"],
     ]
-    assert short == {**TURNS[2], "error": "expected at least 0.25 s of speech, got 0.150 s"}
+    assert short == {**TURNS[2], "error": "expected at least 0.25 s of speech, got 0.15 s"}
     assert outside == {**TURNS[4], "error": "expected a turn inside the clip of 2 s, got one from 3 s on"}
+
+
+def test_a_turn_outside_the_clip_overlaps_with_none_inside(tiny_student, speech):
+    turns = [
+        {"start": 1.0, "end": 99.0, "speaker": "ann"},
+        {"start": 50.0, "end": 99.0, "speaker": "bob"},
+        {"start": 0.1, "end": 0.3500000001, "speaker": "bob"},
+    ]
+
+    ann, outside, bob = judge_of(tiny_student)(clip_of(speech), segments=turns)["segments"]
+
+    assert ann["flags"] == ["truncated"]
+    assert "outside" not in bob
+    assert bob["flags"] == ["short"]
+    assert "inside the clip of 2 s" in outside["error"]
+
+
+def test_segments_and_windows_have_embedding_and_uncertainty_of_their_own(tiny_student, speech):
+    judge = judge_of(tiny_student)
+    asked = {"return_embedding": True, "return_uncertainty": True, "scale": (1, 7)}
+    pieces = [judge(clip_of(speech[:16000]), **asked), judge(clip_of(speech[16000:]), **asked)]
+    turns = [{"start": 0.0, "end": 1.0, "speaker": "ann"}, {"start": 1.0, "end": 2.0, "speaker": "bob"}]
+
+    answers = judge([clip_of(speech)] * 2, window=1.0, batch_size=2, **asked)
+    answer = judge(clip_of(speech), segments=turns, window=1.0, **asked)
+
+    for parts in (answer["windows"], answer["segments"], *(each["windows"] for each in answers)):
+        for part, piece in zip(parts, pieces, strict=True):
+            np.testing.assert_allclose(part["embedding"], piece["embedding"], rtol=0, atol=1e-4)
+            assert part["uncertainty"] == pytest.approx(piece["uncertainty"], abs=1e-4)
+    assert "embedding" not in judge(clip_of(speech), window=1.0)["windows"][0]
 
 
 def test_speakers_are_the_means_of_their_turns_weighted_by_seconds(tiny_student, speech):
@@ -238,9 +300,13 @@ def test_rttm_tells_clips_of_a_batch_apart(tiny_model, speech, tmp_path):
         alone = judge(paths[1], segments=[{"start": 0.5, "end": 1.0, "speaker": "bob"}])
         np.testing.assert_allclose(numbers_of(two["segments"]), numbers_of(alone["segments"]), rtol=0, atol=1e-4)
         assert "error" in three["segments"][0]
-        assert set(four) == {"error", "input"}
-    with pytest.raises(ValueError, match=r"four\.wav: expected turns of 'four'.*one, three, two words\.wav"):
-        judge(paths, segments=rttm)
+        assert (four["segments"], four["speakers"], four["duration"]) == ([], [], 1.0)  # nobody speaks
+    stranger = "expected turns of 'four'.*one, three, two words\\.wav"
+    with pytest.raises(ValueError, match=f"four\\.wav: {stranger}"):
+        judge(paths[3], segments=rttm)
+    for clips in ([paths[3]] * 2, (path for path in [paths[3]] * 2)):
+        with pytest.raises(ValueError, match=r"turns of at least one of 2 clips, got those of one, three, two words"):
+            list(judge(clips, segments=rttm))
     with pytest.raises(ValueError, match="belongs to one clip"):
         judge(paths, segments=TURNS)
 

@@ -2,11 +2,6 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import http.client
-import importlib
-import io
-import re
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +9,14 @@ from typing import Any
 
 import numpy as np
 
-try:  # a checkpoint loads without them; what needs them says so
-    import soundfile
-except ImportError:
-    soundfile = None
-try:
-    import soxr
-except ImportError:
-    soxr = None
+from .audio_input_files import decode, decode_url, name_of_bytes, resample, said, scheme_of
+from .clip_flags import flags_of, is_narrow_band, mixed_down
 
 SHORTEST = 0.25  # seconds; below, no model of ours says anything
-SHORT = 1.0  # seconds; below, an answer carries the flag "short"
-SILENCE = 1e-3  # peak, -60 dB of full scale; the quietest of RAVDESS's clips peak at 7 times as much
-FULL_SCALE = 0.99  # a peak that may come from clipping
 LOUDEST = 2.0**31  # peak; above, no number format of audio gives it, and its power would leave float32
 MAX_CHANNELS = 32  # the smaller axis of a 2-D array is its channels only below this
-UNKNOWN_SIZE = 0x7FFF0000  # bytes; what writes into a pipe claims at least so much, for want of knowing
-CLAIM = r"(?i)\b(?:riff|form|data|ssnd|(?:riff|data) size)\s*: (\d+) \(should be (\d+)\)"  # in libsndfile's log
-LOST = 0.01  # share of what a header claims that may be missing: headers are often a few bytes wrong
 RATES = (1_000, 768_000)  # hertz; a rate outside was given in another unit
-URL_TIMEOUT = 30.0  # seconds
+ARRAYS, RATE_NAMES = ("array", "raw", "waveform"), ("sampling_rate", "sample_rate")  # keys of a dict
 PASS_ARRAYS = 'pass {"array": samples, "sampling_rate": rate in hertz}'
 
 
@@ -44,10 +27,13 @@ class AudioClip:
     Args:
         waveform (`numpy.ndarray` of shape `(S,)`): mono float32 samples, ±1 unless flagged.
         duration: of the source, in seconds.
-        flags: any of `"silence"`, `"clipped"`, `"short"` (less than a second) and `"out_of_range"` (outside ±1).
+        flags: any of `"silence"`, `"clipped"`, `"short"` (less than a second), `"out_of_range"` (outside ±1),
+            `"cancelled"` (channels whose mean is next to nothing: the loudest was taken), `"narrow_band"` (nothing
+            above 4 kHz, as on a telephone) and `"pauses"` (most of it is far below its loudest part).
         name: how messages call the source.
         samples (`numpy.ndarray` of shape `(S', C)`): as they came, before averaging and resampling.
         rate: of these samples, in hertz.
+        sampling_rate: of the waveform, in hertz.
     """
 
     waveform: np.ndarray
@@ -56,22 +42,27 @@ class AudioClip:
     name: str
     samples: np.ndarray
     rate: float
+    sampling_rate: int
 
     def flags_between(self, start: float, end: float) -> tuple[str, ...]:
-        """The flags of a part, from `start` to `end` in seconds, at least one sample."""
-        part = self.samples[round(start * self.rate) : round(end * self.rate)]
-        return _flags(part, len(part) / self.rate)
+        """The flags of a part, from `start` to `end` in seconds, at least one sample; the band is the clip's."""
+        part = self.samples[round(start * self.rate) : round(end * self.rate)]  # (S', C)
+        heard = self.waveform[round(start * self.sampling_rate) : round(end * self.sampling_rate)]  # (S,)
+        return flags_of(
+            part, len(part) / self.rate, heard, self.sampling_rate, narrow_band="narrow_band" in self.flags
+        )
 
 
 def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
-    """Read one clip, average its channels and resample it.
+    """Read one clip, average its channels and resample it. Of channels that cancel each other, the loudest is taken.
 
     Args:
-        source: a path, an http(s) URL, the bytes of a file, a binary file object, `{"array" | "raw", "sampling_rate"}`
-            with a numpy array, list or torch tensor, a row of `datasets` (`{"audio": ...}`, `{"path", "bytes"}`) or a
-            decoder of torchcodec. An array is `(S,)`, `(C, S)` or `(S, C)`: of two axes the smaller one is the
-            channels. Integer arrays are scaled to ±1 by their type; 64-bit ones, as lists of integers become, are
-            taken for 16-bit audio if every sample fits, else for 32-bit audio.
+        source: a path, an http(s) or file URL, the bytes of a file, a binary file object, `{"array", "sampling_rate"}`
+            with a numpy array, list or torch tensor (`"raw"` or `"waveform"`, and `"sample_rate"`, mean the same), a
+            row of `datasets` (`{"audio": ...}`, `{"path", "bytes"}`) or a decoder of torchcodec. An array is `(S,)`,
+            `(C, S)` or `(S, C)`: of two axes the smaller one is the channels. Integer arrays are scaled to ±1 by their
+            type; 64-bit ones, as lists of integers become, are taken for 16-bit audio if every sample fits, else for
+            32-bit audio.
         sampling_rate: of the result, in hertz.
 
     Raises:
@@ -101,61 +92,20 @@ def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
     duration = len(samples) / rate  # seconds
     if duration < SHORTEST:
         raise ValueError(
-            f"{name}: expected at least {SHORTEST} s of audio, got {duration:.3f} s. Join it with its neighbours, or "
+            f"{name}: expected at least {SHORTEST} s of audio, got {duration:.6g} s. Join it with its neighbours, or "
             "leave this clip out."
         )
-    waveform = resample(samples.mean(axis=1), rate, sampling_rate)  # (S,)
-    return AudioClip(
-        np.ascontiguousarray(waveform, dtype=np.float32), duration, _flags(samples, duration), name, samples, rate
-    )
-
-
-def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndarray, int]:
-    """Decode an audio file, or the sound track of a video.
-
-    Args:
-        source: the file's bytes, or its path.
-        name: how messages call it; by default its path.
-
-    Returns:
-        samples `(S, C)` in float32, and their rate in hertz.
-
-    Raises:
-        ValueError: where the file is missing, empty, undecodable or cut short.
-    """
-    if isinstance(source, (str, Path)):
-        name = name or str(source)
-        source = _content_of(Path(source), name)
-    name = name or _name_of_bytes(source)
-    if not source:
-        raise ValueError(f"{name}: expected an audio file, got an empty one (0 bytes).")
-    try:
-        return _decode_with_soundfile(source) if _soundfile_knows(source) else _decode_with_av(source)
-    except Exception as error:  # a decoder may fail in any way on bytes that are no audio
-        raise ValueError(
-            f"{name}: expected audio that can be decoded (wav, flac, mp3 and ogg by soundfile; m4a, mp4 and webm by "
-            f"PyAV), got {len(source)} bytes that cannot: {str(error).rstrip('.')}. Repair or convert the file, or "
-            "leave it out."
-        ) from error
-
-
-def resample(samples: np.ndarray, rate: float, sampling_rate: float) -> np.ndarray:
-    """Change the rate of samples `(S,)` or `(S, C)` from `rate` to `sampling_rate`, both in hertz.
-
-    Raises:
-        ImportError: where the rates differ and soxr is missing.
-    """
-    if rate == sampling_rate:
-        return samples
-    if soxr is None:
-        raise ImportError(f"Resampling from {rate} to {sampling_rate} Hz needs soxr: `pip install soxr`.")
-    return soxr.resample(samples, rate, sampling_rate)
+    waveform = np.ascontiguousarray(resample(mixed_down(samples)[0], rate, sampling_rate), dtype=np.float32)  # (S,)
+    flags = flags_of(samples, duration, waveform, sampling_rate, is_narrow_band(waveform, sampling_rate))
+    return AudioClip(waveform, duration, flags, name, samples, rate, sampling_rate)
 
 
 def _samples_of(source: Any) -> tuple[np.ndarray, float, str]:
     """Samples `(S, C)` in float32, their rate in hertz and the source's name."""
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return *decode(_download(source), source), source
+    if isinstance(source, str) and not source:
+        raise ValueError("'': expected the path of an audio file, got an empty path.")
+    if isinstance(source, str) and scheme_of(source):
+        return *decode_url(source), source
     if isinstance(source, (str, Path)):
         return *decode(source), str(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -167,16 +117,24 @@ def _samples_of(source: Any) -> tuple[np.ndarray, float, str]:
             decoded = source.get_all_samples()
             samples, rate = decoded.data, decoded.sample_rate
         except Exception as error:  # a decoder may fail in any way on what is no audio
-            raise ValueError(f"decoder: expected audio that can be decoded, got {_said(error)}.") from error
+            raise ValueError(f"decoder: expected audio that can be decoded, got {said(error)}.") from error
         return _samples_of_array(samples, rate, "decoder")
     if callable(getattr(source, "read", None)):
         name = str(getattr(source, "name", "file object"))
         try:
             content = source.read()
         except Exception as error:  # closed, opened for writing, or no file at all
-            raise ValueError(f"{name}: expected a file that can be read, got {_said(error)}.") from error
+            raise ValueError(f"{name}: expected a file that can be read, got {said(error)}.") from error
         if not isinstance(content, bytes):
-            raise ValueError(f"{name}: expected a file opened in binary mode ('rb'), got one opened as text.")
+            raise ValueError(
+                f"{name}: expected a file opened in binary mode ('rb'), whose `read()` gives bytes, got "
+                f"{type(content).__name__}."
+            )
+        if not content and _stands_behind_content(source):
+            raise ValueError(
+                f"{name}: expected the content of an audio file, got nothing: the file object stands at its end. Call "
+                "its `seek(0)` before."
+            )
         return *decode(content, name), name
     if isinstance(source, (np.ndarray, np.number, list, tuple, float, int)) or _is_tensor(source):
         shape = f" of shape {tuple(source.shape)}" if isinstance(source, np.ndarray) or _is_tensor(source) else ""
@@ -189,15 +147,21 @@ def _samples_of(source: Any) -> tuple[np.ndarray, float, str]:
 
 def _samples_of_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
     """The same for a dict: an array with its rate, a row, or a struct of path and bytes."""
-    array = source.get("array", source.get("raw"))
+    array = next((source[key] for key in ARRAYS if source.get(key) is not None), None)
     if array is not None:
-        if (rate := source.get("sampling_rate")) is None:
+        rate = next((source[key] for key in RATE_NAMES if source.get(key) is not None), None)
+        if rate is None:
             raise ValueError(f"array in a dict: expected its sampling rate beside it, got none. Please {PASS_ARRAYS}.")
         return _samples_of_array(array, rate, str(source.get("path") or "array"))
     if (audio := source.get("audio")) is not None:
         if isinstance(audio, Mapping) and audio.get("audio") is not None:
             raise ValueError(
                 'dict: expected audio under "audio", got a dict with another "audio". Pass the inner one.'
+            )
+        if isinstance(audio, (list, tuple)) and audio and not isinstance(audio[0], (int, float, np.number, list)):
+            raise ValueError(
+                f'dict: expected one row, got several rows, {len(audio)} under "audio". Iterate over the data set, or '
+                "pass it as a whole."
             )
         samples, rate, name = _samples_of(audio)
         return samples, rate, str(source.get("id") or name)
@@ -209,9 +173,11 @@ def _samples_of_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
         if not isinstance(path, (str, Path)):
             raise ValueError(f'dict: expected a string under "path", got {type(path).__name__}.')
         return _samples_of(path)
+    if read := [key for key in (*ARRAYS, "audio", "bytes", "path") if key in source]:
+        raise ValueError(f"dict: expected audio under {read}, got None. Give one of them a value.")
     raise ValueError(
-        f'dict: expected "array" and "sampling_rate", or "audio", or "bytes" or "path", got {sorted(map(str, source))}'
-        f"{', all None' if source else ''}. Name the audio by one of these."
+        'dict: expected "array" and "sampling_rate", or "audio", or "bytes" or "path", got the keys '
+        f"{sorted(map(str, source))}. Name the audio by one of these."
     )
 
 
@@ -220,19 +186,9 @@ def _samples_of_bytes(content: bytes | bytearray | memoryview, path: Any) -> tup
     try:
         content = bytes(content)
     except ValueError as error:  # a memoryview that was released
-        raise ValueError(f"bytes: expected the content of an audio file, got {_said(error)}.") from error
-    name = str(path or _name_of_bytes(content))
+        raise ValueError(f"bytes: expected the content of an audio file, got {said(error)}.") from error
+    name = str(path or name_of_bytes(content))
     return *decode(content, name), name
-
-
-def _content_of(path: Path, name: str) -> bytes:
-    """What is in a file."""
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe may never end, /dev/zero never does
-            raise OSError("it is a pipe or a device; pass its bytes")
-        return path.read_bytes()
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: a null byte in the path
-        raise ValueError(f"{name}: expected an audio file, got {_said(error)}.") from error
 
 
 def _samples_of_array(array: Any, rate: Any, name: str) -> tuple[np.ndarray, float, str]:
@@ -244,7 +200,7 @@ def _samples_of_array(array: Any, rate: Any, name: str) -> tuple[np.ndarray, flo
         array = np.asarray(array)
         rate = float(rate)
     except Exception as error:  # tensors without content, ragged lists, objects with an `__array__` of their own
-        raise ValueError(f"{name}: expected an array of samples and a rate in hertz, got {_said(error)}.") from error
+        raise ValueError(f"{name}: expected an array of samples and a rate in hertz, got {said(error)}.") from error
     name = f"{name} of shape {array.shape}" if name == "array" else name
     if array.ndim == 2 and min(array.shape) < MAX_CHANNELS:
         samples = array.T if array.shape[0] < array.shape[1] else array  # (S, C)
@@ -274,78 +230,14 @@ def _in_unit_range(samples: np.ndarray, name: str) -> np.ndarray:
     raise ValueError(f"{name}: expected samples that are floats or integers, got {samples.dtype}.")
 
 
-def _flags(samples: np.ndarray, duration: float) -> tuple[str, ...]:
-    """What is odd about samples `(S, C)` as they came, before averaging and resampling hide it."""
-    level = np.abs(samples)  # (S, C)
-    peak = level.max()
-    limited = level >= peak * (1 - 1e-5)  # at the highest level that occurs
-    found = {
-        "silence": peak < SILENCE,
-        "clipped": peak >= FULL_SCALE and (limited[:-2] & limited[1:-1] & limited[2:]).any(),  # three in a row
-        "short": duration < SHORT,
-        "out_of_range": peak > 1.0,
-    }
-    return tuple(flag for flag, holds in found.items() if holds)
-
-
-def _soundfile_knows(content: bytes) -> bool:
-    """Whether libsndfile recognises the format; what it then finds broken is broken, and PyAV is not asked."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)):
-            return True
-    except Exception:
-        return False
-
-
-def _decode_with_soundfile(content: bytes) -> tuple[np.ndarray, int]:
-    """wav, flac, mp3, ogg and what else libsndfile knows."""
-    with soundfile.SoundFile(io.BytesIO(content)) as file:
-        samples = file.read(dtype="float32", always_2d=True)  # (S, C)
-        if len(samples) < file.frames:
-            raise ValueError(f"it is cut short, {len(samples)} of {file.frames} samples")
-        # libsndfile takes what there is of wav, aiff and au, and notes in its log what the header claims.
-        for claimed, found in re.findall(CLAIM, file.extra_info):
-            if int(found) < (1 - LOST) * int(claimed) and int(claimed) < UNKNOWN_SIZE:
-                raise ValueError(f"it is cut short, {found} of {claimed} bytes")
-        return samples, file.samplerate
-
-
-def _decode_with_av(content: bytes) -> tuple[np.ndarray, int]:
-    """m4a, mp4, webm and what else FFmpeg knows: the first sound track."""
-    try:
-        av = importlib.import_module("av")  # by name: optional, and slow to import
-    except ImportError as error:
-        missing = "av" if soundfile else "soundfile"
-        raise ImportError(f"{missing} is not installed (`pip install {missing}`)") from error
-    with av.open(io.BytesIO(content)) as container:
-        if not container.streams.audio:
-            raise ValueError("it has no sound track")
-        rate = container.streams.audio[0].rate
-        to_floats = av.AudioResampler(format="fltp", rate=rate)
-        frames = [part for frame in container.decode(audio=0) for part in to_floats.resample(frame)]
-        frames += to_floats.resample(None)
-    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T, rate  # (S, C)
-
-
-def _download(url: str) -> bytes:
-    """The content of a URL."""
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "audio-emotion"})
-        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
-            return response.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
-        raise ValueError(f"{url}: expected an audio file, got {_said(error)}.") from error
-
-
 def _is_tensor(source: Any) -> bool:
     """Whether this is a torch tensor; torch itself need not be installed here."""
     return type(source).__module__.partition(".")[0] == "torch"
 
 
-def _said(error: Exception) -> str:
-    """Kind and words of an error, without a full stop."""
-    return f"{type(error).__name__}: {error}".rstrip(".: ")
-
-
-def _name_of_bytes(content: bytes | bytearray | memoryview) -> str:
-    return f"audio of {len(content)} bytes"
+def _stands_behind_content(file: Any) -> bool:
+    """Whether a file object that gave nothing has something before the place at which it stands."""
+    try:
+        return bool(file.seekable() and file.tell() > 0)
+    except (AttributeError, OSError, ValueError):  # it only reads, as what stands for a file may
+        return False

@@ -2,35 +2,27 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import math
-from collections.abc import Iterator, Sequence
-from types import GeneratorType
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 
-from .audio_input import SHORTEST, read_audio
+from .answer_streams import AnswerStream
+from .audio_input import read_audio
+from .clip_parts import heard_windows, turn_bounds, window_bounds
+from .judging_parameters import checked_parameters, whole_number
 from .log_mel import HOP, WINDOW
-from .speaker_turns import HeardTurn, SpeakerTurns, heard_turns, segments_of, speakers_of
+from .speaker_turns import SpeakerTurns, heard_turns, segments_of, speakers_of
 
 PIECES_AT_ONCE = 16  # windows or turns of one clip that go through the model together
-SHORTEST_HOP = 0.01  # seconds; below, an hour of speech would take days
 MODELS = ("fused-emotion", "student-emotion")
 GRID = 50.0  # frames per second of a teacher
-PARAMETERS = {
-    "on_error",
-    "window",
-    "hop",
-    "segments",
-    "return_frames",
-    "top_k",
-    "scale",
-    "return_embedding",
-    "return_uncertainty",
-}
+PIECE_OUTPUTS = ("embedding", "dimensions", "logits", "log_variance")  # of a window or a turn
 
 
 class AudioEmotionPipeline(Pipeline):
@@ -61,6 +53,11 @@ class AudioEmotionPipeline(Pipeline):
                 f"Expected a model of type {' or '.join(MODELS)}, got {self.model.config.model_type!r}, which has no "
                 "heads for emotion: its answers would be random."
             )
+        if self.model.base_model is self.model:
+            raise ValueError(
+                f"Expected a model with its heads, got {type(self.model).__name__}, which only embeds. Load it with "
+                "AutoModelForAudioClassification."
+            )
         if self.feature_extractor.sampling_rate != (rate := self.model.config.sampling_rate):
             raise ValueError(
                 f"Expected a feature extractor for the model's {rate} Hz, got one for "
@@ -78,17 +75,20 @@ class AudioEmotionPipeline(Pipeline):
             top_k (`int`, *optional*): how many emotions to name; all by default.
             scale (`tuple[float, float]`, *optional*): ends of the dimensions' scale, `(0, 1)` by default; `(1, 7)` is
                 that of MSP-Podcast.
-            return_embedding (`bool`, *optional*): adds `"embedding"`, a list of `D` numbers.
-            return_uncertainty (`bool`, *optional*): adds `"uncertainty"`, the standard deviation of each dimension, in
-                units of the scale.
+            return_embedding (`bool`, *optional*): adds `"embedding"`, a list of `D` numbers, to the clip and to
+                each window and segment.
+            return_uncertainty (`bool`, *optional*): adds to the same `"uncertainty"`, the standard deviation of each
+                dimension, in units of the scale.
             return_frames (`bool`, *optional*): adds `"frames"`, what the model says when it has heard the clip up to
                 `end` seconds (a teacher has heard all of it: its frames say where, not when).
-            window (`float`, *optional*): adds `"windows"`, pieces of so many seconds judged each on its own.
+            window (`float`, *optional*): adds `"windows"`, pieces of so many seconds judged each on its own, with
+                flags of its own.
             hop (`float`, *optional*): seconds from one window's start to the next; as long as a window by default.
             segments (`str` or `list[dict]`, *optional*): who speaks when, as the path of an RTTM file or as
                 `{"start", "end", "speaker"}` in seconds. Adds `"segments"`, each turn judged on its own with flags of
                 its own, or with `"error"` where it cannot be judged, and `"speakers"`, each speaker's mean over the
-                seconds of his turns. For several clips, the second field of RTTM must name each.
+                seconds of his turns. For several clips, the second field of RTTM names each; one that it does not name
+                has no segments.
             on_error (`str`, *optional*): what to do with a clip that cannot be judged: `"raise"` (the default), or
                 `"skip"`, which answers `{"error": why, "input": its name}`.
             batch_size (`int`, *optional*): clips that go through the model together; 1 by default.
@@ -99,41 +99,44 @@ class AudioEmotionPipeline(Pipeline):
 
         Raises:
             ValueError: on a clip that cannot be judged, naming it; on a parameter that makes no sense; on RTTM that
-                cannot be read, naming the line.
+                cannot be read, naming the line, or that names none of several clips.
             TypeError: on an unknown parameter.
         """
         if isinstance(inputs, tuple):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
-        if (size := kwargs.get("batch_size")) is not None and not (_is_whole(size) and size >= 1):
-            raise ValueError(f"`batch_size` must be a whole number of clips, at least 1, got {size!r}.")
-        from_datasets = type(inputs).__module__.partition(".")[0] == "datasets" and hasattr(inputs, "column_names")
-        if from_datasets or (isinstance(inputs, Iterator) and not hasattr(inputs, "read")):
-            inputs = (clip for clip in inputs)  # what the base class knows as a stream
-        if kwargs.get("segments") is not None:
-            several = isinstance(inputs, (list, GeneratorType, Dataset))
-            kwargs["segments"] = SpeakerTurns.read(kwargs["segments"], several)
-        return super().__call__(inputs, **kwargs)
+        if (size := kwargs.get("batch_size")) is not None:
+            kwargs["batch_size"] = whole_number("batch_size", size, "clips")
+        stream = _is_stream(inputs)
+        several = stream or isinstance(inputs, (list, Dataset))
+        turns = None if kwargs.get("segments") is None else SpeakerTurns.read(kwargs["segments"], several)
+        base, parameters = super().__call__, {**kwargs, "segments": turns} if turns else kwargs
+        if not several:
+            return base(inputs, **parameters)
+
+        def judge() -> Iterable[dict[str, Any]]:
+            # A generator is what the base class knows as a stream.
+            answers = base((clip for clip in inputs) if stream else inputs, **parameters)
+            return turns.checked(answers) if turns else answers
+
+        return list(judge()) if isinstance(inputs, list) else AnswerStream(judge, inputs)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save model and front end as transformers does, and always the pipeline's code beside them.
+
+        The base class forgets it where the pipeline itself was loaded from a checkpoint.
+
+        Args:
+            save_directory: where to; made if missing.
+            **kwargs: passed on.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        custom_object_save(self, save_directory)
 
     def _sanitize_parameters(self, **parameters) -> tuple[dict, dict, dict]:
         """Check what was given, and hand each step its own."""
-        if unknown := set(parameters) - PARAMETERS:
-            raise TypeError(f"Unknown parameters {sorted(unknown)}. The pipeline knows {sorted(PARAMETERS)}.")
-        if (on_error := parameters.get("on_error", "raise")) not in ("raise", "skip"):
-            raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
-        if (top_k := parameters.get("top_k")) is not None and not (_is_whole(top_k) and top_k >= 1):
-            raise ValueError(f"`top_k` must be a whole number of emotions, at least 1, got {top_k!r}.")
-        if (scale := parameters.get("scale")) is not None and not (
-            isinstance(scale, Sequence) and len(scale) == 2 and all(map(_is_number, scale)) and scale[0] < scale[1]
-        ):
-            raise ValueError(f"`scale` must be two numbers, the lower one first, as in (1, 7), got {scale!r}.")
-        if (window := parameters.get("window")) is not None and not (_is_number(window) and window >= SHORTEST):
-            raise ValueError(f"`window` must be at least {SHORTEST} seconds, got {window!r}.")
-        if (hop := parameters.get("hop")) is not None and not (_is_number(hop) and hop >= SHORTEST_HOP):
-            raise ValueError(f"`hop` must be at least {SHORTEST_HOP} seconds, got {hop!r}.")
-        if (segments := parameters.get("segments")) is not None and not isinstance(segments, SpeakerTurns):
-            parameters["segments"] = SpeakerTurns.read(segments)
+        parameters = checked_parameters(parameters)
         if parameters.get("return_uncertainty") and not self.model.config.predict_variance:
             raise ValueError(
                 "`return_uncertainty` needs a model that predicts its own variance; this one was trained with "
@@ -144,15 +147,21 @@ class AudioEmotionPipeline(Pipeline):
             return {name: parameters[name] for name in names if name in parameters}
 
         return (
-            given("on_error", "segments"),
+            given("on_error", "segments", "window", "hop"),
             given("window", "hop", "return_frames"),
             given(
-                *("window", "hop", "return_frames", "top_k", "scale", "return_embedding", "return_uncertainty"),
-                "on_error",
+                *("window", "return_frames", "top_k", "scale", "return_embedding", "return_uncertainty", "on_error"),
             ),
         )
 
-    def preprocess(self, inputs: Any, on_error: str = "raise", segments: SpeakerTurns | None = None) -> dict[str, Any]:
+    def preprocess(
+        self,
+        inputs: Any,
+        on_error: str = "raise",
+        segments: SpeakerTurns | None = None,
+        window: float | None = None,
+        hop: float | None = None,
+    ) -> dict[str, Any]:
         """One clip to `input_values (1, S)` and `attention_mask (1, S)`, with what is known of it."""
         rate = self.feature_extractor.sampling_rate
         try:
@@ -161,19 +170,21 @@ class AudioEmotionPipeline(Pipeline):
         except ValueError as error:
             if on_error == "raise":
                 raise
-            name = inputs if isinstance(inputs, str) else str(error).partition(": ")[0]
+            name = str(inputs) if isinstance(inputs, (str, Path)) else str(error).partition(": expected ")[0]
             # Every item of a batch needs the same keys: silence stands in for the clip.
             silence = torch.zeros(1, rate)
             return {
                 "input_values": silence,
                 "attention_mask": torch.ones_like(silence, dtype=torch.long),
-                **{"duration": 0.0, "flags": (), "error": str(error), "name": name, "turns": ()},
+                **{"duration": 0.0, "flags": (), "error": str(error), "name": name, "turns": (), "windows": ()},
             }
+        windows = () if window is None else heard_windows(clip, window, hop)
         batch = self.feature_extractor(clip.waveform, sampling_rate=rate, return_tensors="pt")
         return {
             "input_values": batch["input_values"],
             "attention_mask": batch["attention_mask"],
             **{"duration": clip.duration, "flags": clip.flags, "error": None, "name": clip.name, "turns": turns},
+            "windows": windows,
         }
 
     def _forward(
@@ -201,7 +212,10 @@ class AudioEmotionPipeline(Pipeline):
         bounds = [turn_bounds(each or (), len(clip), rate) for each, clip in zip(turns, clips, strict=True)]
         if any(bounds):
             answer |= self._judge_pieces("turn", clips, bounds)
-        return {**answer, **{name: inputs[name] for name in ("duration", "flags", "error", "name", "turns")}}
+        return {
+            **answer,
+            **{name: inputs[name] for name in ("duration", "flags", "error", "name", "turns", "windows")},
+        }
 
     def _judge_pieces(
         self, kind: str, clips: list[torch.Tensor], bounds: list[list[tuple[int, int]]]
@@ -228,7 +242,7 @@ class AudioEmotionPipeline(Pipeline):
                 pieces[row, : stop - start] = waveform[start:stop]
                 mask[row, : stop - start] = 1
             outputs.append(self.model(pieces, mask))
-        names = [name for name in ("embedding", "dimensions", "logits") if outputs and name in outputs[0]]
+        names = [name for name in PIECE_OUTPUTS if outputs and name in outputs[0]]
         return {name: torch.cat([output[name] for output in outputs]) for name in names}
 
     def postprocess(
@@ -240,13 +254,12 @@ class AudioEmotionPipeline(Pipeline):
         return_uncertainty: bool = False,
         return_frames: bool = False,
         window: float | None = None,
-        hop: float | None = None,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """Tensors of one clip, batch first, to plain Python."""
         if answer["error"] is not None:
             return {"error": answer["error"], "input": answer["name"]}
-        numbers = [value for name, value in answer.items() if name.endswith(("dimensions", "logits", "embedding"))]
+        numbers = [value for name, value in answer.items() if name.endswith(PIECE_OUTPUTS)]
         if not all(value.isfinite().all() for value in numbers):
             error = (
                 f"{answer['name']}: expected finite numbers from the model, got NaN or infinite ones. Its weights are "
@@ -255,45 +268,45 @@ class AudioEmotionPipeline(Pipeline):
             if on_error == "raise":
                 raise ValueError(error)
             return {"error": error, "input": answer["name"]}
-        low, high = (float(end) for end in scale or (0.0, 1.0))
-        result: dict[str, Any] = {}
-        dimensions, logits = answer.get("dimensions"), answer.get("logits")
-        if dimensions is not None:
-            result |= {"dimensions": self._named_values(dimensions, low, high)[0], "scale": [low, high]}
-        if logits is not None:
-            result["emotions"] = self._named_scores(logits, top_k)[0]
-        result |= {"duration": float(answer["duration"]), "flags": list(answer["flags"])}
-        if return_uncertainty:
-            deviation = (0.5 * answer["log_variance"].float()).exp()  # (1, 3)
-            result["uncertainty"] = self._named_values(deviation, 0.0, high - low)[0]
-        if return_embedding:
-            result["embedding"] = answer["embedding"][0].float().tolist()
+        low, high = scale or (0.0, 1.0)
+        wanted = {"dimensions", "emotions"} | {
+            key for key, asked in (("uncertainty", return_uncertainty), ("embedding", return_embedding)) if asked
+        }
 
-        def spans(kind: str, edges: Sequence[tuple[float, float]], top_k: int | None = top_k) -> list[dict[str, Any]]:
-            rows: list[dict[str, Any]] = [{"start": start, "end": end} for start, end in edges]
-            for name in ("dimensions", "logits"):
-                if (part := answer.get(f"{kind}_{name}")) is None:
-                    continue
-                values = part[0, : len(rows)]  # (N, 3) or (N, C)
-                named = (
-                    self._named_values(values, low, high)
-                    if name == "dimensions"
-                    else self._named_scores(values, top_k)
-                )
-                for row, each in zip(rows, named, strict=True):
-                    row["dimensions" if name == "dimensions" else "emotions"] = each
+        def said_of(kind: str, count: int, top_k: int | None = top_k) -> list[dict[str, Any]]:
+            """What the model says of the clip, as one row, or of so many of its pieces."""
+            rows: list[dict[str, Any]] = [{} for _ in range(count)]
+            for key, name, in_words in (
+                ("dimensions", "dimensions", lambda values: self._named_values(values, low, high)),
+                ("emotions", "logits", lambda values: self._named_scores(values, top_k)),
+                ("uncertainty", "log_variance", lambda values: self._named_deviations(values, high - low)),
+                ("embedding", "embedding", lambda values: values.float().tolist()),
+            ):
+                if key in wanted and (values := answer.get(f"{kind}_{name}" if kind else name)) is not None:
+                    values = values[0, :count] if kind else values  # (N, 3), (N, C) or (N, D)
+                    for row, each in zip(rows, in_words(values), strict=True):
+                        row[key] = each
             return rows
 
-        rate = self.feature_extractor.sampling_rate
+        (whole,) = said_of("", 1)
+        result: dict[str, Any] = {}
+        if "dimensions" in whole:
+            result |= {"dimensions": whole.pop("dimensions"), "scale": [low, high]}
+        if "emotions" in whole:
+            result["emotions"] = whole.pop("emotions")
+        result |= {"duration": float(answer["duration"]), "flags": list(answer["flags"]), **whole}
         if window is not None:
-            bounds = window_bounds(int(answer["samples"][0]), window, hop, rate)
-            result["windows"] = spans("window", [(start / rate, stop / rate) for start, stop in bounds])
+            said = said_of("window", len(answer["windows"]))
+            result["windows"] = [
+                {"start": heard.start, "end": heard.end, **each, "flags": list(heard.flags)}
+                for heard, each in zip(answer["windows"], said, strict=True)
+            ]
         if return_frames:
             ends = self._heard_until(int(answer["frame_mask"][0].sum()), result["duration"])
-            result["frames"] = spans("frame", list(zip([0.0, *ends[:-1]], ends, strict=True)))
+            spans = zip([0.0, *ends[:-1]], ends, said_of("frame", len(ends)), strict=True)
+            result["frames"] = [{"start": start, "end": end, **each} for start, end, each in spans]
         if (turns := answer["turns"]) is not None:
-            edges = [(heard.turn.start, heard.turn.end) for heard in turns if heard.error is None]
-            judged = spans("turn", edges, top_k=None)
+            judged = said_of("turn", sum(heard.error is None for heard in turns), top_k=None)
             segments = segments_of(turns, judged)
             speakers = speakers_of(segments)
             for entry in [*segments, *speakers]:
@@ -306,6 +319,10 @@ class AudioEmotionPipeline(Pipeline):
         """Rows of `(N, 3)` in 0..1 to a dict each, on the scale from `low` to `high`."""
         rows = (low + (high - low) * values.float()).tolist()
         return [dict(zip(self.model.config.dimensions, row, strict=True)) for row in rows]
+
+    def _named_deviations(self, log_variance: torch.Tensor, width: float) -> list[dict[str, float]]:
+        """Rows of `(N, 3)` to a dict each of standard deviations, on a scale of this width."""
+        return self._named_values((0.5 * log_variance.float()).exp(), 0.0, width)
 
     def _named_scores(self, logits: torch.Tensor, top_k: int | None) -> list[list[dict[str, Any]]]:
         """Rows of `(N, C)` to a list each of labels and probabilities, the most probable first."""
@@ -327,36 +344,8 @@ class AudioEmotionPipeline(Pipeline):
         return [min(end, duration) for end in ends]
 
 
-def window_bounds(samples: int, window: float, hop: float | None, rate: int) -> list[tuple[int, int]]:
-    """First sample of each window, and the one after its last.
-
-    The last window ends with the clip and may be shorter, but never shorter than a clip may be: what is left over then
-    stays unheard. A clip shorter than a window is one window.
-
-    Args:
-        samples: in the clip.
-        window: its length, in seconds.
-        hop: from one start to the next, in seconds; as long as a window if None.
-        rate: samples per second.
-    """
-    length, step = round(window * rate), max(round((hop or window) * rate), 1)
-    bounds = [(0, min(length, samples))]
-    for start in range(step, samples, step):
-        if bounds[-1][1] == samples or samples - start < SHORTEST * rate:
-            break
-        bounds.append((start, min(start + length, samples)))
-    return bounds
-
-
-def turn_bounds(turns: Sequence[HeardTurn], samples: int, rate: int) -> list[tuple[int, int]]:
-    """First sample of each turn that can be judged, and the one after its last, in a clip of so many samples."""
-    judged = [heard.turn for heard in turns if heard.error is None]
-    return [(round(turn.start * rate), min(round(turn.end * rate), samples)) for turn in judged]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_stream(inputs: Any) -> bool:
+    """Whether it gives clips one by one: a data set of `datasets`, a column of one, or an iterator but no file."""
+    if type(inputs).__module__.partition(".")[0] == "datasets":  # which need not be installed
+        return isinstance(inputs, Iterable) and not isinstance(inputs, Mapping)  # a row is a mapping
+    return isinstance(inputs, Iterator) and not callable(getattr(inputs, "read", None))

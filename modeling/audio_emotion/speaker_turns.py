@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from .audio_input import SHORTEST, AudioClip
 
 SLACK = 0.05  # seconds that a turn may reach beyond the clip: diarisers count in frames
+DECIMALS = 6  # of a turn's seconds: 1.35 - 1.1 is less than 0.25 in floating point
 
 # What else an RTTM file may hold, by its first field (NIST, Rich Transcription 2009 evaluation plan, appendix A).
 NO_TURNS = {"SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU"}
@@ -48,11 +49,14 @@ class SpeakerTurns:
     Args:
         turns: lists of turns, by file.
         source: how messages call it.
+        several: whether they are for several clips, of which some may have none: diarisers write no line for a clip in
+            which nobody speaks.
     """
 
-    def __init__(self, turns: dict[str | None, list[Turn]], source: str):
+    def __init__(self, turns: dict[str | None, list[Turn]], source: str, several: bool = False):
         self.turns = turns
         self.source = source
+        self.several = several
 
     @classmethod
     def read(cls, given: Any, several_clips: bool = False) -> "SpeakerTurns":
@@ -84,7 +88,7 @@ class SpeakerTurns:
             )
         if not several and len(self.turns) == 1:
             return SpeakerTurns({None: next(iter(self.turns.values()))}, self.source)
-        return self
+        return SpeakerTurns(self.turns, self.source, several)
 
     def of_clip(self, name: str) -> list[Turn]:
         """Turns of one clip, in the order given.
@@ -94,33 +98,58 @@ class SpeakerTurns:
                 suffix.
 
         Raises:
-            ValueError: where there are none, naming the files that there are.
+            ValueError: where one clip alone has none, naming the files that there are.
         """
         path = Path(name)
         for key in (None, name, path.name, path.stem):
             if key in self.turns:
                 return self.turns[key]
-        known = ", ".join(sorted(map(str, self.turns))[:5])
+        if self.several:
+            return []
         raise ValueError(
-            f"{name}: expected turns of {path.stem!r} in {self.source}, got those of {known}. Name the clip in the "
-            "second field of RTTM, or judge it alone with a list."
+            f"{name}: expected turns of {path.stem!r} in {self.source}, got those of {self._files()}. Name the clip "
+            "in the second field of RTTM, or judge it alone with a list."
         )
+
+    def checked(self, answers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass on the answers to several clips, and make sure at their end that the turns are of these clips.
+
+        Raises:
+            ValueError: where clips were judged and none of them has turns, naming the files that have.
+        """
+        judged, found = 0, False
+        for answer in answers:
+            judged += "error" not in answer
+            found |= bool(answer.get("segments"))
+            yield answer
+        if judged and not found:
+            raise ValueError(
+                f"{self.source}: expected turns of at least one of {judged} clips, got those of {self._files()}. Name "
+                "each clip in the second field of RTTM."
+            )
+
+    def _files(self) -> str:
+        """Some of the files that there are turns of."""
+        return ", ".join(sorted(map(str, self.turns))[:5])
 
 
 def heard_turns(turns: list[Turn], clip: AudioClip) -> tuple[HeardTurn, ...]:
     """Cut turns to their clip and say what is odd about each."""
+    cut = [Turn(turn.start, min(turn.end, clip.duration), turn.speaker) for turn in turns]
+    inside = [turn for turn in cut if turn.start < clip.duration]
+    overlapped = iter(_overlapped(inside))
     heard = []
-    for turn, overlapped in zip(turns, _overlapped(turns), strict=True):
-        cut = Turn(turn.start, min(turn.end, clip.duration), turn.speaker)
+    for given, turn in zip(turns, cut, strict=True):
         if turn.start >= clip.duration:
             error = f"expected a turn inside the clip of {clip.duration:g} s, got one from {turn.start:g} s on"
-            heard.append(HeardTurn(turn, (), error))
-        elif (length := cut.end - cut.start) < SHORTEST:
-            heard.append(HeardTurn(cut, (), f"expected at least {SHORTEST} s of speech, got {length:.3f} s"))
+            heard.append(HeardTurn(given, (), error))
+            continue
+        more = {"overlap": next(overlapped), "truncated": given.end > clip.duration + SLACK}
+        if (length := round(turn.end - turn.start, DECIMALS)) < SHORTEST:
+            heard.append(HeardTurn(turn, (), f"expected at least {SHORTEST} s of speech, got {length:g} s"))
         else:
-            more = {"overlap": overlapped, "truncated": turn.end > clip.duration + SLACK}
-            flags = *clip.flags_between(cut.start, cut.end), *(flag for flag, holds in more.items() if holds)
-            heard.append(HeardTurn(cut, flags, None))
+            flags = *clip.flags_between(turn.start, turn.end), *(flag for flag, holds in more.items() if holds)
+            heard.append(HeardTurn(turn, flags, None))
     return tuple(heard)
 
 
