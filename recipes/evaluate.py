@@ -10,6 +10,9 @@ The model may be any `AutoModelForAudioClassification`; its classes are matched 
 where names do not suffice `--label_map FILE` says in YAML which class is which emotion (`hap: happy`), or null to
 leave one out. A model that has heard a speaker of the test side, or whose teacher has, is refused, and so is a public
 model that is known to have heard the corpus, unless `--contaminated true` is given; the results then say so.
+
+With `--condition telephone` (or pauses, noise, room, quiet) every clip is changed on its way to the model, always the
+same way; `--against` an evaluation without it says what that costs.
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ from huggingface_hub.dataclasses import strict
 
 import audio_emotion  # noqa: F401 - registers the Auto classes
 from audio_emotion.evaluation.comparison import compare
+from audio_emotion.evaluation.conditions import under
 from audio_emotion.evaluation.judges import Judge
 from audio_emotion.evaluation.pictures import model_comparison, save_figure, save_pictures
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
@@ -49,6 +53,7 @@ class EvaluateArguments:
     side: str = field(default="test", metadata={"help": "train, validation or test."})
     batch_size: int = field(default=32, metadata={"help": "Clips of a global batch; the numbers do not depend on it."})
     label_map: str = field(default="", metadata={"help": "YAML file: class of the model to emotion, or null."})
+    condition: str = field(default="", metadata={"help": "Change clips: telephone, pauses, noise, room, quiet."})
     against: list[str] = field(default_factory=list, metadata={"help": "Run folders of evaluations to compare with."})
     repeats: int = field(default=1000, metadata={"help": "Bootstrap samples of an interval; 0: no intervals."})
     pictures: bool = field(default=True, metadata={"help": "Draw `pictures/`."})
@@ -81,7 +86,8 @@ def main(args: EvaluateArguments) -> dict:
     def ask(batch: Batch):
         return judge(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-    predictions = predict(accelerator, ask, batches(clips, order, info.emotions, dimensions))
+    augment = under(args.condition) if args.condition else None
+    predictions = predict(accelerator, ask, batches(clips, order, info.emotions, dimensions, augment=augment))
     predictions.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
     if judge.match:
         predictions.labels = judge.match.labels(info.emotions, predictions.labels)
@@ -91,6 +97,7 @@ def main(args: EvaluateArguments) -> dict:
         "model": args.model,
         "corpus": info.name,
         "split": args.split or args.corpus,
+        "condition": args.condition,
         "parameters": sum(parameter.numel() for parameter in judge.parameters()),
         "contaminated_by": found,
         "left_out": list(judge.match.left_out) if judge.match else [],

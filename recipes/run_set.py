@@ -66,6 +66,7 @@ class Run:
         teacher: name of the run whose output of the same fold and seed is its teacher.
         folds: on which it is run.
         seeds: with which it is run.
+        conditions: under which the first seed's checkpoints are evaluated too, as `evaluate.py` names them.
         priority: runs of a lower number come first.
     """
 
@@ -77,6 +78,7 @@ class Run:
     teacher: str = ""
     folds: list[int]
     seeds: list[int]
+    conditions: list[str] = field(default_factory=list)
     priority: int = 0
 
 
@@ -169,7 +171,7 @@ def read_runs(whole: dict[str, Any], file: str) -> dict[str, Run]:
 
 
 def jobs_of(run: Run, fold: int, seed: int, whole: dict[str, Any], words: dict[str, str]) -> list[Job]:
-    """The job of one run on one fold with one seed, and its evaluations on the set's other test sets."""
+    """The job of one run on one fold with one seed, and its evaluations on other test sets and under conditions."""
     output, name = Path(whole["output"]), f"{run.name}-fold-{fold}-seed-{seed}"
     results = Path(whole["results"]) if run.title else None
     split = whole["split"].format(fold=fold)
@@ -184,13 +186,16 @@ def jobs_of(run: Run, fold: int, seed: int, whole: dict[str, Any], words: dict[s
     said = {key: value for key, value in resolved.items() if key in values or value != configured[key]}
     command = [*script(run.recipe), *(["--config", run.config] if run.config else []), *flags(said)]
     jobs = [Job(name, tuple(command), output / name, results / name if results else None, needs)]
-    for test, other in whole.get("also_test", {}).items():
-        other = replaced(other, words)
-        if not other or not run.title or run.recipe == "baseline":  # which leaves no checkpoint
-            continue
-        said = {key: resolved[key] for key in ("corpus", "corpus_path") if key in resolved}
-        said |= {"model": str(output / name / "checkpoints" / "last"), "split": other}
-        said |= {"output": str(output / test / name), "pictures": False}
+    if not run.title or run.recipe == "baseline":  # which leaves no checkpoint
+        return jobs
+    tests = {test: {"split": replaced(other, words)} for test, other in whole.get("also_test", {}).items()}
+    tests = {test: values for test, values in tests.items() if values["split"]}
+    if seed == run.seeds[0]:
+        tests |= {each: {"split": split, "condition": each} for each in run.conditions}
+    for test, values in tests.items():
+        said = {key: resolved[key] for key in ("corpus", "corpus_path") if key in resolved} | values
+        said |= {"model": str(output / name / "checkpoints" / "last"), "pictures": False}
+        said |= {"output": str(output / test / name)}
         command = [*script("evaluate"), *flags(said)]
         jobs.append(Job(f"{test}/{name}", tuple(command), output / test / name, results / test / name, name))
     return jobs

@@ -72,6 +72,23 @@ def test_an_evaluation_leaves_numbers_by_group_predictions_and_pictures(evaluate
     assert all((tmp_path / "one" / "pictures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
 
 
+def test_a_condition_is_an_evaluation_of_changed_clips(evaluate, tmp_path):
+    model = student(tmp_path / "model", 0, level="relative")
+    clean = evaluate(model=model, output=str(tmp_path / "clean"))
+    against = [str(tmp_path / "clean")]
+    quiet, noise = (
+        evaluate(model=model, output=str(tmp_path / name), condition=name, against=against)
+        for name in ("quiet", "noise")
+    )
+
+    assert [each["condition"] for each in (clean, quiet, noise)] == ["", "quiet", "noise"]
+    costs = [each["against"][against[0]]["ccc_valence"]["difference"] for each in (quiet, noise)]
+    assert costs[1] == pytest.approx(noise["test"]["ccc_valence"] - clean["test"]["ccc_valence"], abs=1e-6)
+    assert abs(costs[0]) < 1e-3 < abs(costs[1])  # no gain changes an answer of this student
+    with pytest.raises(ValueError, match=r"telephone.*got 'underwater'"):
+        evaluate(model=model, output=str(tmp_path / "other"), condition="underwater")
+
+
 def test_a_foreign_model_gets_the_score_of_its_own_argmax(evaluate, make_foreign_model, tmp_path):
     shuffled = list(reversed(SYNTHETIC))
     folder = make_foreign_model(tmp_path / "theirs", [name.upper() for name in shuffled])

@@ -125,15 +125,27 @@ def test_a_frame_mask_has_as_many_ones_as_frames():
     assert frame_mask(torch.tensor([0, 2, 3]), 3).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
-def test_relative_frames_are_ratios_to_the_mean_power_so_far():
+def test_relative_frames_are_ratios_to_the_power_so_far_by_amplitude():
     waveform = noise(4000) * torch.linspace(0.2, 1.0, 4000)
     power = LogMel(10, RATE).unnormalised(waveform)[0].double().exp() - FLOOR
 
     ours = LogMel(10, RATE, "relative").unnormalised(waveform)[0]
 
+    each = power.mean(-1)
     for t in range(len(power)):
-        expected = (power[t] / power[: t + 1].mean() + RELATIVE_FLOOR).log()
+        so_far = np.average(each[: t + 1], weights=each[: t + 1] ** 0.5)
+        expected = (power[t] / so_far + RELATIVE_FLOOR).log()
         torch.testing.assert_close(ours[t].double(), expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("pause", [0.0, 3e-4], ids=["digital silence", "-70 dB"])
+def test_ten_seconds_of_pause_do_not_move_the_relative_frames_of_a_voice(pause):
+    voice, front_end = noise(RATE), LogMel(10, RATE, "relative")
+    paused = torch.cat([pause * noise(10 * RATE), voice], dim=1)
+
+    alone, after = front_end.unnormalised(voice), front_end.unnormalised(paused)[:, 1000:]
+
+    assert (after - alone)[:, 50:].abs().max() < 0.1  # their mean over all frames would move them by 3
 
 
 @pytest.mark.parametrize("gain", [1e-2, 0.3, 4.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
@@ -284,3 +286,9 @@ def test_a_saved_teacher_names_no_folder_of_this_machine(sources, tmp_path):
     assert [stream.get("source") for stream in model.config.streams] == ["first", "second", None]
     assert sources[0] not in text
     assert str(tmp_path.parent) not in text
+
+
+@pytest.mark.parametrize("shape", [(16000,), (1, 2, 16000)])
+def test_a_waveform_without_a_batch_axis_or_with_channels_is_refused(sources, shape):
+    with pytest.raises(ValueError, match=re.escape(f"(batch, samples), got {shape}")):
+        teacher(sources)(torch.zeros(shape))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
@@ -151,6 +154,26 @@ def test_no_gain_changes_an_answer_of_a_student_that_hears_relative_level():
         with torch.no_grad():
             difference = (model(waveform, mask).dimensions - model(0.05 * clip).dimensions).abs().max()
         assert (difference > 1e-3) == moves, level
+
+
+@torch.no_grad()
+def test_a_student_with_eight_bit_linear_layers_says_nearly_the_same():
+    """The usual way onto a small CPU."""
+    model = student().eval()
+    waveform = clips(16000)[1]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        small = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+
+    assert any("dynamic" in type(module).__module__ for module in small.modules())
+    assert (small(waveform).dimensions - model(waveform).dimensions).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("shape", [(16000,), (1, 2, 16000)])
+def test_a_waveform_without_a_batch_axis_or_with_channels_is_refused(shape):
+    with pytest.raises(ValueError, match=re.escape(f"(batch, samples), got {shape}")):
+        student()(torch.zeros(shape))
 
 
 def test_a_level_that_there_is_not_is_refused():

@@ -195,6 +195,17 @@ def test_further_test_sets_are_scored_apart_after_the_training(stubs):
     assert not (stubs.folder / "runs" / "second" / "help-fold-1-seed-0").exists()
 
 
+def test_the_first_seed_is_judged_under_conditions_on_its_own_test_clips(stubs):
+    stubs.write({"t": {"recipe": "train_teacher", "title": "T", "conditions": ["telephone"]}})
+
+    assert stubs.run(folds=[2]) == 0
+    said = stubs.flags("telephone/t-fold-2-seed-0")
+    assert said["--model"] == str(stubs.folder / "runs" / "t-fold-2-seed-0" / "checkpoints" / "last")
+    assert (said["--split"], said["--condition"]) == ("fold-2", "telephone")
+    assert (stubs.folder / "results" / "telephone" / "t-fold-2-seed-0.parquet").exists()
+    assert not (stubs.folder / "runs" / "telephone" / "t-fold-2-seed-1").exists()
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [

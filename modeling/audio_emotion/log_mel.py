@@ -10,7 +10,7 @@ from transformers.audio_utils import mel_filter_bank
 WINDOW = 400  # samples: 25 ms at 16 kHz
 HOP = 160  # samples: 10 ms at 16 kHz
 FLOOR = 1e-6  # added to the power; about the noise of 16-bit audio
-# Of relative frames: 50 dB below the mean power of all bins so far, and what stands for the power of digital silence.
+# Of relative frames: 50 dB below the power so far, and what stands for the power of digital silence.
 RELATIVE_FLOOR, NOTHING = 1e-5, 1e-12
 
 
@@ -52,15 +52,17 @@ class LogMel(nn.Module):
     def unnormalised(self, waveform: torch.Tensor) -> torch.Tensor:
         """Natural logarithm of the mel power, `(B, S)` to `(B, T, M)` with `T = (S - 400) // 160 + 1`.
 
-        Of a relative level it is that of the ratio to the mean power of all bins and frames up to this one.
+        Of a relative level it is that of the ratio to the mean power of all bins and frames up to this one, in which
+        each frame counts by its amplitude: a pause before the voice is not the level of the voice.
         """
         frames = waveform.float().unfold(-1, WINDOW, HOP) * self.window.float()  # (B, T, 400)
         power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)  # (B, T, 201)
         power = power @ self.filters.float()  # (B, T, M)
         if self.level == "absolute":
             return (power + FLOOR).log()
-        frames_so_far = torch.arange(1, power.shape[1] + 1, device=power.device)
-        so_far = power.mean(-1).double().cumsum(-1) / frames_so_far  # (B, T): a sum of hours in float32 would round
+        each = power.mean(-1).double()  # (B, T): a sum of hours in float32 would round
+        amplitude = each.sqrt()
+        so_far = (amplitude * each).cumsum(-1) / amplitude.cumsum(-1).clamp(min=NOTHING)  # (B, T)
         return (power / (so_far.float() + NOTHING).unsqueeze(-1) + RELATIVE_FLOOR).log()
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -125,7 +125,12 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
 
         Returns:
             one `(B, L_e, T, H_e)` per stream, None for a dropped one, and the steps `(B,)` that all streams have.
+
+        Raises:
+            ValueError: for a waveform without a batch axis, or with channels.
         """
+        if input_values.ndim != 2:
+            raise ValueError(f"Expected `input_values` of shape (batch, samples), got {tuple(input_values.shape)}.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
         encoded = [

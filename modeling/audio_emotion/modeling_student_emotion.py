@@ -41,7 +41,12 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
         """Waveform `(B, S)` to steps `(B, T, F)` and their number `(B,)`.
 
         A step is `frames_per_step` log-mel frames. A clip shorter than one step is filled up with silence.
+
+        Raises:
+            ValueError: for a waveform without a batch axis, or with channels.
         """
+        if input_values.ndim != 2:
+            raise ValueError(f"Expected `input_values` of shape (batch, samples), got {tuple(input_values.shape)}.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
         shortest = WINDOW + (self.config.frames_per_step - 1) * HOP

@@ -183,7 +183,7 @@ class EmotionTrunk(nn.Module):
         """
         mask = frame_mask(lengths, features.shape[1])  # (B, T)
         frames = self.recurrence(self.dropout(features), lengths)  # (B, T, G)
-        read = self.read_out(frames, mask).to(self.embedding.weight.dtype)  # (B, T, R)
+        read = self.read_out(frames, mask).to(frames.dtype)  # (B, T, R)
         last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, read.shape[-1])
         embedding = torch.tanh(self.embedding(read.gather(1, last).squeeze(1)))  # (B, D)
         return embedding, torch.tanh(self.embedding(read)) if output_frames else None, mask

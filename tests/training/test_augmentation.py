@@ -17,6 +17,7 @@ from audio_emotion.training.augmentation import (
     mix_clips,
     reverberate,
     room_response,
+    with_pauses,
 )
 
 NOTHING = {
@@ -48,6 +49,55 @@ def test_added_noise_has_the_snr_that_was_asked(speech, seed):
     noise = augment(speech, seed, pool=[torch.randn(9_000), torch.randn(40_000)]) - speech
 
     assert decibels(speech.square().sum() / noise.square().sum()) == pytest.approx(12.0, abs=0.01)
+
+
+def power_of(waveform, low, high):
+    """Between two frequencies, Hz."""
+    power, frequencies = torch.fft.rfft(waveform).abs().square(), torch.fft.rfftfreq(len(waveform), 1 / 16_000)
+    return power[(frequencies >= low) & (frequencies < high)].sum().item()
+
+
+def test_a_telephone_takes_what_is_above_half_its_rate_and_every_other_one_what_is_below_300_hz():
+    sound = torch.randn(32_000, generator=torch.Generator().manual_seed(0))
+    below = set()
+    for seed in range(16):
+        heard = only(telephone_probability=1.0, telephone_rates=(8_000,))(sound, seed)
+
+        assert heard.shape == sound.shape
+        assert power_of(heard, 800, 3_000) == pytest.approx(power_of(sound, 800, 3_000), rel=0.05)
+        assert power_of(heard, 5_000, 8_000) < 1e-4 * power_of(sound, 5_000, 8_000)
+        below.add(power_of(heard, 0, 150) < 0.2 * power_of(sound, 0, 150))
+    assert below == {True, False}
+
+
+def test_noise_lies_on_the_line_or_in_the_room():
+    tone = torch.sin(2 * math.pi * 500 * torch.arange(32_000) / 16_000) * torch.hann_window(32_000)
+    augment = only(telephone_probability=1.0, telephone_rates=(8_000,), noise_probability=1.0, snr=(10.0, 10.0))
+    above = [power_of(augment(tone, seed), 5_000, 8_000) > 500 for seed in range(16)]
+
+    assert set(above) == {True, False}
+
+
+def test_pauses_stand_before_the_clip_or_after_it_or_both_and_are_digital_silence(speech):
+    seen = set()
+    for seed in range(20):
+        heard = with_pauses(speech + 1, (0.5, 1.0), seed)
+        voice = heard.nonzero().squeeze(1)
+        before, after = int(voice[0]), len(heard) - 1 - int(voice[-1])
+
+        torch.testing.assert_close(heard[before : len(heard) - after], speech + 1)
+        assert all(each == 0 or 8_000 <= each <= 16_000 for each in (before, after))
+        seen.add((before > 0, after > 0))
+    assert seen == {(True, False), (False, True), (True, True)}
+
+
+def test_what_a_seed_does_does_not_depend_on_a_telephone_that_never_rings(speech):
+    """Results that were made before there were telephones and pauses stay reproducible."""
+    settings = {"speed_probability": 0.5, "noise_probability": 0.5, "gain_probability": 0.5}
+    stored = [73.11379, 101.63738, 144.34531]
+    ours = [only(**settings)(speech, seed).square().sum().item() for seed in range(3)]
+
+    assert ours == pytest.approx(stored, rel=1e-4)
 
 
 @pytest.mark.parametrize(("colour", "fall"), [("white", 0.0), ("pink", 3.01), ("brown", 6.02)])

@@ -38,7 +38,7 @@ def label_curve(results: Mapping[str, Any]) -> Figure:
         axes.errorbar(
             share * 1.05 ** (number % 6 - 2.5) if alone else share,  # beside each other
             uar,
-            [uar - low, high - uar],
+            np.maximum([uar - low, high - uar], 0),  # the mean of equal seeds may be off by a last digit
             label=title(arm),
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],

@@ -1,4 +1,4 @@
-"""What may happen to a voice on its way to a student: speed, room, noise, level, and masked spectrograms.
+"""What may happen to a voice on its way to a student: speed, room, pauses, telephone, noise, level, masks.
 
 Nothing is recorded: noise and rooms are made by code, and babble is other clips of the corpus. The teacher hears the
 clip as it was; only the student hears it augmented.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchaudio.functional import add_noise, fftconvolve
+from torchaudio.functional import add_noise, fftconvolve, highpass_biquad
 from torchaudio.transforms import Resample
 
 SAMPLING_RATE = 16_000
@@ -35,6 +35,11 @@ class AugmentationStrengths:
         snr: dB of signal to noise over the whole clip.
         gain_probability: of another level.
         gain: dB. Level tells activation: keep it small where levels of the corpus mean something.
+        pause_probability: of digital silence before the clip, after it, or both.
+        pause: s of each.
+        telephone_probability: of a narrow band: nothing above half of one of `telephone_rates`, and every other time
+            little below 300 Hz. It comes before the noise or after it.
+        telephone_rates: Hz.
     """
 
     speed_probability: float = 0.3
@@ -46,13 +51,18 @@ class AugmentationStrengths:
     snr: tuple[float, float] = (5.0, 30.0)
     gain_probability: float = 0.5
     gain: tuple[float, float] = (-6.0, 6.0)
+    pause_probability: float = 0.0
+    pause: tuple[float, float] = (0.2, 4.0)
+    telephone_probability: float = 0.0
+    telephone_rates: tuple[int, ...] = (8_000, 12_000)
 
 
 class WaveformAugmentation:
     """Changes one 16 kHz waveform at random, the same way for the same seed.
 
-    Order: speed, room, noise, gain. The level stays until the last step, which alone moves it. Nothing is clipped:
-    float audio may leave ±1. With the default strengths a clip of 3.7 s costs about 3 ms of one CPU core in the mean.
+    Order: speed, room, pauses, noise, gain, with the telephone before the noise or after it. The level of the voice
+    stays until the last step, which alone moves it. Nothing is clipped: float audio may leave ±1. With the default
+    strengths a clip of 3.7 s costs about 3 ms of one CPU core in the mean.
     """
 
     def __init__(self, strengths: AugmentationStrengths | None = None) -> None:
@@ -60,6 +70,9 @@ class WaveformAugmentation:
         self.strengths = strengths if strengths is not None else AugmentationStrengths()
         # in hundredths, so that the ratio stays small: its terms are the size of the filter bank
         self.speeds = [Resample(round(100 * factor), 100) for factor in self.strengths.speed_factors]
+        self.telephones = [
+            (Resample(SAMPLING_RATE, rate), Resample(rate, SAMPLING_RATE)) for rate in self.strengths.telephone_rates
+        ]
 
     def __call__(self, waveform: Tensor, generator: torch.Generator | int, pool: Sequence[Tensor] = ()) -> Tensor:
         """Augment one clip.
@@ -80,6 +93,13 @@ class WaveformAugmentation:
                 _uniform(strengths.rt60, generator), _uniform(strengths.direct_to_reverberant, generator), generator
             )
             waveform = reverberate(waveform, response)
+        # Without these two no number is drawn for them: what a seed did before there were any stays as it was.
+        if strengths.pause_probability and _happens(strengths.pause_probability, generator):
+            waveform = with_pauses(waveform, strengths.pause, generator)
+        called = strengths.telephone_probability and _happens(strengths.telephone_probability, generator)
+        noisy_line = called and _choose(2, generator)
+        if called and not noisy_line:
+            waveform = self._over_telephone(waveform, generator)
         if _happens(strengths.noise_probability, generator):
             kinds = [*NOISE_SLOPES, "babble"] if pool else [*NOISE_SLOPES]
             kind = kinds[_choose(len(kinds), generator)]
@@ -88,9 +108,28 @@ class WaveformAugmentation:
             noise = babble(samples, pool, generator) if kind == "babble" else coloured_noise(samples, kind, generator)
             if noise.any():  # babble of silent clips has no level to scale
                 waveform = add_noise(waveform, noise, torch.tensor(snr))
+        if noisy_line:
+            waveform = self._over_telephone(waveform, generator)
         if _happens(strengths.gain_probability, generator):
             waveform = waveform * 10 ** (_uniform(strengths.gain, generator) / 20)
         return waveform
+
+    def _over_telephone(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
+        """The clip in a narrow band, (S,)."""
+        down, up = self.telephones[_choose(len(self.telephones), generator)]
+        narrow = up(down(waveform))[: waveform.shape[-1]]
+        if _choose(2, generator):
+            scale = 4 * narrow.abs().max().clamp(min=1e-12)  # the filter clips at 1
+            narrow = scale * highpass_biquad(narrow / scale, SAMPLING_RATE, 300.0)
+        return narrow
+
+
+def with_pauses(waveform: Tensor, seconds: tuple[float, float], generator: torch.Generator | int) -> Tensor:
+    """Digital silence before the clip, after it, or both, each of so many seconds: (S',)."""
+    generator = _generator(generator)
+    where = _choose(3, generator)
+    before, after = (round(_uniform(seconds, generator) * SAMPLING_RATE) for _ in range(2))
+    return torch.nn.functional.pad(waveform, (before if where != 1 else 0, after if where != 0 else 0))
 
 
 def coloured_noise(samples: int, colour: str, generator: torch.Generator | int) -> Tensor:

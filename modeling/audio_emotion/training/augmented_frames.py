@@ -16,7 +16,7 @@ from audio_emotion.training.augmentation import AugmentationStrengths, WaveformA
 from audio_emotion.training.caches import ClipCache
 from audio_emotion.training.streams import ClipStream
 
-CODE_VERSION = 1  # raise it when the numbers of `LogMel.unnormalised` or of the augmentation change
+CODE_VERSION = 2  # raise it when the numbers of `LogMel.unnormalised` or of the augmentation change
 
 
 class AugmentedFrames(ClipCache):

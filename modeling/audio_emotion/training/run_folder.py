@@ -38,6 +38,8 @@ class RunFolder:
         values = {name: value for name, value in dataclasses.asdict(arguments).items() if name != "restart"}
         if takes_up and not restart and (self.path / "config.yaml").exists():
             there = yaml.safe_load((self.path / "config.yaml").read_text()) or {}
+            # An argument that did not exist yet had the value that it has by default now.
+            there = {**defaults(arguments), **there}
             different = [name for name in values if there.get(name) != values[name]]
             if different and ((self.path / "results.json").exists() or (self.path / "state").exists()):
                 name = different[0]
@@ -114,3 +116,12 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(path)
+
+
+def defaults(arguments: Any) -> dict[str, Any]:
+    """What a dataclass takes where nothing is said, for the fields that need not be said."""
+    made = {
+        each.name: each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        for each in dataclasses.fields(arguments)
+    }
+    return {name: value for name, value in made.items() if value is not dataclasses.MISSING}
