@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> None:
             "license_name_line": "CC BY-NC-SA 4.0, because it was trained on RAVDESS, whose terms these are: "
             "non-commercial use, with attribution, under the same terms.",
             "emotions": list(model.config.emotions),
+            "dimensions": list(model.config.dimensions),
             "dimensions_source": model.config.dimensions_source,
             "parameters": model.num_parameters(),
             "megabytes": (FOLDER / "model.safetensors").stat().st_size / 1e6,

@@ -137,7 +137,9 @@ def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
     results |= summary(folder, facts) | {"quarantined": len(quarantine)}
     accelerator.wait_for_everyone()  # all have read what stands in `state`
     if accelerator.is_main_process:
-        card = card_facts(facts, results, args.repo or run.path.name, info.citation, audio_emotion.__version__)
+        name = args.repo.rpartition("/")[2] or run.path.resolve().name
+        loaded_from = args.repo or folder.as_posix()  # `audio-emotion publish` puts the repository in its place
+        card = card_facts(facts, results, name, loaded_from, info.citation, audio_emotion.__version__)
         write_whole(folder / "README.md", render_card("audio_visual_labels", card))
     run.quarantine(quarantine)
     run.results(results)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -18,6 +20,7 @@ FACTS = {
     "license": "CC-BY-NC-SA-4.0",
     "license_name_line": "CC BY-NC-SA 4.0, the terms of RAVDESS: not for commercial use.",
     "emotions": ["neutral", "happy", "sad", "angry"],
+    "dimensions": ["activation", "valence", "dominance"],
     "dimensions_source": "norm-derived",
     "parameters": 251203,
     "megabytes": 1.0374,
@@ -30,6 +33,7 @@ FACTS = {
     "results_note": "Two folds, one seed: a hint.",
     "version": "9.8.7",
 }
+RECIPES = Path(__file__).parents[2] / "recipes"
 both = pytest.mark.parametrize("template", ["student", "teacher"])
 
 
@@ -170,3 +174,80 @@ def test_corpora_without_a_language_leave_it_out(template):
 
     assert ModelCard(card).data.language is None
     assert card.startswith("---\nlicense:")
+
+
+@both
+def test_own_dimensions_stand_in_lists_and_snippets_and_others_do_not(template):
+    card = render_card(template, {**FACTS, "dimensions": ["tension", "pleasure"], "dimensions_source": "rated"})
+
+    assert 'answer["dimensions"]["tension"]  # 0 least .. 1 most' in card
+    assert "`tension` (0 least, 1 most), `pleasure` (0 least, 1 most); `scale" in card
+    assert not any(name in card for name in ("valence", "activation", "dominance"))
+
+
+@both
+def test_a_card_speaks_of_no_output_that_the_model_lacks(template):
+    without_emotions = render_card(template, {**FACTS, "emotions": []})
+    without_dimensions = render_card(template, {**FACTS, "dimensions": [], "dimensions_source": "none"})
+
+    assert 'answer["emotions"]' not in without_emotions
+    assert "an emotion outside its list" not in without_emotions.lower()
+    assert ModelCard(without_emotions).data.metrics == ["concordance_correlation"]
+    assert 'answer["dimensions"]' not in without_dimensions
+    assert "Source of the dimensions" not in without_dimensions
+    assert ModelCard(without_dimensions).data.metrics == ["recall"]
+    for card in (without_emotions, without_dimensions):
+        (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        assert 'answer = judge("clip.wav")\n\nanswer[' in code
+
+
+@pytest.mark.parametrize(
+    ("taught", "fine_tuned", "said"),
+    [
+        (True, False, "was distilled with"),
+        (True, True, "was distilled and then fine-tuned with"),
+        (False, True, "was fine-tuned on labels with"),
+        (False, False, "was trained on labels alone with"),
+    ],
+)
+def test_only_a_student_with_teachers_is_called_distilled(taught, fine_tuned, said):
+    facts = copy.deepcopy(FACTS) | {"fine_tuned": fine_tuned}
+    if not taught:
+        facts["training_data"][0]["teachers"] = []
+
+    card = render_card("student", facts)
+
+    assert said in card
+    assert ("knowledge-distillation" in ModelCard(card).data.tags) == taught
+    assert ("or its teachers have" in card) == taught
+
+
+@both
+def test_a_corpus_described_by_a_file_is_cited_as_it_asks(template):
+    facts = copy.deepcopy(FACTS)
+    facts["training_data"][0]["corpus"] = "callcentre"
+
+    card = render_card(template, facts, {"callcentre": "Example Ltd, 2026, unpublished."})
+
+    assert "- callcentre: Example Ltd, 2026, unpublished." in card
+
+
+@both
+def test_a_public_model_is_no_corpus(template):
+    facts = copy.deepcopy(FACTS)
+    public = {"model": "a/b", "corpus": "what the public model a/b has met", "speakers": ["unknown"], "teachers": []}
+    facts["training_data"].append(public)
+
+    card = render_card(template, facts)
+
+    assert "| what the public model a/b has met | unknown | none |" in card
+    assert ModelCard(card).data.datasets == ["ravdess"]
+    assert "- what the public" not in card
+
+
+def test_the_card_of_the_default_model_finds_the_texts_that_it_words_otherwise():
+    embed = runpy.run_path(str(RECIPES / "embed.py"))
+
+    card = render_card("student", {**FACTS, "model_id": embed["NAME"]})
+
+    assert [text for text in embed["OF_THE_DEFAULT"] if text not in card] == []

@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import re
+import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from datasets import load_dataset
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification
 
+from audio_emotion import StudentEmotionForAudioClassification
 from audio_emotion.hub.assembling import assemble, without_machine_paths
 from audio_emotion.hub.checking import check_folder
 from audio_emotion.hub.checkpoints import write_checkpoint
@@ -65,6 +69,26 @@ def test_of_absolute_paths_the_last_part_is_left():
     assert without_machine_paths({"a": [home, windows, "runs/x", 3, None]}) == {
         "a": ["whisper", "ravdess", "runs/x", 3, None]
     }
+
+
+HOME = "/" + "home/alice/secret"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"speech={HOME}/labels", "speech=labels"),
+        (f"speech:{HOME}/model", "speech:model"),
+        (f"second=speech:{HOME}/model", "second=speech:model"),
+        ("face:C:\\users\\alice\\face.yaml", "face:face.yaml"),
+        (f"file://{HOME}/talk.yaml", "file:talk.yaml"),
+        (f"{HOME}/talk.yaml=0.5", "talk.yaml=0.5"),
+        *((kept, kept) for kept in ("speech=runs/x", "face:owner/name", "a=speech:owner/name", "crema-d=0.5")),
+        *((kept, kept) for kept in ("hf://datasets/owner/name", "speech=hf://datasets/o/n", "https://host/a/b:c=d")),
+    ],
+)
+def test_paths_behind_names_and_kinds_are_stripped_and_addresses_stay(text, left):
+    assert without_machine_paths({"teacher": [text], text: text}) == {"teacher": [left], left: left}
 
 
 def test_dry_run_writes_the_folder_that_can_be_published_as_it_is(tiny_student, make_run, tmp_path, capsys):
@@ -238,6 +262,99 @@ def test_a_score_on_heard_speakers_is_called_contaminated(tiny_student, make_run
     assert "has heard ravdess/02.**" in stained
 
 
+def test_scores_of_the_last_weights_are_not_said_to_be_of_the_best(tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    same = (assemble(run, tmp_path / "same", "somebody/mouse", which="best") / "README.md").read_text()
+    with torch.no_grad():
+        tiny_student.heads.dimensions.bias += 0.5
+    write_checkpoint(tiny_student, run / "checkpoints" / "best")
+
+    best = (assemble(run, tmp_path / "best", "somebody/mouse", which="best") / "README.md").read_text()
+    last = (assemble(run, tmp_path / "last", "somebody/mouse") / "README.md").read_text()
+
+    caveat = "These are not the scores of these weights"
+    assert (caveat in same, caveat in best, caveat in last) == (False, True, False)
+    assert best.index(caveat) < best.index("| unweighted average recall | 0.512 |")
+    assert ModelCard(best).data.eval_results is None  # nothing that a machine could take for theirs
+    assert ModelCard(last).data.eval_results
+
+
+def test_a_student_of_a_public_model_is_published(tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    path = run / "checkpoints" / "last" / "config.json"
+    config = json.loads(path.read_text())
+    config["training_data"][0]["teachers"] = [{"model": "somebody/faces"}]
+    path.write_text(json.dumps(config))
+
+    text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
+
+    assert "| ravdess | 01 | met what the public model somebody/faces has met |" in text
+    assert "The public models that taught, somebody/faces, have terms of their own" in text
+    assert "As far as its training is recorded, neither" in text
+
+
+def test_a_fine_tuned_model_of_labels_alone_is_not_called_distilled(tiny_student, make_run, results, tmp_path):
+    run = make_run(tiny_student)
+    path = run / "checkpoints" / "last" / "config.json"
+    config = json.loads(path.read_text())
+    config["training_data"][0]["teachers"] = []
+    path.write_text(json.dumps(config))
+    (run / "results.json").write_text(json.dumps(results | {"recipe": "fine_tune"}))
+
+    text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
+
+    assert "was fine-tuned on labels with `audio-emotion`" in text
+    assert "knowledge-distillation" not in text
+
+
+DESCRIPTION = """
+name: ravdess
+license: other
+citation: Callcentre recordings of Example Ltd, 2026, unpublished.
+source: csv
+path: clips.csv
+columns: {audio: file, speaker: who, emotion: label}
+emotions: [cross, pleased]
+"""
+
+
+def test_the_citation_of_a_described_corpus_comes_from_its_description(tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    described = tmp_path / "elsewhere" / "callcentre.yaml"
+    described.parent.mkdir()
+    described.write_text(DESCRIPTION)
+    for values in ({"corpus": str(described)}, {"corpus": "crema-d", "mix": [f"{described}=0.5"]}):
+        (run / "config.yaml").write_text(yaml.safe_dump(values))
+        text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
+        assert "- ravdess: Callcentre recordings of Example Ltd, 2026, unpublished." in text
+
+    described.unlink()
+    with pytest.raises(ValueError, match=r"callcentre\.yaml.*copy it to"):
+        assemble(run, tmp_path / "out", "somebody/mouse")
+    (run / "callcentre.yaml").write_text(DESCRIPTION)
+    text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
+    assert "- ravdess: Callcentre recordings of Example Ltd, 2026, unpublished." in text
+
+
+def test_a_model_of_own_dimensions_alone_has_its_rows_and_no_others(tiny_student_config, make_run, results, tmp_path):
+    config = copy.deepcopy(tiny_student_config)
+    config.emotions, config.id2label, config.label2id = [], {}, {}
+    config.dimensions, config.dimension_weights = ["tension", "pleasure"], [0.5, 0.5]
+    scores = {"clips": 12, "speakers": ["ravdess/17"], "ccc_tension": 0.25, "ccc_pleasure": float("nan")}
+    scores |= {"intervals": {"ccc_tension": [0.125, 0.375]}, "groups": {"gender": {"male": dict(scores)}}}
+    run = make_run(StudentEmotionForAudioClassification(config))
+    (run / "results.json").write_text(json.dumps(results | {"test": scores}))
+
+    text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
+
+    assert "| CCC tension | 0.250 | 0.12 to 0.38 |" in text
+    assert "| gender: male | 12 | 0.250 |" in text
+    assert "1 in 0" not in text
+    assert not any(word in text for word in ("nan", "valence", "recall gives", 'answer["emotions"]'))
+    metrics = ModelCard(text).data.eval_results
+    assert {each.metric_name: each.metric_value for each in metrics} == {"CCC tension": 0.25}
+
+
 def test_results_of_groups_are_in_the_card(tiny_student, make_run, results, tmp_path):
     run = make_run(tiny_student)
     results["test"]["groups"] = {"gender": {"female": {"clips": 6, "uar": 0.4}, "male": {"clips": 6, "uar": 0.6}}}
@@ -289,6 +406,88 @@ def test_outputs_of_a_teacher_without_a_checkpoint_are_refused_with_the_reason(t
 
     with pytest.raises(ValueError, match=r"face_teacher\.py keeps no checkpoint"):
         assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
+
+
+def test_labels_without_categories_become_a_data_set_of_own_dimensions(tiny_teacher, make_run, tmp_path):
+    run = make_run(tiny_teacher)
+    said = pseudo_labels(run)
+    told = {"logits": torch.zeros(3, 0), "emotions": [], "dimensions": said.dimensions[:, :1].contiguous()}
+    replace(said, **told).save(run / "teacher_outputs")
+    path = run / "checkpoints" / "last" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dimensions": ["tension"], "emotions": []}))
+
+    folder = assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
+
+    rows = list(load_dataset(str(folder), split="train", streaming=True))
+    assert [row["tension"] for row in rows] == said.dimensions[:, 0].tolist()
+    text = (folder / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shown: dict = {}
+    exec(code.replace("somebody/labels", str(folder)), shown)
+    assert 'row["tension"]  # 0 least .. 1 most' in code
+    assert not any(name in code for name in ("valence", "probabilities"))
+
+
+def test_a_complete_folder_is_sent_with_a_card_that_loads_from_the_repository(tmp_path, capsys):
+    source = tmp_path / "talk_labels" / "dataset"
+    (source / "data").mkdir(parents=True)
+    (source / "data" / "rows.parquet").write_bytes(b"rows")
+    local = f'# talk_labels\n\nrows = load_dataset("{source}", split="train")\n\nMade by `audio-emotion` 1.\n'
+    (source / "README.md").write_text(local)
+
+    folder = assemble(source, tmp_path / "out", "owner/name", "dataset")
+
+    assert files_of(folder) == {"README.md", "data/rows.parquet"}
+    sent = (folder / "README.md").read_text()
+    assert sent == local.replace(str(source), "owner/name")
+    assert (source / "README.md").read_text() == local
+    assert assemble(folder, tmp_path / "unused", "owner/name", "dataset") == folder
+    assert main(["publish", str(source), "--repo", "owner/name", "--type", "dataset", "--dry-run"]) == FINE
+    assert (Path(capsys.readouterr().out.strip()) / "README.md").read_text() == sent
+    assert files_of(source) == {"README.md", "data/rows.parquet"}
+
+
+def test_the_card_of_labels_loads_from_their_folder_until_they_are_published(
+    tiny_student, make_run, tmp_path, monkeypatch
+):
+    teacher = make_run(tiny_student) / "checkpoints" / "last"
+    recipe = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "pseudo_label.py"))
+    monkeypatch.chdir(tmp_path)
+    told = {"output": "runs/talk_labels", "corpus": "synthetic", "corpus_count": 2}
+    recipe["main"](recipe["PseudoLabelArguments"](**told, teachers=[f"speech:{teacher}"]))
+
+    folder = Path("runs/talk_labels/dataset")
+    card = (folder / "README.md").read_text()
+    sent = (assemble(folder, tmp_path / "out", "owner/name", "dataset") / "README.md").read_text()
+
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    said: dict = {}
+    exec(code, said)
+    assert said["row"]["id"].startswith("synthetic/")
+    assert "# talk_labels\n" in card
+    assert sent == card.replace("runs/talk_labels/dataset", "owner/name")
+
+
+def test_the_card_of_a_complete_model_follows_it_to_another_repository(tiny_student, make_run, tmp_path):
+    folder = assemble(make_run(tiny_student), tmp_path / "out", "somebody/mouse")
+
+    text = (assemble(folder, tmp_path / "moved", "other/rat") / "README.md").read_text()
+
+    assert "somebody/mouse" not in text
+    assert 'model="other/rat"' in text
+    assert "--model other/rat" in text
+    assert "audio-emotion info other/rat\n" in text
+
+
+def test_links_in_a_complete_folder_are_not_followed(tmp_path):
+    source = tmp_path / "dataset"
+    source.mkdir()
+    (source / "README.md").write_text('rows = load_dataset("talk_labels")\n\nMade by `audio-emotion` 1.\n')
+    (tmp_path / "secret.txt").write_text("secret")
+    (source / "notes.txt").symlink_to(tmp_path / "secret.txt")
+
+    with pytest.raises(ValueError, match="link"):
+        assemble(source, tmp_path / "out", "owner/name", "dataset")
 
 
 def test_a_metric_is_named_as_its_repository(tmp_path):

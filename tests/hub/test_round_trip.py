@@ -327,6 +327,9 @@ def test_every_example_of_the_publishing_page_runs(
         [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}],
     )
     zeros.save(tmp_path / "runs" / "teacher" / "teacher_outputs")
+    talk = tmp_path / "runs" / "talk_labels" / "dataset"
+    talk.mkdir(parents=True)
+    (talk / "README.md").write_text('load_dataset("runs/talk_labels/dataset")\n\nMade by `audio-emotion` 0.1.0.\n')
     (tmp_path / "modeling").symlink_to(PACKAGE_ROOT)
 
     printed = []
@@ -343,3 +346,5 @@ def test_every_example_of_the_publishing_page_runs(
     assert printed[3].startswith("{'activation': ")
     repository = hub.repositories["models", "somebody/student"]
     assert (repository.private, set(repository.tags), set(repository.branches)) == (True, {"v1"}, {"main", "reviewed"})
+    repository = hub.repositories["datasets", "somebody/talk"]
+    assert b'load_dataset("somebody/talk")' in repository.commits[repository.branches["main"]]["README.md"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from filecmp import cmp
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -16,11 +17,14 @@ from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.hub.card_facts import metric_facts, model_facts, pseudo_label_facts
 from audio_emotion.hub.cards import Template, render_card
-from audio_emotion.hub.checking import RepositoryType, load_strictly
+from audio_emotion.hub.checking import RepositoryType, check_files, load_strictly
 from audio_emotion.hub.checkpoints import BASE_ENCODERS, write_checkpoint
 from audio_emotion.pretrained_emotion import ADAPTER
 
 ROWS_A_FILE = 100_000  # of a data set
+# The words in a card after which stands from where it is loaded.
+BEFORE_ADDRESS = r"(?:(?<=load_dataset\(\")|(?<=, model=\")|(?<= --model )|(?<=audio-emotion info ))"
+ADDRESS = re.compile(r"(?:load_dataset\(|pipeline\(\"audio-emotion\", model=)\"([^\"]+)\"")
 
 
 def assemble(
@@ -35,37 +39,64 @@ def assemble(
 
     Args:
         source: a run folder; a folder of a metric module (`space`); or one that is complete already, with its card.
-        folder: where to write; what an earlier call has written there is replaced.
+        folder: where to write, outside of one that is complete already; what an earlier call has written there is
+            replaced.
         repo: `owner/name` on the Hub: the card tells how to load it.
         kind: `"model"` writes a checkpoint of the run, `"dataset"` its `teacher_outputs/` as pseudo-labels, `"space"`
             a metric.
-        which: `"best"` or `"last"` checkpoint of the run.
+        which: `"best"` or `"last"` checkpoint of the run; the run has scored the last.
         adapter_only: of a run with LoRA, leave the pretrained encoders out.
 
     Returns:
-        the folder: `folder`, or `source` where that is complete already.
+        the folder: `folder`, or `source` where that is complete already and its card loads from `repo`.
 
     Raises:
         ValueError: where something is missing, does not fit, or may not be published.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"Expected a repository as owner/name, got {repo!r}.")
-    if (source / "README.md").is_file() and not (source / "checkpoints").is_dir():
+    complete, card = is_complete(source), ""
+    if complete:
         if adapter_only and not (source / ADAPTER).is_dir():
             raise ValueError(f"Expected a run folder to take the adapters from, got {source}, which is complete.")
-        return source
-    if adapter_only and kind != "model":
+        told = (source / "README.md").read_text(encoding="utf-8")
+        card = _loading_from(told, repo)
+        if card == told:
+            return source
+        check_files(source)  # links above all: a copy would hide them
+    elif adapter_only and kind != "model":
         raise ValueError(f"Expected `--adapter-only` with a model, got it with a {kind}. Leave it out.")
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / "README.md").is_file():
             raise ValueError(f"Expected an empty folder to write to, or an earlier publication, got {folder}.")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "model":
-        return _assemble_model(source, folder, repo, which, adapter_only)
-    if kind == "dataset":
-        return _assemble_pseudo_labels(source, folder, repo, which)
-    return _assemble_metric(source, folder, repo)
+    try:
+        if complete:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if kind == "model":
+            return _assemble_model(source, folder, repo, which, adapter_only)
+        if kind == "dataset":
+            return _assemble_pseudo_labels(source, folder, repo, which)
+        return _assemble_metric(source, folder, repo)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half of it would be taken for somebody else's the next time
+        raise
+
+
+def is_complete(source: Path) -> bool:
+    """Whether a folder is what will be published, with its card, and no run."""
+    return (source / "README.md").is_file() and not (source / "checkpoints").is_dir()
+
+
+def _loading_from(card: str, repo: str) -> str:
+    """A card of ours whose code loads from a repository, and no longer from a folder or from another one."""
+    found = ADDRESS.search(card)
+    if not found or "`audio-emotion`" not in card:  # in the cards of others it may be anything
+        return card
+    return re.sub(rf"{BEFORE_ADDRESS}{re.escape(found[1])}(?=[\"\s])", repo, card)
 
 
 def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapter_only: bool) -> Path:
@@ -82,7 +113,7 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     write_checkpoint(model, folder, EmotionFeatureExtractor.from_pretrained(checkpoint) if has_front_end else None)
     if adapter_only:
         _leave_encoders_out(folder, checkpoint, model, encoder_folders(run_folder))
-    (folder / "results.json").write_text(json.dumps(without_machine_paths(results), indent=2) + "\n")
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
     plots = []
     for picture in sorted(run_folder.rglob("*.png")):
@@ -92,9 +123,9 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
             shutil.copyfile(picture, folder / "plots" / picture.name)
             plots.append(f"plots/{picture.name}")
     megabytes = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
-    facts = model_facts(model, repo, results, megabytes, plots)
+    facts = model_facts(model, repo, results, megabytes, plots, _are_the_last(run_folder, checkpoint))
     template: Template = "student" if model.config.model_type == "student-emotion" else "teacher"
-    card = render_card(template, facts)
+    card = render_card(template, facts, _citations(run_folder))
     if adapter_only:
         needed = [each for each in model.config.streams if each["kind"] == "encoder"]
         section = render_card("adapter", {"model_id": repo, "encoders": needed})
@@ -174,11 +205,12 @@ def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: st
     said = TeacherOutputs.load(run_folder / "teacher_outputs")
     config = json.loads(told.read_text(encoding="utf-8"))
     probabilities = said.logits.float().softmax(-1)  # (N, C)
-    dimensions = said.dimensions.float()  # (N, 3)
+    dimensions = said.dimensions.float()  # (N, A)
     columns: dict[str, Any] = {"id": said.ids, "teacher": said.teacher.tolist()}
     columns |= {name: dimensions[:, column].tolist() for column, name in enumerate(config["dimensions"])}
-    columns["emotion"] = [said.emotions[index] for index in probabilities.argmax(-1).tolist()]
-    columns["probabilities"] = [dict(zip(said.emotions, row, strict=True)) for row in probabilities.tolist()]
+    if said.emotions:
+        columns["emotion"] = [said.emotions[index] for index in probabilities.argmax(-1).tolist()]
+        columns["probabilities"] = [dict(zip(said.emotions, row, strict=True)) for row in probabilities.tolist()]
     columns["embedding"] = said.embedding.float().tolist()
     table = Dataset.from_dict(columns)
     files = -(-len(table) // ROWS_A_FILE)
@@ -187,7 +219,7 @@ def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: st
         table.shard(files, number).to_parquet(folder / "data" / f"train-{number:05d}-of-{files:05d}.parquet")
     _write_training_configuration(run_folder, folder)
     facts = pseudo_label_facts(said, config, repo, _read_results(run_folder))
-    (folder / "README.md").write_text(render_card("pseudo_labels", facts), encoding="utf-8")
+    (folder / "README.md").write_text(render_card("pseudo_labels", facts, _citations(run_folder)), encoding="utf-8")
     return folder
 
 
@@ -208,8 +240,39 @@ def _write_training_configuration(run_folder: Path, folder: Path) -> None:
     (folder / "training" / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
+def _are_the_last(run_folder: Path, checkpoint: Path) -> bool:
+    """Whether a checkpoint has the weights with which the run ended, which are those that it has scored."""
+    names = [path.name for path in checkpoint.glob("*.safetensors")]
+    last = run_folder / "checkpoints" / "last"
+    return all((last / name).is_file() and cmp(checkpoint / name, last / name, shallow=False) for name in names)
+
+
+def _citations(run_folder: Path) -> dict[str, str]:
+    """By name, how the corpora want to be cited that the run's configuration describes by files.
+
+    Raises:
+        ValueError: where such a file is not there.
+    """
+    from audio_emotion.training.tables import corpus_info  # imports `datasets`
+
+    values = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
+    named = [values.get("corpus", ""), *(each.partition("=")[0] for each in values.get("mix", []))]
+    citations = {}
+    for description in (name for name in named if name.endswith(".yaml")):
+        beside = run_folder / re.split(r"[/\\]", description)[-1]
+        try:
+            info = corpus_info(str(beside) if beside.is_file() else description)
+        except OSError as error:
+            raise ValueError(
+                f"Expected `{description}`, the description of a corpus that the run's configuration names and the "
+                f"card cites, got none to read. Publish where the run was started, or copy it to `{beside}`."
+            ) from error
+        citations[info.name] = info.citation
+    return citations
+
+
 def _read_results(run_folder: Path) -> dict[str, Any]:
-    """`results.json` of a run that has ended.
+    """`results.json` of a run that has ended, without paths of this machine.
 
     Raises:
         ValueError: where there is none.
@@ -217,17 +280,30 @@ def _read_results(run_folder: Path) -> dict[str, Any]:
     path = run_folder / "results.json"
     if not path.is_file():
         raise ValueError(f"Expected {path}, got none: a card needs results. Let the run end, or evaluate it first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return without_machine_paths(json.loads(path.read_text(encoding="utf-8")))
 
 
 def without_machine_paths(value: Any) -> Any:
-    """The same nested value, of absolute paths their last part alone: they mean nothing elsewhere and tell of us."""
+    """The same nested value, of absolute paths their last part alone: they mean nothing elsewhere and tell of us.
+
+    So too behind a name or a kind (`second=speech:PATH`); addresses and names on the Hub stay.
+    """
     if isinstance(value, dict):
-        return {key: without_machine_paths(item) for key, item in value.items()}
+        return {without_machine_paths(key): without_machine_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_machine_paths(item) for item in value]
-    if isinstance(value, str):
-        for path in (PurePosixPath(value), PureWindowsPath(value)):
-            if path.is_absolute():
-                return path.name
-    return value
+    return _without_machine_path(value) if isinstance(value, str) else value
+
+
+def _without_machine_path(text: str) -> str:
+    """A text that is a path, or ends in one behind `name=` or `kind:`."""
+    for path in (PurePosixPath(text), PureWindowsPath(text)):
+        if path.is_absolute():
+            return path.name
+    named = re.match(r"[^=:]*[=:]", text)
+    rest = text[named.end() :] if named else ""
+    if not named or (
+        named[0].endswith(":") and rest.startswith("//") and named[0] != "file:"
+    ):  # https://..., hf://...
+        return text
+    return named[0] + _without_machine_path(rest)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from audio_emotion.hub.card_heard import what_it_met
 from audio_emotion.hub.metadata import size_category
 from audio_emotion.training.answers import TeacherFacts
 
 
 def card_facts(
-    teachers: Sequence[TeacherFacts], results: dict[str, Any], dataset_id: str, citation: str, version: str
+    teachers: Sequence[TeacherFacts], results: dict[str, Any], name: str, dataset_id: str, citation: str, version: str
 ) -> dict[str, Any]:
     """What the card of a data set says; see `hub_cards/audio_visual_labels.md`.
 
     Args:
         teachers: who spoke.
         results: `summary`, with `corpus` and `quarantined`.
-        dataset_id: `owner/name` on the Hub, or a folder.
+        name: of the data set.
+        dataset_id: `owner/name` on the Hub, or the data set's folder.
         citation: of the corpus.
         version: of this package.
     """
@@ -27,13 +29,13 @@ def card_facts(
         "| Teacher | Clips | Mean confidence | Most probable, clips | Silent because, clips |",
         "|" + " --- |" * 5,
     ]
-    for name, said in results["spoken"].items():
+    for teacher, said in results["spoken"].items():
         counts = [_counted(said[key]) for key in ("most_probable", "silent")]
         sure = "none" if said["confidence"] is None else f"{said['confidence']:.3f}"
-        lines.append(f"| {name} | {said['clips']} | {sure} | {counts[0]} | {counts[1]} |")
+        lines.append(f"| {teacher} | {said['clips']} | {sure} | {counts[0]} | {counts[1]} |")
     agreed = results["agreement"]
     return {
-        "dataset_name": dataset_id.rpartition("/")[2],
+        "dataset_name": name,
         "dataset_id": dataset_id,
         "license": licenses[0] if len(licenses) == 1 else "LicenseRef-several",
         "license_name_line": f"those of the teachers: {', '.join(licenses)}.",
@@ -51,7 +53,8 @@ def card_facts(
                 "source": facts.source,
                 "revision": facts.revision,
                 "classes": ", ".join(facts.classes) or "none",
-                "training": "; ".join(map(_heard, facts.training_data)) or "nothing",
+                "dimensions": ", ".join(facts.dimensions) or "none",
+                "training": "; ".join(map(what_it_met, facts.training_data)) or "nothing",
                 "license": facts.license,
             }
             for facts in teachers
@@ -66,11 +69,3 @@ def card_facts(
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-
-
-def _heard(seen: dict[str, Any]) -> str:
-    """An entry of `training_data` in words."""
-    if seen.get("model"):
-        return f"what the public model {seen['model']} has met"
-    speakers = ", ".join(str(name).removeprefix(f"{seen['corpus']}/") for name in seen.get("speakers") or ["all"])
-    return f"{seen['corpus']} ({speakers})"

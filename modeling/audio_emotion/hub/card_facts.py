@@ -6,8 +6,15 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audio_emotion.evaluation.provenance import heard_speakers
-from audio_emotion.hub.card_results import groups_table, model_index, results_note, results_table, scored_side
+from audio_emotion.hub.card_heard import heard_line, heard_of, heard_rows, listed, public_models
+from audio_emotion.hub.card_results import (
+    OF_OTHER_WEIGHTS,
+    groups_table,
+    model_index,
+    results_note,
+    results_table,
+    scored_side,
+)
 from audio_emotion.hub.metadata import size_category
 
 if TYPE_CHECKING:
@@ -17,7 +24,12 @@ if TYPE_CHECKING:
 
 
 def model_facts(
-    model: PreTrainedModel, model_id: str, results: dict[str, Any], megabytes: float, plots: list[str]
+    model: PreTrainedModel,
+    model_id: str,
+    results: dict[str, Any],
+    megabytes: float,
+    plots: list[str],
+    scored: bool = True,
 ) -> dict[str, Any]:
     """What the card of a teacher or student says, from its configuration and its run's results.
 
@@ -27,42 +39,52 @@ def model_facts(
         results: of the run, as in `results.json`.
         megabytes: of the weights.
         plots: paths of pictures beside the card.
+        scored: whether the results are of these weights, and not of others of the run.
 
     Raises:
         ValueError: where the configuration does not name its licence or what the model has heard, or the results hold
             no scores.
     """
     config = model.config
-    _check_told(config.license, list(config.training_data))
+    training_data, dimensions = list(config.training_data), list(config.dimensions)
+    _check_told(config.license, training_data)
     side, scores = scored_side(results)
-    heard = heard_speakers(list(config.training_data)) & set(scores["speakers"])
-    streams = list(config.streams) if config.model_type == "fused-emotion" else []
+    is_teacher = config.model_type == "fused-emotion"
     encoders = [
         {"name": each["name"], "source": each["source"], "revision": each["revision"] or "not pinned"}
-        for each in streams
+        for each in (config.streams if is_teacher else [])
         if each["kind"] == "encoder"
     ]
+    sources = [each["source"] for each in encoders]
+    taught = any(seen.get("teachers") for seen in training_data)
+    silent = [] if taught else list(results.get("teachers") or ())
+    found = heard_of(results, scores, training_data, sources)
+    heard = heard_line(scores, found, training_data, sources, bool(silent))
+    table = results_table(scores, dimensions)
     facts = {
         "model_name": model_id.partition("/")[2],
         "model_id": model_id,
         "license": config.license,
-        "license_name_line": _license_line("the weights", config.license, list(config.training_data)),
+        "license_name_line": _license_line("the weights", config.license, training_data),
         "emotions": list(config.emotions),
+        "dimensions": dimensions,
         "dimensions_source": config.dimensions_source,
         "parameters": model.num_parameters(),
         "megabytes": megabytes,
-        "training_data": _heard(list(config.training_data)),
+        "training_data": heard_rows(training_data, silent),
+        "fine_tuned": results["recipe"] == "fine_tune",
         "recipe_command": f"accelerate launch recipes/{results['recipe']}.py --config training/config.yaml",
-        "results_table": results_table(scores),
-        "results_note": results_note(results, side, scores, heard, len(config.emotions)),
+        "results_table": table if scored else f"{OF_OTHER_WEIGHTS}\n\n{table}",
+        "results_note": results_note(results, side, scores, heard, len(config.emotions), dimensions),
         "version": _version(),
-        "model_index": model_index(model_id, results, side, scores),
-        "groups": groups_table(scores),
+        # Where machines read them, scores stand without these words beside them.
+        "model_index": model_index(model_id, results, side, scores, dimensions) if scored and not found else [],
+        "groups": groups_table(scores, dimensions),
         "plots": [{"path": path, "caption": Path(path).stem.replace("_", " ")} for path in plots],
     }
-    if config.model_type == "fused-emotion":
+    if is_teacher:
         facts["streams"] = encoders
-        facts["base_models"] = [each["source"] for each in encoders if each["source"].count("/") == 1]
+        facts["base_models"] = [source for source in sources if source.count("/") == 1]
     return facts
 
 
@@ -79,8 +101,9 @@ def pseudo_label_facts(
     """
     _check_told(config.get("license"), said.training_data)
     side, scores = scored_side(results)
-    heard = heard_speakers(said.training_data) & set(scores["speakers"])
-    corpora = sorted({name.partition("/")[0] for name in said.ids})
+    sources = [each["source"] for each in config.get("streams", []) if each["kind"] == "encoder"]
+    found = heard_of(results, scores, said.training_data, sources)
+    heard = heard_line(scores, found, said.training_data, sources, silent=False)
     return {
         "dataset_name": dataset_id.partition("/")[2],
         "dataset_id": dataset_id,
@@ -89,13 +112,14 @@ def pseudo_label_facts(
         "clips": len(said.ids),
         "size_category": size_category(len(said.ids)),
         "teachers": said.num_teachers,
-        "spoken_of": corpora,
+        "spoken_of": sorted({name.partition("/")[0] for name in said.ids}),
         "emotions": said.emotions,
+        "dimensions": config["dimensions"],
         "embedding_size": said.embedding.shape[1],
         "dimensions_source": config["dimensions_source"],
-        "training_data": _heard(said.training_data),
-        "results_table": results_table(scores),
-        "results_note": results_note(results, side, scores, heard, len(said.emotions)),
+        "training_data": heard_rows(said.training_data),
+        "results_table": results_table(scores, config["dimensions"]),
+        "results_note": results_note(results, side, scores, heard, len(said.emotions), config["dimensions"]),
         "recipe_command": f"accelerate launch recipes/{results['recipe']}.py --config training/config.yaml",
         "version": _version(),
     }
@@ -142,34 +166,15 @@ def _check_told(license_: Any, training_data: list[dict[str, Any]]) -> None:
 
 def _license_line(what: str, license_: str, training_data: list[dict[str, Any]]) -> str:
     """Terms, and whence they come."""
-    names = sorted({seen["corpus"] for seen in training_data})
+    names = sorted({seen["corpus"] for seen in training_data if not seen.get("model")})
     terms = {"NC": "not for commercial use", "SA": "what is made of them stands under the same terms"}
     said = [text for part, text in terms.items() if part in license_.upper().split("-")]
+    public = public_models(training_data)
+    theirs = f" The public models that taught, {listed(public)}, have terms of their own, told by their cards."
     return (
-        f"{what.capitalize()} stand under {license_}, the terms of {', '.join(names)}"
+        f"{what.capitalize()} stand under {license_}"
+        + (f", the terms of {', '.join(names)}" if names else "")
         + "".join(f"; {each}" for each in said)
         + "."
+        + (theirs if public else "")
     )
-
-
-def _heard(training_data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`training_data` of a configuration for reading: teachers in words."""
-
-    def told(teacher: dict[str, Any]) -> str:
-        speakers = ", ".join(_short_names(teacher))
-        own = [told(each) for each in teacher.get("teachers", [])]
-        return f"heard {teacher['corpus']} ({speakers})" + (f", taught by one who {'; '.join(own)}" if own else "")
-
-    return [
-        {
-            "corpus": seen["corpus"],
-            "speakers": _short_names(seen),
-            "teachers": list(dict.fromkeys(told(teacher) for teacher in seen.get("teachers", []))),
-        }
-        for seen in training_data
-    ]
-
-
-def _short_names(seen: dict[str, Any]) -> list[str]:
-    """Speakers without their corpus."""
-    return [str(name).removeprefix(f"{seen['corpus']}/") for name in seen["speakers"]]

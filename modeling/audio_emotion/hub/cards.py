@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,14 +37,22 @@ CORPUS_SPEECH = {
     "synthetic": "no speech at all: sounds made by code",
 }
 CORPUS_LANGUAGES = {"ravdess": "en", "crema-d": "en", "emodb": "de", "iemocap": "en", "msp-podcast": "en"}
+# What 0 and 1 are; of somebody's own dimensions only that much is known.
+DIMENSION_ENDS = {
+    "activation": ("calm", "excited"),
+    "valence": ("negative", "positive"),
+    "dominance": ("weak", "strong"),
+}
+OWN_ENDS = ("least", "most")
 # Sections that are there only if there is something to say.
-OPTIONAL = {"base_models", "model_index", "streams", "groups", "plots"}
+OPTIONAL = {"base_models", "model_index", "streams", "groups", "plots", "fine_tuned"}
+LISTS = {"emotions", "dimensions"}  # empty where a model has none
 COMPUTED = {"dimensions_meaning", "corpora", "languages"}  # by `render_card`, from other facts
 
 Template = Literal["student", "teacher", "pseudo_labels", "audio_visual_labels", "metric", "adapter"]
 
 
-def render_card(template: Template, facts: dict[str, Any]) -> str:
+def render_card(template: Template, facts: dict[str, Any], citations: Mapping[str, str] | None = None) -> str:
     """Fill a card template with facts, and with nothing else.
 
     Args:
@@ -53,13 +62,17 @@ def render_card(template: Template, facts: dict[str, Any]) -> str:
             `model_name`, and `model_id` as one loads it: a Hub id or a folder;
             `license` of the weights, one identifier of the Hub's or SPDX's, and `license_name_line`, a sentence that
             names the terms and whence they come;
-            `emotions` (list); `dimensions_source` (`"rated"`, `"norm-derived"` or `"synthetic"`);
+            `emotions` and `dimensions` (lists of names, empty where it has none);
+            `dimensions_source` (`"rated"`, `"norm-derived"` or `"synthetic"`);
             `parameters` (how many); `megabytes` of the weights;
-            `training_data`, a dict per corpus: `corpus`, `speakers` (list), `teachers` (list, may be empty);
+            `training_data`, a dict per corpus: `corpus`, `speakers` (list), `teachers` (list, may be empty); with
+            `model` it is of a public model, and `corpus` says so in words;
             `recipe_command`; `results_table` (Markdown); `results_note`; `version` of this package.
             Those that open a section of their own, left out or empty where there is nothing to say: `base_models`
             (Hub ids), `model_index` (the Hub's form of results), `streams` (list of dicts: `name`, `source`,
-            `revision`), `groups` (Markdown), `plots` (list of dicts: `path`, `caption`).
+            `revision`), `groups` (Markdown), `plots` (list of dicts: `path`, `caption`), and `fine_tuned`, whether
+            another checkpoint was the beginning.
+        citations: by name, of corpora that this package does not know.
 
     Returns:
         the card: YAML metadata and Markdown, ready for `README.md`.
@@ -76,6 +89,7 @@ def render_card(template: Template, facts: dict[str, Any]) -> str:
     environment = Environment(
         undefined=StrictUndefined, finalize=_filled, keep_trailing_newline=True, autoescape=False
     )
+    environment.filters["ends"] = ends
     environment.filters["thousands"] = "{:,}".format
     environment.filters["yaml"] = _yaml
     environment.filters["hub_license"] = hub_license
@@ -83,10 +97,16 @@ def render_card(template: Template, facts: dict[str, Any]) -> str:
     if "dimensions_source" in holes:
         facts = {**facts, "dimensions_meaning": dimensions_meaning(facts.get("dimensions_source"))}
     if "corpora" in holes:
-        names = sorted({str(seen["corpus"]) for seen in facts.get("training_data") or [] if "corpus" in seen})
+        seen_corpora = [seen for seen in facts.get("training_data") or [] if "corpus" in seen and "model" not in seen]
+        names = sorted({str(seen["corpus"]) for seen in seen_corpora})
         unknown = "a corpus of which this card knows no more: find out how its speech was recorded"
         facts["corpora"] = [
-            {"name": name, "speech": CORPUS_SPEECH.get(name, unknown), "citation": _citation(name)} for name in names
+            {
+                "name": name,
+                "speech": CORPUS_SPEECH.get(name, unknown),
+                "citation": (citations or {}).get(name) or _citation(name),
+            }
+            for name in names
         ]
         facts["languages"] = sorted({CORPUS_LANGUAGES[name] for name in names if name in CORPUS_LANGUAGES})
     facts = {name: [] for name in OPTIONAL & holes} | facts
@@ -94,7 +114,8 @@ def render_card(template: Template, facts: dict[str, Any]) -> str:
         raise ValueError(f"Expected facts that {path.name} has holes for, got {unknown_facts}. Remove them.")
     if missing := sorted(holes - set(facts)):
         raise ValueError(f"Expected facts for every hole of {path.name}, got none for {missing}. Add them to `facts`.")
-    if empty := sorted(hole for hole in holes - OPTIONAL - COMPUTED if _is_empty(facts[hole])):
+    required = [hole for hole in holes - OPTIONAL - COMPUTED if hole not in LISTS or not isinstance(facts[hole], list)]
+    if empty := sorted(hole for hole in required if _is_empty(facts[hole])):
         raise ValueError(
             f"Expected a fact in every hole of {path.name}, got nothing in {empty}. Fill them in `facts`."
         )
@@ -119,6 +140,11 @@ def dimensions_meaning(source: Any) -> str:
             "configuration of the model: a card must say what its dimensions are."
         )
     return DIMENSIONS_MEANING[source]
+
+
+def ends(dimension: str) -> tuple[str, str]:
+    """What 0 and 1 of a dimension are, in a word each."""
+    return DIMENSION_ENDS.get(dimension, OWN_ENDS)
 
 
 def _citation(corpus: str) -> str:

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 from transformers.utils import logging
 
 import audio_emotion
-from audio_emotion.hub.assembling import assemble, encoder_folders
+from audio_emotion.hub.assembling import assemble, encoder_folders, is_complete
 from audio_emotion.hub.checking import RepositoryType, check_folder
 from audio_emotion_command import FINE, UsageError
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(args.output) if args.output else Path(scratch) / "published"
         if args.dry_run and not args.output:
-            folder = source / "published"
+            folder = source.with_name(f"{source.name}_published") if is_complete(source) else source / "published"
         try:
             folder = assemble(source, folder, args.repo, args.type, args.which, args.adapter_only)
             check_folder(folder, args.type, encoder_folders(source))
