@@ -4,8 +4,9 @@
 
 Several teachers, each in its own classes: `--teacher speech=runs/teacher_ravdess face=runs/face_teacher`.
 
-A flag after the file replaces one of its values: `--seed 1`. Without a file a student learns the synthetic corpus, few
-of whose clips are labelled, from a teacher that is trained first: about a minute on two cores.
+A flag after the file replaces one of its values: `--seed 1`. Without a file a student learns the synthetic corpus from
+a teacher that is trained first: about a minute on two cores. `--labelled 0.1` leaves it the labels of a tenth of the
+clips.
 """
 
 import runpy
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from datasets import Dataset
 from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
@@ -33,7 +35,7 @@ from audio_emotion.training.distillation import Apprentice
 from audio_emotion.training.global_batch import gather_output, gathered
 from audio_emotion.training.heard_teachers import heard_teachers, teachers_data
 from audio_emotion.training.labelled import labelled_clips
-from audio_emotion.training.mixture import training_data
+from audio_emotion.training.mixture import joined_terms, training_data
 from audio_emotion.training.resume import Resume
 from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.schedule import one_cycle
@@ -56,7 +58,7 @@ class DistillArguments(RunArguments):
         metadata={"help": "Run folders or folders of outputs, NAME=FOLDER or FOLDER; '' for labels only."},
     )
     mix: list[str] = field(default_factory=list, metadata={"help": "Other corpora to train on: crema-d=0.5."})
-    labelled: float = field(default=0.1, metadata={"help": "Share of training clips whose labels are used."})
+    labelled: float = field(default=1.0, metadata={"help": "Share of the labels that are used, drawn at random."})
     labelled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
     labelled_draws: float = field(default=1.0, metadata={"help": "How often an epoch draws each labelled clip."})
     unlabelled_draws: float = field(
@@ -70,6 +72,8 @@ class DistillArguments(RunArguments):
     read_out: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
     convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A). TC-GRU."})
     augment: float = field(default=0.0, metadata={"help": "0..1: how often noise, reverberation, speed, gain, masks."})
+    telephone: float = field(default=0.0, metadata={"help": "0..1: how often the narrow band of a telephone."})
+    pauses: float = field(default=0.0, metadata={"help": "0..1: how often silence before the clip or after it."})
     augment_versions: int = field(
         default=0, metadata={"help": "Versions of each clip that are made once and kept; 0: anew in each epoch."}
     )
@@ -121,9 +125,13 @@ def main(args: DistillArguments) -> dict:
     stream = setting.clips(training_rows)
     often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
     strengths = AugmentationStrengths(
-        snr=(10.0, 35.0), **{f"{name}_probability": share for name, share in often.items()}
+        snr=(10.0, 35.0),
+        telephone_probability=args.telephone,
+        pause_probability=args.pauses,
+        **{f"{name}_probability": share for name, share in often.items()},
     )
     augmentation = WaveformAugmentation(strengths)
+    changed = args.augment or args.telephone or args.pauses
     versions = None
     if args.augment_versions:
         default = StudentEmotionConfig()
@@ -135,7 +143,10 @@ def main(args: DistillArguments) -> dict:
         training_rows = training_rows.select([row for row, name in enumerate(training_rows["id"]) if name in versions])
         stream, left_out = setting.clips(training_rows), stream.quarantine
         stream.quarantine |= left_out
-    labelled = labelled_clips(training_rows["id"], args.labelled, args.labelled_list, args.seed)
+    known = clips_with_labels(training_rows, dimensions)
+    among = training_rows["id"] if args.labelled_list else known
+    labelled = labelled_clips(among, args.labelled, args.labelled_list, args.seed).intersection(known)
+    accelerator.print(f"{len(labelled)} of {len(known)} labels used, of {len(training_rows)} training clips")
     order = setting.training_order(training_rows)
     if (args.labelled_draws, args.unlabelled_draws) != (1.0, 1.0):
         is_labelled = np.isin(training_rows["id"], sorted(labelled))
@@ -143,20 +154,22 @@ def main(args: DistillArguments) -> dict:
 
     # The teachers have spoken, cross-fitted, or speak now; they hear clean audio.
     said = heard_teachers(folders, accelerator, stream, emotions, dimensions)
-    known = zip(training_rows["id"], training_rows["emotion"], strict=True)
-    classes = [emotions.index(its) if its is not None and name in labelled else -100 for name, its in known]
+    named = zip(training_rows["id"], training_rows["emotion"], strict=True)
+    classes = [emotions.index(its) if its is not None and name in labelled else -100 for name, its in named]
     teaching = Teaching.of(said, emotions, torch.tensor(classes), args)
     if teaching.target is not None:
         accelerator.print("product: " + ", ".join(f"{name} ^ {each:.2f}" for name, each in teaching.exponents.items()))
+    heard = training_data(train_speakers, teachers_data(said))
+    contaminated_by = setting.contaminated_by(heard)
 
     set_seed(args.seed)
     student = new_student(
         args,
         emotions=emotions,
         dimensions=dimensions,
-        license=setting.license,
+        license=joined_terms([setting.license, *(outputs.license for outputs in said.values())]),
         dimensions_source=info.dimensions_source,
-        training_data=training_data(train_speakers, teachers_data(said)),
+        training_data=heard,
         teacher_emotions={name: said[name].emotions for name in teaching.own_heads} or None,
     )
     set_log_mel_statistics(student, stream)
@@ -179,7 +192,10 @@ def main(args: DistillArguments) -> dict:
         def judge(batch: Batch):
             return student(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-        return predict(accelerator, judge, batches(setting.clips(rows), order, emotions, dimensions))
+        clips = setting.clips(rows)
+        answers = predict(accelerator, judge, batches(clips, order, emotions, dimensions))
+        setting.take_in(clips)
+        return answers
 
     # The loop.
     set_seed(args.seed)
@@ -194,7 +210,7 @@ def main(args: DistillArguments) -> dict:
         dimensions,
         args.epochs,
         progress.step,
-        augment if args.augment and versions is None else None,
+        augment if changed and versions is None else None,
         waveforms=versions is None,
     )
     for batch in each:
@@ -253,12 +269,14 @@ def main(args: DistillArguments) -> dict:
                     progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
                         write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "best")
-            stream.exchange()
-            run.quarantine(stream.quarantine)
+            setting.take_in(stream)
             run.log(epoch=epoch + 1, **means)
             accelerator.log(means, step=epoch + 1)
         resume.save(progress, last=progress.step == steps)
     bar.close()
+    setting.take_in(stream)
+    if accelerator.is_main_process:  # before the test, which broken clips may stop
+        write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "last")
 
     results = {
         "recipe": "distill",
@@ -267,9 +285,10 @@ def main(args: DistillArguments) -> dict:
         "teachers": teaching.exponents,  # and their exponents in the product
         "split": args.split or args.corpus,
         "seed": args.seed,
-        "labelled": len(labelled) / len(training_rows),
+        "labelled": len(labelled) / max(1, len(known)),
         "parameters": student.without_teachers().num_parameters(),
         "train_speakers": sorted(train_speakers),
+        "contaminated_by": contaminated_by,
     }
     for side, rows in held_out.items():
         answers = ask(rows)
@@ -278,17 +297,16 @@ def main(args: DistillArguments) -> dict:
         if side == "test" and accelerator.is_main_process:
             save_predictions(answers, run.path / "predictions.parquet", emotions, dimensions)
         scores = headline(results[side], dimensions).items()
-        accelerator.print(f"{side}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores))
-    if accelerator.is_main_process:
-        write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "last")
-    run.quarantine(stream.quarantine)
+        mark = " (contaminated)" if contaminated_by else ""
+        accelerator.print(f"{side}{mark}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores))
     run.results(results)
     checkpoint = run.path / "checkpoints" / "last"
     accelerator.print(f"Student: {checkpoint}")
     if args.corpus == "synthetic":
         accelerator.print(
             "Next, the same student without its teacher:\n"
-            "  accelerate launch recipes/distill.py --teacher '' --output runs/labels_only_synthetic\n"
+            "  accelerate launch recipes/distill.py --teacher '' --output runs/labels_only_synthetic "
+            f"--labelled {args.labelled}\n"
             "or on real speech, with RAVDESS in $AUDIO_EMOTION_DATA/ravdess:\n"
             "  accelerate launch recipes/train_teacher.py --config recipes/configs/teacher_ravdess.yaml\n"
             "  accelerate launch recipes/distill.py --config recipes/configs/distill_ravdess.yaml\n"
@@ -297,6 +315,13 @@ def main(args: DistillArguments) -> dict:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def clips_with_labels(rows: Dataset, dimensions: list[str]) -> list[str]:
+    """Ids of the clips that have an emotion or a value of some dimension, in their order."""
+    columns = [rows[name] for name in ("emotion", *dimensions)]
+    named = zip(rows["id"], zip(*columns, strict=True), strict=True)
+    return [name for name, values in named if any(value is not None for value in values)]
 
 
 def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassification:

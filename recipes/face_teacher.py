@@ -53,7 +53,8 @@ def main(args: FaceTeacherArguments) -> dict:
     run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
     if run.finished is not None:
         return run.finished
-    emotions = list(corpus_info(args.corpus).emotions)
+    info = corpus_info(args.corpus)
+    emotions = list(info.emotions)
     table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
     table, speakers = sides(args.corpus, table, args.split, args.corpus_path or None)
     train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
@@ -63,7 +64,15 @@ def main(args: FaceTeacherArguments) -> dict:
     if args.by_speaker:
         seen = by_speaker(seen, table["speaker"])
     said = cross_fitted(
-        table, seen, train_speakers, labelled, emotions, args.cross_fit, args.inverse_penalty, name="face"
+        table,
+        seen,
+        train_speakers,
+        labelled,
+        emotions,
+        args.cross_fit,
+        args.inverse_penalty,
+        name="face",
+        license=info.license,
     )
     said.save(run.path / "teacher_outputs")
     test = as_predictions(said, spoken_by(table, speakers.test))

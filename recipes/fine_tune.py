@@ -27,7 +27,7 @@ from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.training.batches import Batch, batches
 from audio_emotion.training.global_batch import gather_output, gathered
-from audio_emotion.training.mixture import training_data
+from audio_emotion.training.mixture import joined_terms, training_data
 from audio_emotion.training.resume import Resume
 from audio_emotion.training.run_arguments import RunArguments
 from audio_emotion.training.schedule import one_cycle
@@ -68,11 +68,14 @@ def main(args: FineTuneArguments) -> dict:
     config = AutoConfig.from_pretrained(source, revision=args.revision)
     learnt_before, same_heads = list(config.training_data), list(config.emotions) == emotions
     config.emotions, config.dimensions = emotions, dimensions
-    config.dimension_weights = [1 / len(dimensions)] * len(dimensions)
+    config.dimension_weights = [1 / len(dimensions) for _ in dimensions]
+    config.predict_variance = config.predict_variance and bool(dimensions)
     config.dimensions_source, config.dropout = info.dimensions_source, args.dropout
-    terms_of_both = dict.fromkeys(license_ for license_ in (config.license, info.license) if license_)
-    config.license = " AND ".join(terms_of_both)
+    config.license = joined_terms([config.license, info.license])
     config.training_data = [*learnt_before, *training_data(train_speakers)]
+    streams = config.streams if config.model_type == "fused-emotion" else ()
+    encoders = [each["source"] for each in streams if each["kind"] == "encoder"]
+    contaminated_by = setting.contaminated_by(learnt_before, [source, *encoders])
     model = AutoModelForAudioClassification.from_pretrained(
         source, revision=args.revision, config=config, new_heads=True
     )
@@ -103,8 +106,10 @@ def main(args: FineTuneArguments) -> dict:
     def ask(rows):
         model.eval()
         order = setting.reading_order(rows, 32)
-        each = batches(setting.clips(rows), order, emotions, dimensions)
-        return predict(accelerator, lambda batch: judge(model, batch), each)
+        clips = setting.clips(rows)
+        answers = predict(accelerator, lambda batch: judge(model, batch), batches(clips, order, emotions, dimensions))
+        setting.take_in(clips)
+        return answers
 
     # The loop.
     set_seed(args.seed)
@@ -148,12 +153,14 @@ def main(args: FineTuneArguments) -> dict:
                     progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
                         write_checkpoint(model, run.path / "checkpoints" / "best")
-            stream.exchange()
-            run.quarantine(stream.quarantine)
+            setting.take_in(stream)
             run.log(epoch=epoch + 1, **means)
             accelerator.log(means, step=epoch + 1)
         resume.save(progress, last=progress.step == steps)
     bar.close()
+    setting.take_in(stream)
+    if accelerator.is_main_process:  # before the test, which broken clips may stop
+        write_checkpoint(model, run.path / "checkpoints" / "last")
 
     results = {
         "recipe": "fine_tune",
@@ -162,6 +169,7 @@ def main(args: FineTuneArguments) -> dict:
         "seed": args.seed,
         "parameters": model.num_parameters(),
         "train_speakers": sorted(train_speakers),
+        "contaminated_by": contaminated_by,
     }
     for side, rows in held_out.items():
         answers = ask(rows)
@@ -170,10 +178,8 @@ def main(args: FineTuneArguments) -> dict:
         if side == "test" and accelerator.is_main_process:
             save_predictions(answers, run.path / "predictions.parquet", emotions, dimensions)
         scores = headline(results[side], dimensions).items()
-        accelerator.print(f"{side}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores))
-    if accelerator.is_main_process:
-        write_checkpoint(model, run.path / "checkpoints" / "last")
-    run.quarantine(stream.quarantine)
+        mark = " (contaminated)" if contaminated_by else ""
+        accelerator.print(f"{side}{mark}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores))
     run.results(results)
     accelerator.print(f'Ask it: pipeline("audio-emotion", model="{run.path / "checkpoints" / "last"}")')
     accelerator.wait_for_everyone()

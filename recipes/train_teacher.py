@@ -6,10 +6,11 @@ A flag after the file replaces one of its values: `--seed 1`. Without a file a s
 corpus. A run that was killed goes on where it stood when the same command is given again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate.utils import set_seed
+from datasets import Dataset
 from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
@@ -115,7 +116,8 @@ def main(args: TeacherArguments) -> dict:
         heard_once.fill(everything)
         heard_once.read()
     if cached:
-        table = table.select([row for row, name in enumerate(table["id"]) if name in heard_once])
+        table = known_to(heard_once, table)
+        held_out = {side: rows for side, each in held_out.items() if len(rows := known_to(heard_once, each))}
     heard = [name for name in first_of(spoken_by(table, train_speakers), STATISTICS_CLIPS)["id"] if name in heard_once]
     set_layer_statistics(model, heard_once, heard)
     cache = heard_once if cached else None
@@ -145,8 +147,11 @@ def main(args: TeacherArguments) -> dict:
     def ask(model, rows) -> Predictions:
         model.eval()
         order = setting.reading_order(rows, 64)
-        each = batches(setting.clips(rows), order, emotions, dimensions, waveforms=cache is None)
-        return predict(accelerator, lambda batch: judge(model, batch), each)
+        clips = setting.clips(rows)
+        each = batches(clips, order, emotions, dimensions, waveforms=cache is None)
+        answers = predict(accelerator, lambda batch: judge(model, batch), each)
+        setting.take_in(clips)
+        return answers
 
     def fit(model, rows, name: str, validation=None):
         """The loop; `rows` are trained on, `validation` is asked after every epoch."""
@@ -206,19 +211,20 @@ def main(args: TeacherArguments) -> dict:
                     {key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key}
                 )
                 run.log(model=name, epoch=epoch + 1, **means)
-                stream.exchange()
-                run.quarantine(left_out | stream.quarantine)
+                setting.take_in(stream)
                 accelerator.log({f"{name}/{key}": value for key, value in means.items()}, step=epoch + 1)
             resume.save(progress, last=progress.step == steps)
         bar.close()
-        left_out.update(stream.quarantine)
+        setting.take_in(stream)
         return model
 
     # The teacher itself.
     provenance = training_data(train_speakers)
-    left_out = everything.quarantine | training_clips.quarantine
+    setting.left_out |= everything.quarantine | training_clips.quarantine
     model = fit(model, spoken_by(table, train_speakers), "teacher", held_out.get("validation"))
     model.config.training_data = provenance
+    if accelerator.is_main_process:  # before the test, which broken clips may stop
+        write_checkpoint(model, run.path / "checkpoints" / "last")
     results = {"recipe": "train_teacher", "model": "teacher", "split": args.split or args.corpus, "seed": args.seed}
     results |= {"parameters": model.num_parameters(), "train_speakers": sorted(train_speakers)}
     for side, rows in held_out.items():
@@ -227,11 +233,13 @@ def main(args: TeacherArguments) -> dict:
         results[side] = measure(said, emotions, dimensions, info.dimensions_source)
         if side == "test" and accelerator.is_main_process:
             save_predictions(said, run.path / "predictions.parquet", emotions, dimensions)
-    if accelerator.is_main_process:
-        write_checkpoint(model, run.path / "checkpoints" / "last")
 
     # What is said of every clip, for the targets of distillation: by teachers that are each silent on their own
     # training speakers, or else by the teacher itself, which speaks in any case of those whom it has not heard.
+    def outputs_of(said: Predictions) -> TeacherOutputs:
+        facts = {"dimension_names": dimensions, "license": setting.license}
+        return TeacherOutputs.of_one(said, emotions, provenance, **facts)
+
     parts = []
     for number in range(args.cross_fit):
         heard = [name for index, name in enumerate(train_speakers) if index % args.cross_fit != number]
@@ -240,16 +248,17 @@ def main(args: TeacherArguments) -> dict:
         copy_statistics(model, one)
         one = fit(one, spoken_by(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
         said = ask(one, spoken_by(table, unheard))
-        parts.append(TeacherOutputs.of_one(said, emotions, provenance))
+        parts.append(outputs_of(said))
         scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
         known = headline(scores, dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(value, 4) for key, value in known.items()})
     unsaid = list(held_out.values()) if args.cross_fit else [spoken_by(table, train_speakers), *held_out.values()]
-    parts += [TeacherOutputs.of_one(ask(model, rows), emotions, provenance) for rows in unsaid]
+    if unsaid:
+        its = TeacherOutputs.joined([outputs_of(ask(model, rows)) for rows in unsaid])
+        parts.append(replace(its, teacher=torch.zeros_like(its.teacher)))  # one teacher, of however many sides
     if accelerator.is_main_process:
         TeacherOutputs.joined(parts).save(run.path / "teacher_outputs")
 
-    run.quarantine(left_out)
     run.results(results)
     for side in ("validation", "test"):
         if side in results:
@@ -259,6 +268,11 @@ def main(args: TeacherArguments) -> dict:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def known_to(cache: EncoderStates, rows: Dataset) -> Dataset:
+    """The rows of clips whose states are kept; others are bad."""
+    return rows.select([row for row, name in enumerate(rows["id"]) if name in cache])
 
 
 def first_of(rows, count: int):

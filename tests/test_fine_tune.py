@@ -74,6 +74,7 @@ def test_it_says_what_it_has_heard_before_and_now_and_under_which_terms(tuned):
     assert [each["corpus"] for each in config["training_data"]] == ["ravdess", "callcentre"]
     assert set(config["training_data"][1]["speakers"]) == set(results["train_speakers"])
     assert set(results["test"]["speakers"]).isdisjoint(results["train_speakers"])
+    assert results["contaminated_by"] == []
     assert config["license"] == "CC-BY-NC-SA-4.0 AND CC0-1.0"
     assert config["dimensions_source"] == "rated"
 
@@ -107,6 +108,28 @@ def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_sco
 
     assert "ccc_activation" in results["test"]
     assert not any(name.startswith("control") for name in results["test"])
+
+
+def test_a_corpus_without_dimensions_is_learnt_and_who_was_heard_before_is_said(own, tuned, tmp_path, capsys):
+    description = yaml.safe_load((own / "callcentre.yaml").read_text())
+    heard = json.loads((tuned / "results.json").read_text())["train_speakers"]
+    names = [name.removeprefix("callcentre/") for name in heard]
+    description |= {"dimensions": [], "splits": {"train": names[:2], "test": names[2:3]}}
+    description["columns"].pop("activation")
+    for key in ("scale", "dimensions_source"):
+        description.pop(key)
+    (own / "words.yaml").write_text(yaml.safe_dump(description))
+    arguments = {"corpus": str(own / "words.yaml"), "model": str(tuned / "checkpoints" / "last"), "epochs": 1}
+
+    results = RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
+
+    assert "uar" in results["test"]
+    assert not any(name.startswith("ccc") for name in results["test"])
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "checkpoints" / "last")
+    assert model.heads.dimensions is None
+    assert results["contaminated_by"] == heard[2:3]
+    printed = capsys.readouterr().out
+    assert heard[2] in printed[printed.index("WARNING") : printed.index("test (contaminated): ")]
 
 
 def test_lora_on_a_student_is_refused(own, tmp_path):

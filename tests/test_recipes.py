@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.statistics import set_log_mel_statistics
 from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import corpus_table, spoken_by
+from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -57,6 +59,55 @@ def test_cross_fitted_teachers_speak_of_every_clip_once_and_never_of_their_own_s
     assert len(index["ids"]) == len(set(index["ids"])) == 60
 
 
+def test_the_teacher_counts_as_one_of_however_many_sides_it_speaks_and_leaves_its_terms(teacher_run):
+    said = TeacherOutputs.load(teacher_run / "teacher_outputs")
+    results = json.loads((teacher_run / "results.json").read_text())
+
+    assert said.num_teachers == 3  # two cross-fitted ones, and the teacher
+    assert {"synthetic/09", "synthetic/10"} & set(results["test"]["speakers"])
+    assert said.dimension_names == ["activation", "valence", "dominance"]
+    assert said.license == "Apache-2.0"
+
+
+def test_a_student_uses_every_label_stands_under_its_teachers_terms_and_says_whom_they_have_heard(
+    teacher_run, tmp_path, capsys
+):
+    said = TeacherOutputs.load(teacher_run / "teacher_outputs")
+    results = json.loads((teacher_run / "results.json").read_text())
+    tested = results["test"]["speakers"][0]
+    heard = [*said.training_data, {"corpus": "synthetic", "speakers": [tested], "teachers": []}]
+    replace(said, license="CC-BY-NC-4.0 AND Apache-2.0", training_data=heard).save(tmp_path / "outputs")
+    distil = recipe("distill")
+    arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "teacher": str(tmp_path / "outputs")}
+
+    results = distil["main"](distil["DistillArguments"](output=str(tmp_path / "run"), **arguments))
+
+    config = json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())
+    assert config["license"] == "Apache-2.0 AND CC-BY-NC-4.0"
+    assert results["labelled"] == 1
+    assert results["contaminated_by"] == [tested]
+    printed = capsys.readouterr().out
+    clips = len(spoken_by(corpus_table("synthetic", count=60), results["train_speakers"]))
+    assert f"{clips} of {clips} labels used" in printed
+    warning = printed.index("WARNING")
+    assert tested in printed[warning:].splitlines()[0]
+    assert warning < printed.index("test (contaminated): ")
+
+
+def test_labels_are_drawn_from_the_clips_that_have_one(capsys, tmp_path):
+    table = corpus_table("synthetic", count=20)
+    dimensions = ["activation", "valence", "dominance"]
+    nothing = dict.fromkeys(["emotion", *dimensions])
+    partly = table.map(
+        lambda row, number: {**row, **(nothing if number % 2 else {"emotion": None})}, with_indices=True
+    )
+    labelled = recipe("distill")["clips_with_labels"]
+
+    assert labelled(table, dimensions) == list(table["id"])
+    assert labelled(partly, dimensions) == list(table["id"])[::2]
+    assert labelled(partly, []) == []
+
+
 def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, tmp_path):
     distil = recipe("distill")
     arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "augment": 1.0, "labelled": 0.5}
@@ -76,6 +127,7 @@ def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, t
     with pytest.raises(ValueError, match="synthetic/01"):
         evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", **where))
     again = evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), batch_size=5, **where))
+    assert results["contaminated_by"] == []
     assert again["test"]["ccc_valence"] == pytest.approx(results["test"]["ccc_valence"], abs=1e-6)
     marked = evaluate["main"](
         evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", contaminated=True, **where)

@@ -19,7 +19,11 @@ from audio_emotion.training.streams import ClipStream
 from audio_emotion.training.tables import corpus_table
 
 COUNT = 200
-DISTIL = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "distill.py"))
+RECIPES = {
+    name: runpy.run_path(str(Path(__file__).parents[2] / "recipes" / f"{name}.py"))
+    for name in ("distill", "fine_tune", "train_teacher")
+}
+DISTIL = RECIPES["distill"]
 
 
 def pictures_without_sound(path: Path) -> None:
@@ -111,3 +115,64 @@ def test_a_run_on_three_percent_ends_and_one_on_six_stops_and_says_why(corpus, t
         DISTIL["main"](DISTIL["DistillArguments"](corpus=file, output=str(tmp_path / "six"), **arguments))
     lines = [json.loads(line) for line in (tmp_path / "six" / "quarantine.jsonl").read_text().splitlines()]
     assert len(lines) == 11  # the first that are more than 5 %
+
+
+@pytest.fixture
+def held_out(tmp_path) -> str:
+    """Forty clips to train on, every second without a label, and six of a test speaker; one of each is broken."""
+    lines = ["file,who,label,activation"]
+    random = np.random.default_rng(0)
+    for index in range(46):
+        soundfile.write(tmp_path / f"{index:03d}.wav", 0.1 * random.standard_normal(6000), 16000)
+        speaker = "tested" if index >= 40 else f"s{index % 4}"
+        labels = f"{('low', 'high')[index // 2 % 2]},{index % 5 / 4}" if index % 2 or index >= 40 else ","
+        lines.append(f"{index:03d}.wav,{speaker},{labels}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    break_files(tmp_path, ["007.wav", "043.wav"])
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nlicense: CC0-1.0\ncitation: made by the test\nsource: csv\npath: clips.csv\n"
+        "columns: {audio: file, speaker: who, emotion: label, activation: activation}\nscale: [0, 1]\n"
+        "emotions: [low, high]\ndimensions: [activation]\ndimensions_source: rated\n"
+        "splits: {train: [s0, s1, s2, s3], test: [tested]}\n"
+    )
+    return str(tmp_path / "own.yaml")
+
+
+def quarantine(run: Path) -> set[str]:
+    return {json.loads(line)["id"] for line in (run / "quarantine.jsonl").read_text().splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "others"),
+    [
+        ("distill", "DistillArguments", {"teacher": "", "size": "nano", "labelled": 0.5}),
+        ("fine_tune", "FineTuneArguments", {}),
+        ("train_teacher", "TeacherArguments", {"cache": "", "hidden_size": 16, "convolution_size": 16}),
+    ],
+)
+def test_a_broken_clip_of_the_test_side_costs_no_training_and_is_named(held_out, name, cls, others, tmp_path, capsys):
+    def train(run: str, **more) -> dict:
+        arguments = {"corpus": held_out, "output": str(tmp_path / run), "epochs": 1, **others, **more}
+        return RECIPES[name]["main"](RECIPES[name][cls](**arguments))
+
+    with pytest.raises(ValueError, match="1 of 6 clips are bad"):
+        train("stopped")
+    assert (tmp_path / "stopped" / "checkpoints" / "last" / "model.safetensors").exists()
+    assert quarantine(tmp_path / "stopped") == {"own/007", "own/043"}
+
+    results = train("allowed", max_bad_share=0.5)
+    assert results["test"]["clips"] == 5
+    assert quarantine(tmp_path / "allowed") == {"own/007", "own/043"}
+    if name == "distill":
+        assert "10 of 20 labels used" in capsys.readouterr().out
+        assert results["labelled"] == 0.5
+
+
+def test_a_teacher_with_kept_states_is_tested_without_the_broken_clips(held_out, tmp_path):
+    arguments = {"corpus": held_out, "epochs": 1, "hidden_size": 16, "convolution_size": 16}
+    arguments |= {"output": str(tmp_path / "run"), "cache": str(tmp_path / "cache")}
+
+    results = RECIPES["train_teacher"]["main"](RECIPES["train_teacher"]["TeacherArguments"](**arguments))
+
+    assert results["test"]["clips"] == 5
+    assert quarantine(tmp_path / "run") == {"own/007", "own/043"}

@@ -28,6 +28,7 @@ def cross_fitted(
     folds: int,
     inverse_penalty: float,
     name: str,
+    license: str = "",
 ) -> TeacherOutputs:
     """Ask classifiers about every clip of a corpus.
 
@@ -43,6 +44,7 @@ def cross_fitted(
         folds: classifiers for the training speakers.
         inverse_penalty: scikit-learn's `C`.
         name: of the teacher.
+        license: of the corpus, which the classifiers inherit.
 
     Raises:
         ValueError: for fewer than two folds, or labels of speakers who are not trained on.
@@ -74,6 +76,7 @@ def cross_fitted(
         training_data(sorted(train_speakers)),
         name,
         mask=torch.tensor(known, dtype=torch.float32),
+        license=license,
     )
 
 

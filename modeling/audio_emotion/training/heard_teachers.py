@@ -38,21 +38,25 @@ def heard_teachers(
         dimensions: of the corpus.
 
     Returns:
-        Outputs in the order of the clips: embeddings standardised, masked where a teacher is silent, `(N, 0)`
-        dimensions of teachers who have none.
+        Outputs in the order of the clips: embeddings standardised over them, masked where a teacher is silent, in the
+        corpus's dimensions, `(N, 0)` of teachers who have none of them.
 
     Raises:
-        ValueError: for two teachers of one name, and for one who speaks of none of the clips.
+        ValueError: for two teachers of one name, and for one who speaks of none of the clips or in dimensions without
+            names.
     """
-    clips = stream.table["id"]
+    clips = list(stream.table["id"])
+    wanted = set(clips)
     said: dict[str, TeacherOutputs] = {}
     for source in sources:
         outputs = teacher_outputs(source, accelerator, stream, emotions, dimensions)
         if outputs.name in said:
             raise ValueError(f"Expected a name for each teacher, got {outputs.name!r} twice. Write `NAME={source}`.")
-        outputs = replace(outputs, embedding=standardised(outputs.embedding, outputs.teacher, outputs.spoken))
-        if not outputs.dimensions.isfinite().any():  # a classifier
-            outputs = replace(outputs, dimensions=outputs.dimensions[:, :0])
+        trained_on = outputs.spoken & torch.tensor([name in wanted for name in outputs.ids])
+        outputs = replace(outputs, embedding=standardised(outputs.embedding, outputs.teacher, trained_on))
+        if outputs.dimensions.isfinite().any() and (absent := sorted(set(dimensions) - set(outputs.dimension_names))):
+            accelerator.print(f"{outputs.name}: has {outputs.dimension_names}, and teaches nothing of {absent}")
+        outputs = outputs.in_dimensions(dimensions)
         said[outputs.name] = outputs.covering(clips)
         silent = len(clips) - int(said[outputs.name].spoken.sum())
         accelerator.print(f"{outputs.name}: speaks of all but {silent} of {len(clips)} training clips")
@@ -87,15 +91,22 @@ def teacher_outputs(
 
     order = Order.of(stream.table, size, num_processes=accelerator.num_processes)
     said = predict(accelerator, judge, batches(stream, order, emotions, dimensions))
-    return TeacherOutputs.of_one(said, emotions, list(teacher.config.training_data), name or "teacher")
+    config = teacher.config
+    return TeacherOutputs.of_one(
+        said, config.emotions, list(config.training_data), name or "teacher", config.dimensions, config.license
+    )
 
 
 def standardised(embedding: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:
-    """Zero mean and unit deviation of every feature, teacher by teacher, `(N, D)`; 0 where it says nothing."""
+    """Zero mean and unit deviation of every feature, teacher by teacher, `(N, D)`; 0 where it says nothing.
+
+    Of a teacher who speaks of one clip alone there is no deviation: that clip is its mean, 0.
+    """
     embedding = embedding.float()  # labels made in bulk are in half precision
     result = torch.zeros_like(embedding)
     for number in teacher[spoken].unique():
         hers = spoken & (teacher == number)
         mine = embedding[hers]
-        result[hers] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
+        if len(mine) > 1 and mine.shape[1]:
+            result[hers] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
     return result

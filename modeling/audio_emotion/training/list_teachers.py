@@ -21,7 +21,7 @@ from audio_emotion.training.pooled_states import pool
 from audio_emotion.training.run_folder import RunFolder
 from audio_emotion.training.speaker_normalisation import by_speaker
 from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import shard_files
+from audio_emotion.training.tables import corpus_info, shard_files
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 
@@ -149,6 +149,7 @@ class ListTeachers:
                 args.cross_fit,
                 args.inverse_penalty,
                 name="speech",
+                license=corpus_info(corpus.name).license,
             )
             said.save(run.path / "teacher_outputs")
             finish(run, as_predictions(said, corpus.test), corpus.emotions)

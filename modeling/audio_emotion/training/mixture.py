@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset, concatenate_datasets
@@ -59,7 +59,22 @@ def mixture(table: Dataset, files: Sequence[str], info: CorpusInfo, others: Sequ
         weights[its_info.name] = share
         licenses.append(its_info.license)
     whole = concatenate_datasets(tables) if others else table
-    return Mixture(whole, joined_files, tuple(speakers), weights, " AND ".join(dict.fromkeys(licenses)))
+    return Mixture(whole, joined_files, tuple(speakers), weights, joined_terms(licenses))
+
+
+def joined_terms(licenses: Iterable[str | None]) -> str:
+    """SPDX expression of the terms of all of some works together, each of them once.
+
+    Args:
+        licenses: SPDX expressions; one that is empty or None adds nothing.
+    """
+    parts: dict[str, None] = {}
+    for license_ in licenses:
+        if license_:
+            # AND binds more closely than OR, so a choice of terms stays whole, in brackets.
+            parts |= dict.fromkeys([license_] if " OR " in license_ else license_.split(" AND "))
+    whole = list(parts)
+    return " AND ".join(f"({each})" if " OR " in each and len(whole) > 1 else each for each in whole)
 
 
 def _number(other: str, text: str) -> float:

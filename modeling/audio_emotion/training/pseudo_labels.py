@@ -168,7 +168,7 @@ def to_teacher_outputs(folder: str | Path, teacher_name: str) -> TeacherOutputs:
     if not mask.any():
         raise ValueError(f"Expected clips of which `{teacher_name}` said something in `{folder}`, got none.")
     agreed = np.concatenate(parts["agreement"])
-    dimensions = _joined(parts["dimensions"])
+    dimensions = _joined(parts["dimensions"])  # (N, A)
     return TeacherOutputs(
         ids=ids,
         logits=torch.from_numpy(np.nan_to_num(_joined(parts["logits"]))),
@@ -181,6 +181,8 @@ def to_teacher_outputs(folder: str | Path, teacher_name: str) -> TeacherOutputs:
         confidence=torch.from_numpy(np.nan_to_num(np.concatenate(parts["confidence"])).astype(np.float32)),
         agreement=None if np.isnan(agreed).all() else torch.from_numpy(np.nan_to_num(agreed, nan=1.0)).float(),
         mask=torch.from_numpy(mask.astype(np.float32)),
+        dimension_names=facts.dimensions if dimensions.shape[1] else [],
+        license=facts.license,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
 from accelerate import Accelerator
 from datasets import Dataset
 
+from audio_emotion.evaluation.provenance import contamination
 from audio_emotion.training.arguments import flat
 from audio_emotion.training.mixture import mixture
 from audio_emotion.training.order import Order
@@ -56,6 +56,7 @@ class Setting:
         license: of all corpora.
         train_speakers: who is learned from.
         held_out: rows of the sides `test` and `validation`, those that there are.
+        left_out: id and reason of the clips of every side that could not be heard; see `take_in`.
     """
 
     def __init__(self, args: RunArguments, accelerator: Accelerator, run: RunFolder, mix: Sequence[str] = ()) -> None:
@@ -71,6 +72,7 @@ class Setting:
         self.train_speakers = speakers.train + also + self.mixed.speakers
         names = {"test": speakers.test, "validation": validation}
         self.held_out = {side: spoken_by(self.table, each) for side, each in names.items() if each}
+        self.left_out: dict[str, str] = {}
 
     def clips(self, rows: Dataset) -> ClipStream:
         """This process's clips of some rows."""
@@ -80,8 +82,37 @@ class Setting:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.args.max_bad_share,
-            before_stop=partial(self.run.quarantine, from_any=True),
+            before_stop=lambda bad: self.run.quarantine(self.left_out | bad, from_any=True),
         )
+
+    def take_in(self, clips: ClipStream) -> None:
+        """Keep and write down what a stream, which every process has read, has left out.
+
+        Raises:
+            TooManyBadClipsError: where all processes together have left out too many.
+        """
+        clips.exchange()
+        self.left_out |= clips.quarantine
+        self.run.quarantine(self.left_out)
+
+    def contaminated_by(self, training_data: Iterable[dict], models: Iterable[str] = ()) -> list[str]:
+        """What of the held-out sides a model, or a teacher of it, has heard; see `contamination`.
+
+        Training goes on all the same, so it is said, and belongs into the results.
+
+        Args:
+            training_data: of the model that is trained.
+            models: public models that went into it.
+        """
+        speakers = {name for rows in self.held_out.values() for name in rows["speaker"] if name}
+        found = contamination(self.info.name, speakers, training_data, models)
+        if found:
+            self.accelerator.print(
+                f"WARNING: of those held out, a teacher or the model has heard before: {', '.join(found)}. Scores on "
+                "them say nothing of unheard speakers; `results.json` marks this by `contaminated_by`. Take another "
+                "split, or teachers and a model that have not heard them."
+            )
+        return found
 
     def training_order(self, rows: Dataset) -> Order:
         """Rows shuffled by seed and epoch, every corpus by its weight."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from audio_emotion.configuration_emotion import DIMENSIONS
 from audio_emotion.evaluation.predictions import Predictions
 
+TENSORS = ("logits", "dimensions", "embedding", "teacher")
 OPTIONAL = ("confidence", "agreement", "mask")
 
 
@@ -28,7 +30,7 @@ class TeacherOutputs:
     Attributes:
         ids: clip names.
         logits: `(N, C)` before the softmax.
-        dimensions: `(N, 3)` in 0..1; NaN where the teacher gives none, or `(N, 0)`.
+        dimensions: `(N, A)` in 0..1; NaN where the teacher gives none, or `(N, 0)`.
         embedding: `(N, D)`; embeddings of different teachers live in different spaces. `D` is 0 where it gives none.
         teacher: `(N,)`, which of the cross-fitted teachers spoke.
         emotions: names of the `C` classes.
@@ -37,6 +39,9 @@ class TeacherOutputs:
         confidence: `(N,)` in 0..1, how sure the teacher is; None if it does not say.
         agreement: `(N,)` in 0..1, how far it agrees with the other teachers of the clip; None if nobody compared.
         mask: `(N,)`, 0 for clips of which it says nothing, such as those without a face; None if it speaks of all.
+        dimension_names: of the `A` columns. Outputs of before names were kept have none: three columns are then
+            activation, valence and dominance.
+        license: of the teacher's weights, an SPDX expression; empty where nobody has said.
     """
 
     ids: list[str]
@@ -50,6 +55,12 @@ class TeacherOutputs:
     confidence: Tensor | None = None
     agreement: Tensor | None = None
     mask: Tensor | None = None
+    dimension_names: list[str] = field(default_factory=list)
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.dimension_names and self.dimensions.shape[1] == len(DIMENSIONS):
+            self.dimension_names = list(DIMENSIONS)
 
     @property
     def num_teachers(self) -> int:
@@ -74,7 +85,8 @@ class TeacherOutputs:
         """Write `teacher_outputs.safetensors` and its index."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_file(self.tensors(), Path(folder) / "teacher_outputs.safetensors")
-        index = {"ids": self.ids, "emotions": self.emotions, "training_data": self.training_data, "name": self.name}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        index = {name: value for name, value in values.items() if name not in (*TENSORS, *OPTIONAL)}
         (Path(folder) / "teacher_outputs.json").write_text(json.dumps(index))
 
     @classmethod
@@ -85,12 +97,29 @@ class TeacherOutputs:
 
     @classmethod
     def of_one(
-        cls, said: Predictions, emotions: Sequence[str], training_data: list[dict], name: str = "teacher"
+        cls,
+        said: Predictions,
+        emotions: Sequence[str],
+        training_data: list[dict],
+        name: str = "teacher",
+        dimension_names: Sequence[str] = (),
+        license: str | None = None,
     ) -> TeacherOutputs:
-        """The answers of one model, for all clips of which it was asked."""
+        """The answers of one model, for all clips of which it was asked; names and terms are the model's."""
         logits, dimensions, embedding = map(torch.from_numpy, (said.logits, said.dimensions, said.embedding))
         number = torch.zeros(len(said.ids), dtype=torch.long)
-        return cls(said.ids, logits, dimensions, embedding, number, list(emotions), training_data, name)
+        return cls(
+            said.ids,
+            logits,
+            dimensions,
+            embedding,
+            number,
+            list(emotions),
+            training_data,
+            name,
+            dimension_names=list(dimension_names),
+            license=license or "",
+        )
 
     def of(self, ids: Sequence[str]) -> TeacherOutputs:
         """The rows of some clips, in that order.
@@ -124,6 +153,29 @@ class TeacherOutputs:
         }
         return replace(spoken, ids=[*self.ids, *absent], **rows).of(ids)
 
+    def in_dimensions(self, names: Sequence[str]) -> TeacherOutputs:
+        """The same with the dimensions of somebody else, matched by name: NaN where the teacher gives none.
+
+        A teacher who gives none of them has `(N, 0)`. Outputs of before names were kept count as they stand.
+
+        Raises:
+            ValueError: for such outputs of another width.
+        """
+        given, width = self.dimension_names, self.dimensions.shape[1]
+        if width and not given:
+            if width != len(names):
+                raise ValueError(
+                    f"Expected the dimensions {list(names)} of the teacher {self.name!r}, got {width} without names. "
+                    "Let the teacher's recipe write its outputs again."
+                )
+            given = list(names)
+        nothing = self.dimensions.new_full((len(self.ids),), torch.nan)
+        columns = [self.dimensions[:, given.index(name)] if name in given else nothing for name in names]
+        dimensions = torch.stack(columns, 1) if columns else self.dimensions[:, :0]  # (N, A)
+        if not dimensions.isfinite().any():  # a classifier
+            return replace(self, dimensions=self.dimensions[:, :0], dimension_names=[])
+        return replace(self, dimensions=dimensions, dimension_names=list(names))
+
     @staticmethod
     def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
         """Several teachers' outputs in one, numbered in this order; an optional field that some lack is 1 there."""
@@ -143,5 +195,7 @@ class TeacherOutputs:
             parts[0].emotions,
             parts[0].training_data,
             parts[0].name,
+            dimension_names=parts[0].dimension_names,
+            license=parts[0].license,
             **optional,
         )
