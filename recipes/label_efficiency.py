@@ -41,7 +41,7 @@ from audio_emotion.evaluation.label_curve import label_curve
 from audio_emotion.evaluation.label_efficiency import Point, comparisons_of, pairs_of, points_of, table
 from audio_emotion.evaluation.pictures import save_figure
 from audio_emotion.evaluation.predictions import Predictions, load_predictions
-from audio_emotion.evaluation.results import measure
+from audio_emotion.evaluation.results import intervals_over, measure
 from audio_emotion.training.arguments import parse_arguments
 from audio_emotion.training.cross_fitting import as_predictions
 from audio_emotion.training.distillation import fitted_exponents, product_of_teachers
@@ -110,7 +110,7 @@ def main(args: LabelEfficiencyArguments) -> dict:
             raise ValueError(f"Expected arms among {[*STUDENTS, *OTHERS]}, or with `{CONVOLUTIONAL}`, got {arm!r}.")
     run = RunFolder(args.output, args)
     distil = runpy.run_path(str(Path(__file__).with_name("distill.py")))
-    student = distil["DistillArguments"](**yaml.safe_load(Path(args.student).read_text()))
+    student = distil["DistillArguments"](**yaml.safe_load(file_of(args.student).read_text()))
     student = replace(student, split=args.split or student.split)
     if ("{fold}" in student.split) != bool(args.folds):
         raise ValueError(f"Expected `--folds` for a split with {{fold}} and for no other, got {student.split!r}.")
@@ -127,6 +127,7 @@ def main(args: LabelEfficiencyArguments) -> dict:
         for (point, seed), folder, count in run_plan(args, plan, of_fold, distil, corpora[-1], path):
             said, _, _ = load_predictions(folder / "predictions.parquet")
             if args.results and point[0].removesuffix(CONVOLUTIONAL) in STUDENTS:
+                Path(args.results).mkdir(parents=True, exist_ok=True)
                 copied = Path(args.results) / f"{point[0]}-{percent(point[1])}-percent-fold-{fold}-seed-{seed}"
                 shutil.copyfile(folder / "results.json", f"{copied}.json")
                 shutil.copyfile(folder / "predictions.parquet", f"{copied}.parquet")
@@ -154,6 +155,7 @@ def main(args: LabelEfficiencyArguments) -> dict:
         "folds": args.folds,
         "training_clips": round(np.mean([len(corpus.training) for corpus in corpora])),
         "test_clips": sum(len(corpus.test) for corpus in corpora),
+        "intervals_over": intervals_over(next(iter(predictions.values()))[0]),
         "student": asdict(student),
         "points": points_of(done, predictions, args.repeats),
         "comparisons": comparisons_of(pairs_of(args.fractions), predictions, args.repeats),
@@ -165,6 +167,22 @@ def main(args: LabelEfficiencyArguments) -> dict:
     run.results(results)
     print(f"{lines}\n{run.path / 'curve.png'}")
     return results
+
+
+def file_of(student: str) -> Path:
+    """The file of the student's arguments, from the working folder or else from the folder that holds `recipes/`.
+
+    Raises:
+        FileNotFoundError: where it is in neither.
+    """
+    places = [Path(student), Path(__file__).parents[1] / student]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"Expected arguments of distill.py in one of {[str(place) for place in places]}, got no such file. "
+            "Correct `--student`."
+        )
+    return found
 
 
 def run_plan(

@@ -307,7 +307,10 @@ def describe_pack(args: PackArguments, folder: Path, shards: list[str], done: di
     }
     if index:
         described["index"] = index
-    if args.corpus.endswith(".yaml") and describe(args.corpus).splits is not None:
+    splits = describe(args.corpus).splits if args.corpus.endswith(".yaml") else None
+    if splits == "partition":  # as lists, clips of no side would be on their speakers'
+        described["splits"] = "partition"
+    elif splits is not None:
         prefix, present = f"{info.name}/", set(speakers)
         described["splits"] = {
             side: [name.removeprefix(prefix) for name in names if name in present]

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from audio_emotion.evaluation.predictions import load_predictions
-from audio_emotion.training.labelled import labelled_clips, stratified_lists
+from audio_emotion.training.labelled import labelled_clips, read_list, stratified_lists, write_lists
 from audio_emotion.training.teacher_outputs import TeacherOutputs
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -52,6 +52,31 @@ def test_a_list_of_other_clips_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'b'"):
         labelled_clips(["a", "c"], 1.0, str(tmp_path / "list.txt"))
     assert len(labelled_clips([str(number) for number in range(50)], 0.1)) == 5
+
+
+def test_ids_with_blanks_come_back_from_their_list(tmp_path):
+    ids = ["own/monday morning/1", "own/monday morning/2 ", "own/b"]
+
+    files = write_lists(tmp_path / "lists", ids, ["sad", "sad", "angry"], [1.0], seed=0)
+
+    assert read_list(files[1.0]) == sorted(ids)
+    (tmp_path / "by_hand.txt").write_text("own/b\r\n\nown/monday morning/1\n  \n")
+    assert read_list(str(tmp_path / "by_hand.txt")) == ["own/b", "own/monday morning/1"]
+    assert labelled_clips(ids, 1.0, files[1.0]) == set(ids)
+
+
+@pytest.mark.parametrize("given", ["recipes/configs/distill_ravdess.yaml", "recipes/configs/smoke/distill.yaml"])
+def test_the_students_arguments_are_found_from_another_folder(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    module = recipe("label_efficiency")
+
+    assert module["file_of"](given) == RECIPES.parent / given
+    assert module["file_of"](module["LabelEfficiencyArguments"]().student).is_file()
+    (tmp_path / given).parent.mkdir(parents=True)
+    (tmp_path / given).write_text("epochs: 3\n")
+    assert module["file_of"](given).read_text() == "epochs: 3\n"  # what is here comes first
+    with pytest.raises(FileNotFoundError, match=r"nobody\.yaml.*--student"):
+        module["file_of"]("nobody.yaml")
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.25, 1.0])
@@ -114,7 +139,10 @@ def test_every_arm_is_run_where_it_was_asked_for_and_scored_on_the_same_clips(ex
     }
     assert json.loads((run / "results.json").read_text())["points"] == results["points"]
     assert {each["units"] for each in results["comparisons"]} == {2}  # both test speakers
+    assert results["intervals_over"] == "clips"  # two speakers are too few
     table = (run / "table.md").read_text()
+    assert table.count("interval over clips") == 2
+    assert "over speakers" not in table
     for point in results["points"]:
         assert f"{point['uar']:.3f}" in table
     assert (run / "curve.png").stat().st_size > 10_000
@@ -188,7 +216,6 @@ def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
         "repeats": 20,
         "results": str(tmp_path / "results"),
     }
-    (tmp_path / "results").mkdir()
 
     results = module["main"](module["LabelEfficiencyArguments"](**arguments, folds=[1, 2]))
 

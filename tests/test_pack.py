@@ -17,6 +17,7 @@ import yaml
 
 from audio_emotion.training.corpora.described_sides import described_split
 from audio_emotion.training.shards import read_shard, read_videos
+from audio_emotion.training.sides import sides
 from audio_emotion.training.tables import corpus_info, corpus_rows, corpus_table, shard_files
 
 COUNT = 40
@@ -73,6 +74,25 @@ def test_a_packed_corpus_is_the_corpus_itself(packed, tmp_path, form):
         assert row["audio"]["bytes"] == original["audio"]["bytes"]
         for name in ("id", "speaker", "gender", "emotion", "activation", "valence", "dominance", "shares"):
             assert row[name] == original[name]
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_clips_of_a_partition_on_no_side_are_on_none_when_packed(own, tmp_path, form):
+    """Though other clips of their speakers are."""
+    sides_of = ["train", "train", "validation", "test"]
+    parts = ["excluded" if number >= 36 else sides_of[number % 4] for number in range(COUNT)]
+    lines = [f"{number:02d}.wav,s{number % 4},{part}" for number, part in enumerate(parts)]
+    (own.parent / "clips.csv").write_text("file,who,part\n" + "\n".join(lines) + "\n")
+    described = yaml.safe_load(own.read_text()) | {"splits": "partition"}
+    described["columns"]["partition"] = "part"
+    own.write_text(yaml.safe_dump(described))
+
+    pack(tmp_path / "shards", corpus=str(own), format=form)
+
+    for corpus in (str(own), str(tmp_path / "shards" / "corpus.yaml")):
+        rows, _ = sides(corpus, corpus_table(corpus))
+        assert sorted(set(rows["partition"])) == ["test", "train", "validation"], corpus
+        assert len(rows) == 36
 
 
 def test_a_packed_corpus_is_read_from_a_url(packed):

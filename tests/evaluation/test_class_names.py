@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audio_emotion.evaluation.class_names import SYNONYMS, dimension_columns, match_classes
+from audio_emotion.evaluation.class_names import SYNONYMS, dimension_columns, match_classes, our_words
 
 CORPUS = ["neutral", "happy", "sad", "angry"]
 
@@ -23,6 +23,24 @@ def test_no_name_means_two_emotions():
     names = [name for word, others in SYNONYMS.items() for name in (word, *others)]
 
     assert len(names) == len(set(names))
+
+
+def test_an_equal_name_comes_before_a_synonym():
+    corpus = ["joy", "happy", "sad"]
+
+    assert match_classes(corpus, corpus).sources == ((0,), (1,), (2,))
+    assert match_classes(["Happy", "sadness", "Joy"], corpus).sources == ((2,), (0,), (1,))
+    assert match_classes(["happiness", "joy", "sad"], corpus).sources == ((1,), (0,), (2,))  # our word, then others
+    assert match_classes(corpus, ["happy", "sad"]).sources == ((0, 1), (2,))
+    with pytest.raises(ValueError, match=r"emotions \['joy'\]"):
+        match_classes(["happy", "sad"], corpus)
+
+
+def test_classes_of_a_teacher_that_mean_the_same_keep_their_names():
+    assert our_words(["Joy", "happy", "Sadness"], "teacher") == ["joy", "happy", "sad"]
+    assert our_words(["joy", "happiness", "ang"], "teacher") == ["joy", "happiness", "angry"]
+    with pytest.raises(ValueError, match="differ"):
+        our_words(["Anger", "anger"], "teacher")
 
 
 def test_names_without_a_partner_are_an_error_that_lists_both_sides():

@@ -10,6 +10,7 @@ import pytest
 from audio_emotion.evaluation.comparison import aggregate, compare, pooled
 from audio_emotion.evaluation.metrics import bootstrap_interval, concordance_correlation
 from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.evaluation.results import measure
 
 DIMENSIONS = ["activation", "valence", "dominance"]
 
@@ -126,6 +127,47 @@ def test_interval_over_speakers_equals_a_bootstrap_written_by_hand():
         rows = np.concatenate([members[place] for place in draws.integers(8, size=8)])
         values.append(concordance_correlation(one.dimensions[rows, 1], ratings[rows, 1]))
     assert interval == pytest.approx((np.quantile(values, 0.025), np.quantile(values, 0.975)), abs=1e-12)
+
+
+@pytest.mark.parametrize(("speakers", "over"), [(2, "clips"), (3, "clips"), (4, "speakers")])
+def test_intervals_of_few_speakers_are_over_clips_as_those_of_one_model_are(speakers, over):
+    labels, ratings, random = corpus(60)
+    one, other = (noisy(labels, ratings, random, 0.6, noise, speakers=speakers) for noise in (0.3, 0.5))
+
+    found = compare([one], [other], "ccc_valence", DIMENSIONS, repeats=100)
+    alone = measure(one, list("abcd"), DIMENSIONS, None, repeats=100)
+
+    assert found.intervals_over == alone["intervals_over"] == over
+    _, interval = aggregate([one], "ccc_valence", DIMENSIONS, repeats=100)
+    assert interval == pytest.approx(alone["intervals"]["ccc_valence"], abs=1e-12)
+    by_hand = bootstrap_interval(
+        lambda a, b, r: concordance_correlation(a, r) - concordance_correlation(b, r),
+        *(one.dimensions[:, 1], other.dimensions[:, 1], ratings[:, 1]),
+        groups=None if over == "clips" else one.speakers,
+        repeats=100,
+    )
+    assert found.interval == pytest.approx(by_hand, abs=1e-12)
+    assert (found.units, found.unit) == (speakers, "speakers")  # who change places
+    assert found.p_value >= 2 / 2**speakers
+
+
+def test_a_relative_difference_leaves_out_resamples_in_which_the_second_has_no_score():
+    labels, ratings, random = corpus(40)
+    one = noisy(labels, ratings, random, 0.6, 0.3)
+    other = judged(labels, ratings, values=ratings[random.permutation(40)])  # a CCC about 0
+    found = compare([one], [other], "ccc_valence", DIMENSIONS, repeats=200)
+
+    draws, values = np.random.default_rng(0), []
+    members = [np.flatnonzero(one.speakers == name) for name in sorted(set(one.speakers))]
+    for _ in range(200):
+        rows = np.concatenate([members[place] for place in draws.integers(8, size=8)])
+        a, b = (concordance_correlation(each.dimensions[rows, 1], ratings[rows, 1]) for each in (one, other))
+        values.append((a - b) / b if b > 0 else None)
+    kept = [value for value in values if value is not None]
+    assert 20 < len(kept) < 180
+    assert found.relative_interval == pytest.approx((np.quantile(kept, 0.025), np.quantile(kept, 0.975)))
+    never = compare([one], [judged(labels, ratings, values=1 - ratings)], "ccc_valence", DIMENSIONS, repeats=20)
+    assert np.isnan(never.relative_interval).all()
 
 
 def test_folds_are_pooled_into_one_set_and_no_clip_may_come_twice():

@@ -167,6 +167,12 @@ def test_a_silent_teacher_leaves_a_clip_to_the_other_and_an_unknown_emotion_is_n
         log_shares(outputs(emotions=["a", "b", "c"]), EMOTIONS)
 
 
+def test_a_class_that_the_corpus_has_by_its_own_name_speaks_of_no_synonym_of_it():
+    said = outputs(emotions=["joy", "happy", "sad"])
+
+    torch.testing.assert_close(log_shares(said, ["sad", "happy", "joy"]), said.logits.log_softmax(-1)[:, [2, 1, 0]])
+
+
 def test_fitted_exponents_find_how_far_each_teacher_is_to_be_believed():
     random = torch.Generator().manual_seed(0)
     truth = torch.randn(6000, 3, generator=random)  # logits of the right posterior

@@ -55,7 +55,7 @@ class ClassMatch:
 def match_classes(
     classes: Sequence[str], emotions: Sequence[str], label_map: Mapping[str, str | None] | None = None
 ) -> ClassMatch:
-    """Match classes of a model with emotions of a corpus by their names and `SYNONYMS`.
+    """Match classes of a model with emotions of a corpus by their names, or else by `SYNONYMS`.
 
     Args:
         classes: of the model, in the order of its logits.
@@ -73,8 +73,7 @@ def match_classes(
             f"Expected a label map from classes {list(classes)} or emotions {list(emotions)} to emotions or null, got "
             f"{wrong} in it. Correct these names."
         )
-    by_meaning = {our_word(emotion): emotion for emotion in emotions}
-    target = {name: given[name] if name in given else by_meaning.get(our_word(name)) for name in classes}
+    target = {name: given[name] if name in given else partner(name, emotions) for name in classes}
     lost_classes = [name for name in classes if target[name] is None and name not in given]
     answered = {name for name in target.values() if name is not None}
     lost_emotions = [name for name in emotions if name not in answered and name not in given]
@@ -89,6 +88,16 @@ def match_classes(
         raise ValueError("Expected at least one emotion to score, got none: the label map leaves all of them out.")
     sources = tuple(tuple(place for place, name in enumerate(classes) if target[name] == each) for each in scored)
     return ClassMatch(scored, sources, tuple(name for name in emotions if name not in answered))
+
+
+def partner(name: str, emotions: Sequence[str]) -> str | None:
+    """Which of the emotions a class means: the one of its name, else a synonym, our own word before others."""
+
+    def rank(emotion: str) -> tuple[bool, ...]:
+        plain = emotion.strip().lower()
+        return emotion != name, plain != name.strip().lower(), plain != our_word(name)
+
+    return min((each for each in emotions if our_word(each) == our_word(name)), key=rank, default=None)
 
 
 def dimension_columns(classes: Sequence[str], dimensions: Sequence[str]) -> list[int] | None:
@@ -107,12 +116,13 @@ def our_word(name: str) -> str:
 
 
 def our_words(names: Sequence[str], where: str) -> list[str]:
-    """The same for all classes of a teacher.
+    """The same for all classes of a teacher; where several mean the same (`joy` and `happy`), each keeps its name.
 
     Raises:
-        ValueError: where names are numbered places, or two mean the same.
+        ValueError: where names are numbered places, or two are the same.
     """
     words = [our_word(name) for name in names]
+    words = [word if words.count(word) == 1 else name.strip().lower() for name, word in zip(names, words, strict=True)]
     if any(word.startswith("label_") or word.isdigit() for word in words):
         raise ValueError(
             f"{where}: expected names of emotions, got {list(names)}. Name them under `classes` in a YAML file "

@@ -23,6 +23,7 @@ from audio_emotion.evaluation.metrics import (
     unweighted_average_recall,
 )
 from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.evaluation.results import intervals_over
 
 Statistic = Callable[[np.ndarray, np.ndarray], Any]
 OF_CLASSES: dict[str, Statistic] = {"uar": unweighted_average_recall, "accuracy": accuracy, "macro_f1": macro_f1}
@@ -44,10 +45,12 @@ class Comparison:
         difference: first minus second.
         interval: 95 % interval of the difference.
         relative: `difference / second`.
-        relative_interval: 95 % interval of `relative`; NaN where the second is 0 or less in a resample.
+        relative_interval: 95 % interval of `relative`, over the resamples in which the second is above 0; NaN where
+            it never is.
         p_value: two-sided, of the hypothesis that the models could change places with any speaker.
-        units: how many speakers, or clips.
+        units: how many speakers, or clips, change places.
         unit: `"speakers"` or `"clips"`.
+        intervals_over: what both intervals are drawn over, `"speakers"` or `"clips"`; see `results.intervals_over`.
         runs: how many pairs of runs (seeds).
     """
 
@@ -61,6 +64,7 @@ class Comparison:
     p_value: float
     units: int
     unit: str
+    intervals_over: str
     runs: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,7 +92,9 @@ def pooled(folds: Sequence[Predictions]) -> Predictions:
 def aggregate(
     runs: Sequence[Predictions], metric: str, dimensions: Sequence[str], repeats: int = 1000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """Mean of a metric over runs (seeds) that judged the same clips, and its 95 % bootstrap interval over speakers.
+    """Mean of a metric over runs (seeds) that judged the same clips, and its 95 % bootstrap interval.
+
+    The interval is over speakers, or over clips where few are known: see `results.intervals_over`.
 
     Args:
         runs: one a seed; folds are pooled before.
@@ -102,8 +108,8 @@ def aggregate(
     def mean(target: np.ndarray, *predicted: np.ndarray) -> float:
         return float(np.mean([statistic(each, target) for each in predicted]))
 
-    groups, _ = _groups(owners)
-    low, high = bootstrap_interval(mean, target, *predicted, groups=groups, repeats=repeats, seed=seed)
+    drawn = _drawn(runs[0], owners)
+    low, high = bootstrap_interval(mean, target, *predicted, groups=drawn, repeats=repeats, seed=seed)
     return mean(target, *predicted), (float(low), float(high))
 
 
@@ -118,7 +124,8 @@ def compare(
     """Compare two models on the same clips.
 
     The interval is a bootstrap: speakers are drawn with replacement, with all their clips, for both models and all
-    runs at once. The p value is a permutation test: for each speaker the models change places or not, in all runs
+    runs at once; or clips, where few speakers are known: see `results.intervals_over`. The p value is a permutation
+    test, over the speakers also where they are few: for each speaker the models change places or not, in all runs
     alike; every way of it is tried where there are at most `repeats`, else as many are drawn, and p is the share of
     ways in which the metric differs as much as it does. It cannot be smaller than 2 / 2^speakers: four speakers
     never reach 0.05.
@@ -152,17 +159,18 @@ def compare(
         a, b = np.mean(values[:count]), np.mean(values[count:])
         return np.array([a, b, a - b, (a - b) / b if b > 0 else np.nan])  # (4,)
 
-    groups, unit = _groups(owners)
+    drawn = _drawn(first[0], owners)
     value = means(target, *ours, *theirs)
-    low, high = bootstrap_interval(means, target, *ours, *theirs, groups=groups, repeats=repeats, seed=seed)
+    low, high = bootstrap_interval(means, target, *ours, *theirs, groups=drawn, repeats=repeats, seed=seed)
 
+    groups, unit = _swapped(owners)
     _, owner_of = np.unique(groups, return_inverse=True)
     units = int(owner_of.max()) + 1
     if 2**units <= repeats:
         ways = np.array(list(product([False, True], repeat=units)))
     else:
-        drawn = np.random.default_rng(seed).random((repeats - 1, units)) < 0.5
-        ways = np.concatenate([np.zeros((1, units), dtype=bool), drawn])  # the way it is counts as one
+        some = np.random.default_rng(seed).random((repeats - 1, units)) < 0.5
+        ways = np.concatenate([np.zeros((1, units), dtype=bool), some])  # the way it is counts as one
     extreme = 0
     for way in ways:
         swapped = way[owner_of]
@@ -181,6 +189,7 @@ def compare(
         p_value=float(extreme / len(ways)),
         units=units,
         unit=unit,
+        intervals_over="speakers" if drawn is owners else "clips",
         runs=count,
     )
 
@@ -212,8 +221,14 @@ def _columns(
     )
 
 
-def _groups(owners: np.ndarray) -> tuple[np.ndarray, str]:
-    """Who is drawn: speakers, and clips of unknown speakers alone; clips if there is no second speaker."""
+def _drawn(run: Predictions, owners: np.ndarray) -> np.ndarray:
+    """Who is drawn for an interval: speakers, and clips of unknown speakers alone; or every clip alone."""
+    over_speakers = intervals_over(run) == "speakers" and len(set(owners.tolist())) > 1
+    return owners if over_speakers else np.arange(len(owners))
+
+
+def _swapped(owners: np.ndarray) -> tuple[np.ndarray, str]:
+    """Who changes places: speakers, and clips of unknown speakers alone; clips if there is no second speaker."""
     count = len(set(owners.tolist()))
     return (np.arange(len(owners)), "clips") if count in (1, len(owners)) else (owners, "speakers")
 

@@ -39,7 +39,7 @@ TEACHERS = ("speech-teacher", "face-teacher", "both-teachers")
 def points_of(
     rows: Mapping[Point, Sequence[dict[str, Any]]], predictions: Mapping[Point, Sequence[Predictions]], repeats: int
 ) -> list[dict[str, Any]]:
-    """Mean UAR of every point with its 95 % interval over speakers, and the lowest and highest seed.
+    """Mean UAR of every point with its 95 % interval, as `aggregate` draws it, and the lowest and highest seed.
 
     Args:
         rows: of each point, one a seed, with `uar` and `labels`, how many the list holds.
@@ -100,14 +100,16 @@ def table(results: Mapping[str, Any]) -> str:
     """Markdown: an arm a line, a fraction a column; then the paired differences.
 
     Args:
-        results: with `points` and `comparisons` as above, `test_clips`, `seeds` and how many `classes`.
+        results: with `points` and `comparisons` as above, `intervals_over` (speakers or clips), `test_clips`, `seeds`
+            and how many `classes`.
     """
+    drawn = results["intervals_over"]
     points = {(point["arm"], point["fraction"]): point for point in results["points"]}
     labels = {fraction: point["labels"] for (_, fraction), point in points.items()}
     fractions = sorted(labels)
     lines = [
         f"UAR on {results['test_clips']} test clips, mean of {len(results['seeds'])} seed(s) (95 % interval over "
-        f"speakers); chance is {1 / results['classes']:.3f}.",
+        f"{drawn}); chance is {1 / results['classes']:.3f}.",
         "",
         "| arm | " + " | ".join(f"{percent(each)} % ({labels[each]} labels)" for each in fractions) + " |",
         "|---|" + "---|" * len(fractions),
@@ -122,7 +124,7 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(f"| {title(arm)} | " + " | ".join(said) + " |")
     lines += [
         "",
-        "| first | second | difference in UAR, paired (95 % interval over speakers) | p |",
+        f"| first | second | difference in UAR, paired (95 % interval over {drawn}) | p |",
         "|---|---|---|---|",
     ]
     for each in results["comparisons"]:

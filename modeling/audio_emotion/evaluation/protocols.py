@@ -35,7 +35,7 @@ did, train on validation too (`--train_on_validation true`), with everything cho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +55,7 @@ class Split:
         validation: on whom choices are made; may be empty.
         test: who is tested; may be empty.
         by: what the names are of.
-        left_out: ids of clips that the published split does not use.
+        left_out: ids of clips that the split does not use, whoever speaks.
         test_clips: clips that the test side has as published; None where that is not known.
     """
 
@@ -63,7 +63,7 @@ class Split:
     validation: tuple[str, ...]
     test: tuple[str, ...]
     by: Literal["speaker", "partition"] = "speaker"
-    left_out: tuple[str, ...] = ()
+    left_out: Collection[str] = ()
     test_clips: int | None = None
 
 

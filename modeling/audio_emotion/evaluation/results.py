@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def measure(
 ) -> dict[str, Any]:
     """Score categories and dimensions over the whole set at once.
 
-    Intervals are 95 % bootstrap intervals over speakers, or over clips where there are fewer than `FEWEST_SPEAKERS`.
+    Intervals are 95 % bootstrap intervals, over speakers or over clips: see `intervals_over`.
     Over a handful of speakers they are rough, and rather too narrow; over clips they tell nothing of other speakers.
 
     Args:
@@ -55,7 +55,7 @@ def measure(
     """
     speakers = sorted(set(predictions.speakers.tolist()) - {""})
     clusters = predictions.clusters()
-    over_speakers = len(speakers) >= FEWEST_SPEAKERS
+    over_speakers = intervals_over(predictions) == "speakers"
     results: dict[str, Any] = {"clips": len(predictions.ids), "speakers": speakers}
     intervals: dict[str, list[float]] = {}
 
@@ -89,6 +89,11 @@ def measure(
             control = controls[rated, NORM_DIMENSIONS.index(name)]
             results[f"control_ccc_{name}"] = float(concordance_correlation(control, target))
     return {**results, "intervals": intervals, "intervals_over": "speakers" if over_speakers else "clips"}
+
+
+def intervals_over(predictions: Predictions) -> Literal["speakers", "clips"]:
+    """What intervals are drawn over: whole speakers, or clips where fewer than `FEWEST_SPEAKERS` are known."""
+    return "speakers" if len({*predictions.speakers.tolist()} - {""}) >= FEWEST_SPEAKERS else "clips"
 
 
 def measure_groups(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from audio_emotion.evaluation.comparison import Comparison, aggregate, compare, pooled
 from audio_emotion.evaluation.metrics import concordance_correlation
 from audio_emotion.evaluation.predictions import Predictions, load_predictions
-from audio_emotion.evaluation.results import control_dimensions
+from audio_emotion.evaluation.results import control_dimensions, intervals_over
 
 DIMENSIONS = ("activation", "valence", "dominance")
 FOLD_FILE = re.compile(r"(?P<name>.+)-fold-(?P<fold>\d+)-seed-(?P<seed>\d+)\.json")
@@ -120,9 +121,11 @@ def fold_table(
     derived = norm_derived(rows)
     columns = ["model", "folds, seeds", *map(heading, metrics), *(["control CCC (a / v / d)"] if derived else [])]
     lines = [f"| {' | '.join([*columns, 'parameters'])} |", "| --- " * (len(columns) + 1) + "|"]
+    drawn = set()
     for name, row in rows.items():
         run, keys = whole["runs"][name], complete(set(row.runs))
         seeds = row.seeds(keys)
+        drawn.add(intervals_over(seeds[0]))
         values = []
         for metric in metrics:
             if why := silent_on(run, metric):
@@ -146,7 +149,7 @@ def fold_table(
         "",
         f"{len(clips):,} clips of {len(speakers)} speakers, each tested by a model that has not heard them. A seed's "
         "folds are scored together as one set; the figure is the mean over seeds. In brackets, 95 % bootstrap "
-        "intervals over speakers, and the range of the seeds. Rows with fewer than "
+        f"intervals over {in_words(drawn)}, and the range of the seeds. Rows with fewer than "
         f"{len(whole['folds'])} fold{'s' * (len(whole['folds']) > 1)} or {SEEDS} seeds are hints."
         + (f" Chance is a UAR of {1 / len(first.emotions):.3f}." if "uar" in metrics else "")
         + (
@@ -157,6 +160,11 @@ def fold_table(
         ),
     ]
     return "\n".join(lines)
+
+
+def in_words(drawn: Collection[str]) -> str:
+    """What the intervals of a table are drawn over."""
+    return "speakers, or clips where few speakers are known" if len(drawn) > 1 else next(iter(drawn), "speakers")
 
 
 def norm_derived(rows: dict[str, Row]) -> bool:
@@ -179,6 +187,7 @@ def comparison_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -
         "| comparison | folds, seeds | metric | first | second | difference | relative | p | the paper |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    drawn = set()
     for comparison in whole["comparisons"]:
         names = (comparison["first"], comparison["second"])
         if not set(names) <= set(rows):
@@ -191,11 +200,12 @@ def comparison_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -
                 continue
             first, second = (rows[name].seeds(keys) for name in names)
             found = compare(first, second, metric, rows[names[0]].dimensions, repeats)
+            drawn.add(found.intervals_over)
             values = comparison_cells(found, comparison.get("paper", "") if metric == "ccc_valence" else "")
             lines.append(f"| {comparison['title']} | {strength(keys, whole)} | {' | '.join(values)} |")
     paired = (
-        "Paired over speakers: 95 % bootstrap intervals, and a two-sided permutation test in which the two models "
-        "change places with each speaker. "
+        f"Paired over {in_words(drawn)}: 95 % bootstrap intervals, and a two-sided permutation test in which the two "
+        "models change places with each speaker. "
     )
     if norm_derived(rows):
         paired += (

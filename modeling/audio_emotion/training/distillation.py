@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from audio_emotion.evaluation.class_names import SYNONYMS
+from audio_emotion.evaluation.class_names import partner
 from audio_emotion.losses import dimension_loss
 from audio_emotion.outputs import EmotionOutput
 from audio_emotion.training.teacher_outputs import TeacherOutputs
@@ -188,14 +188,8 @@ def fitted_exponents(teachers: Sequence[TeacherOutputs], emotions: Sequence[str]
 
 def log_shares(teacher: TeacherOutputs, emotions: Sequence[str], temperature: float = 1.0) -> Tensor:
     """Logarithms of a teacher's shares of the corpus's emotions, `(N, C)`; see [`product_of_teachers`]."""
-    meaning = {alias: word for word, others in SYNONYMS.items() for alias in (word, *others)}
-
-    def plain(name: str) -> str:
-        return meaning.get(name.strip().lower(), name.strip().lower())
-
-    places = [
-        [place for place, name in enumerate(teacher.emotions) if plain(name) == plain(each)] for each in emotions
-    ]
+    meant = [partner(name, emotions) for name in teacher.emotions]
+    places = [[place for place, name in enumerate(meant) if name == each] for each in emotions]
     if not any(places):
         raise ValueError(
             f"Expected classes of the teacher {teacher.name!r} among the corpus's emotions {list(emotions)}, got "

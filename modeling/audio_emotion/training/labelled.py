@@ -67,8 +67,8 @@ def write_lists(
 
 
 def read_list(file: str) -> list[str]:
-    """Clip ids of a list, in its order."""
-    return Path(file).read_text().split()
+    """Clip ids of a list, in its order: one a line, for there may be blanks in them; empty lines are nothing."""
+    return [line for line in Path(file).read_text().splitlines() if line.strip()]
 
 
 def percent(fraction: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 
 from audio_emotion.evaluation.protocols import SIDES, Side, Split, divide, split
-from audio_emotion.training.corpora.described_sides import described_split
+from audio_emotion.training.corpora.described_sides import described_sides
 
 OWN = {"synthetic": "synthetic-10"}  # corpora of ours with one split
 
@@ -30,8 +30,7 @@ def sides(
     if name and not name.endswith(".yaml"):
         return divide(table, split(name), wanted)
     if (description := name or corpus).endswith(".yaml"):
-        own = described_split(description, path)
-        return divide(table, Split(own["train"], own["validation"], own["test"]), wanted)
+        return divide(table, described_sides(description, path), wanted)
     if corpus not in OWN:
         raise ValueError(f"Expected `--split`, for {corpus} has several (docs/corpora.md), got none.")
     return divide(table, split(OWN[corpus]), wanted)

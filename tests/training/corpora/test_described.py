@@ -18,11 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import yaml
+from audio_visual import babble, encode
 from datasets import Audio, ClassLabel, Features, Value
 
+from audio_emotion.audio_input import read_audio
 from audio_emotion.training.corpora.described import described_info, described_rows, described_shards
 from audio_emotion.training.corpora.described_sides import described_split
 from audio_emotion.training.shards import read_shard
+from audio_emotion.training.sides import sides
+from audio_emotion.training.tables import corpus_table
 
 PAGE = Path(__file__).parents[3] / "docs" / "your_own_data.md"
 
@@ -225,18 +229,36 @@ def test_a_partition_column_becomes_the_split(described, tmp_path):
         described_split(file)
 
 
+def test_clips_of_other_partitions_are_on_no_side_though_their_speakers_are(described, tmp_path, caplog):
+    lines = blocks("csv")[0].splitlines()
+    parts = ["part", "train", "exclude", "dev", "", "test"]
+    (tmp_path / "clips.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(lines, parts, strict=True)) + "\n")
+    file = described(columns={"partition": "part"}, splits="partition")
+
+    with caplog.at_level(logging.WARNING):
+        rows, split = sides(file, corpus_table(file))
+
+    assert rows["id"][:] == ["callcentre/monday/0001", "callcentre/tuesday/0001", "callcentre/tuesday/0003"]
+    assert (split.train, split.validation) == (("callcentre/anna",), ("callcentre/ben",))
+    assert "['None', 'exclude'] are on no side, 2 in all" in caplog.text
+    Path(file).with_name("other.yaml").write_text(Path(file).read_text())
+    lists = described(splits={"train": ["anna"], "test": ["ben", "cleo"]})
+    again, _ = sides(lists, corpus_table(lists), str(tmp_path / "other.yaml"))  # the split that is asked for counts
+    assert again["id"][:] == rows["id"][:]
+
+
 def test_a_random_split_is_fixed_by_its_seed_leaves_nobody_out_and_keeps_its_shares(described, tmp_path):
     lines = [f"monday/0001.wav,{number:02d},f,cross,4,2,{number}" for number in range(20)]
     (tmp_path / "clips.csv").write_text("file,who,sex,label,arousal,val,key\n" + "\n".join(lines))
 
-    def sides(seed: int) -> dict:
+    def drawn(seed: int) -> dict:
         shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
         return described_split(described(columns={"id": "key"}, splits={"shares": shares, "seed": seed}))
 
-    split = sides(0)
+    split = drawn(0)
     assert {side: len(speakers) for side, speakers in split.items()} == {"train": 14, "validation": 2, "test": 4}
     assert len({speaker for speakers in split.values() for speaker in speakers}) == 20
-    assert sides(0) == split != sides(1)
+    assert drawn(0) == split != drawn(1)
 
 
 def test_a_folder_is_read_by_its_names_or_by_its_metadata(tmp_path):
@@ -262,6 +284,28 @@ def test_a_folder_is_read_by_its_names_or_by_its_metadata(tmp_path):
     (row,) = described_rows(str(file))
     assert (row["speaker"], row["emotion"]) == ("own/ben", "cross")
     assert row["audio"]["path"] == str(tmp_path / "data" / "ben" / "flat" / "1.wav")
+
+
+def test_the_sound_of_films_in_a_folder_is_read_and_what_is_skipped_is_said(tmp_path, caplog):
+    sound, _ = babble(0.5)
+    made = {"flv": "flv", "avi": "avi", "mkv": "mkv", "mov": "mp4", "MP4": "mp4", "webm": "webm"}  # suffix: format
+    (tmp_path / "data" / "folder.txt").mkdir(parents=True)
+    for number, (suffix, form) in enumerate(made.items()):
+        (tmp_path / "data" / "folder.txt" / f"{number}.{suffix}").write_bytes(encode(form, None, sound, 0.5))
+    for name in ("notes.txt", "more.TXT", "README", ".hidden.doc", "1.wma"):
+        (tmp_path / "data" / name).write_bytes(b"x")
+    values = {"name": "own", "license": "CC0-1.0", "citation": "Nobody 2026.", "source": "audiofolder", "path": "data"}
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(values | {"columns": {"audio": "file_name", "speaker": "folder_1"}}))
+
+    with caplog.at_level(logging.WARNING):
+        rows = list(described_rows(str(file)))
+
+    assert [Path(row["audio"]["path"]).suffix for row in rows] == [f".{suffix}" for suffix in made]
+    for row in rows:
+        assert len(read_audio(row["audio"]["path"]).waveform) == pytest.approx(8000, abs=2500)  # a codec's padding
+    (said,) = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert "skipped 1 without a suffix, 2 .txt, 1 .wma in `data`" in said
 
 
 def parquet_with_audio(file: Path, numbers: range) -> None:

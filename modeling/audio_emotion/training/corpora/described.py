@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from audio_emotion.training.corpora.corpus import CorpusInfo
-from audio_emotion.training.corpora.described_sources import audio_shards, clip_records
+from audio_emotion.training.corpora.described_sources import (
+    AUDIO_EXTENSIONS,
+    audio_shards,
+    clip_records,
+    skipped_files,
+)
 from audio_emotion.training.corpora.description import Description, describe, some
 from audio_emotion.training.shards import read_labels
 
@@ -85,6 +90,14 @@ def _rows(description: Description) -> Iterator[dict[str, Any]]:
         raise FileNotFoundError(
             f"{description.file}: expected every clip's audio file, got no file {some(missing)}. Correct "
             "`audio_folder` or the paths, or take these clips out of the table."
+        )
+    if skipped := skipped_files(description):
+        logger.warning(
+            "%s: skipped %s in `%s`, where clips are files of %s.",
+            description.file,
+            ", ".join(f"{count} {suffix}" for suffix, count in skipped.items()),
+            description.path,
+            ", ".join(sorted(AUDIO_EXTENSIONS)),
         )
     seen: dict[str, str] = {}
     alone = 0

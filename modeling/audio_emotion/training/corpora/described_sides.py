@@ -7,14 +7,31 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from audio_emotion.evaluation.protocols import Split
 from audio_emotion.training.corpora.described import described_rows
-from audio_emotion.training.corpora.description import SIDES, describe, some
+from audio_emotion.training.corpora.description import SIDES, Description, describe, some
 
 logger = logging.getLogger(__name__)
 
 
 def described_split(file: str, path: str | None = None) -> dict[str, tuple[str, ...]]:
     """Speakers of each side, as the description's `splits` say: `{"train", "validation", "test"}`.
+
+    By `splits: partition` a speaker may have clips that are on no side: `described_sides` names them.
+
+    Args:
+        file: path or URL of the description.
+        path: folder from which the paths in it start; by default its own.
+
+    Raises:
+        ValueError: as `described_sides`.
+    """
+    split = described_sides(file, path)
+    return {"train": split.train, "validation": split.validation, "test": split.test}
+
+
+def described_sides(file: str, path: str | None = None) -> Split:
+    """The split that a description's `splits` say: speakers of each side, and the clips of theirs that are on none.
 
     Args:
         file: path or URL of the description.
@@ -30,20 +47,11 @@ def described_split(file: str, path: str | None = None) -> dict[str, tuple[str, 
             f"{file}: expected `splits`, got none. Add `splits: {{shares: {{train: 0.8, test: 0.2}}, seed: 0}}` for a "
             "random one of speakers, lists of speakers, or `splits: partition` for a column of the corpus."
         )
-    rows = described_rows(file, path)
+    left_out: frozenset[str] = frozenset()
     if splits == "partition":
-        found: dict[str, set[str]] = {side: set() for side in SIDES}
-        left_out = set()
-        for row in rows:
-            if row["partition"] in SIDES:
-                found[row["partition"]].add(row["speaker"])
-            else:
-                left_out.add(row["partition"])
-        if left_out:
-            logger.warning("%s: clips of the partitions %s are on no side.", file, sorted(map(str, left_out)))
-        sides = {side: tuple(sorted(found[side])) for side in SIDES}
+        sides, left_out = _partition_sides(description, path)
     else:
-        present = sorted({row["speaker"] for row in rows})
+        present = sorted({row["speaker"] for row in described_rows(file, path)})
         if "shares" in splits:
             sides = _random_sides(present, splits["shares"], splits.get("seed", 0))
         else:
@@ -62,7 +70,26 @@ def described_split(file: str, path: str | None = None) -> dict[str, tuple[str, 
                 f"{file}: expected every speaker on one side, got {some(both)} in `{first}` and in `{second}`. Take "
                 "them out of one: a model is not tested on voices that it knows."
             )
-    return sides
+    return Split(sides["train"], sides["validation"], sides["test"], left_out=left_out)
+
+
+def _partition_sides(description: Description, path: str | None) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
+    """Who speaks in each of the corpus's own partitions, and the ids of clips that are in none of the three."""
+    found: dict[str, set[str]] = {side: set() for side in SIDES}
+    others: dict[str, str | None] = {}
+    for row in described_rows(description.file, path):
+        if row["partition"] in SIDES:
+            found[row["partition"]].add(row["speaker"])
+        else:
+            others[row["id"]] = row["partition"]
+    if others:
+        logger.warning(
+            "%s: clips of the partitions %s are on no side, %d in all.",
+            description.file,
+            sorted({str(name) for name in others.values()}),
+            len(others),
+        )
+    return {side: tuple(sorted(found[side])) for side in SIDES}, frozenset(others)
 
 
 def _random_sides(speakers: list[str], shares: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from datasets import Features, Value, load_dataset, load_dataset_builder
 from audio_emotion.training.corpora.description import Description, one_of, some
 from audio_emotion.training.shards import audio_column, parquet_features, read_labels
 
-AUDIO_EXTENSIONS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"}
+AUDIO_EXTENSIONS = {
+    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"),
+    *(".mp4", ".webm", ".flv", ".avi", ".mkv", ".mov"),  # films, whose sound is the clip
+}
 
 
 def clip_records(description: Description) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -78,18 +82,17 @@ def _table_records(
 def _folder_records(description: Description) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Clips of a folder: with `metadata.csv` or `metadata.jsonl` a table, else named by the folders they lie in."""
     root = Path(description.at(description.path))
-    for name in ("metadata.csv", "metadata.jsonl"):
-        if (root / name).is_file():
-            yield from _table_records(description, str(root / name), None)
-            return
+    if table := _metadata(root):
+        yield from _table_records(description, str(table), None)
+        return
     if not root.is_dir():
         raise FileNotFoundError(f"{description.file}: expected a folder of clips in `{root}`, got none there.")
     # Columns that paths give: the file, the folder it lies in, and each folder on the way, counted from the top.
     depth = [int(column[7:]) for column in description.columns.values() if re.fullmatch(r"folder_\d+", column)]
     columns = ["file_name", "label", *(f"folder_{number}" for number in range(1, max(depth, default=0) + 1))]
     _check_columns(description, str(root), columns)
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() not in AUDIO_EXTENSIONS or path.name.startswith("."):
+    for path in _visible_files(root):
+        if path.suffix.lower() not in AUDIO_EXTENSIONS:
             continue
         relative = path.relative_to(root)
         record = {"file_name": relative.as_posix(), "label": path.parent.name}
@@ -100,6 +103,24 @@ def _folder_records(description: Description) -> Iterator[tuple[str, dict[str, A
             )
         record["__id__"] = relative.with_suffix("").as_posix()
         yield str(path), record, {"audio": {"bytes": None, "path": str(path)}}
+
+
+def skipped_files(description: Description) -> dict[str, int]:
+    """How many files of a folder of clips are no clips by their suffix, by suffix; a table says what is one itself."""
+    if description.source != "audiofolder" or _metadata(root := Path(description.at(description.path))):
+        return {}
+    suffixes = Counter(path.suffix.lower() for path in _visible_files(root))
+    return {name or "without a suffix": suffixes[name] for name in sorted(suffixes) if name not in AUDIO_EXTENSIONS}
+
+
+def _metadata(root: Path) -> Path | None:
+    """The table in a folder of clips, if there is one."""
+    return next((root / name for name in ("metadata.csv", "metadata.jsonl") if (root / name).is_file()), None)
+
+
+def _visible_files(root: Path) -> list[Path]:
+    """Files below a folder, sorted, without those whose names begin with a point."""
+    return sorted(path for path in root.rglob("*") if not path.name.startswith(".") and path.is_file())
 
 
 def _shard_records(description: Description) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
