@@ -4,10 +4,10 @@
     python recipes/table.py --set recipes/configs/mitra2022/msp_podcast.yaml
 
 Nothing in the tables is typed: a figure that is not in a file is not in them. The first command writes those of the
-README (rows that are claims), of docs/mitra2022.md (hints) and of docs/few_labels.md, whose curve it draws, from
-`recipes/results/`. The second prints. Runs over
-folds and seeds are what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as
-`.parquet`; their figures are made from the predictions, and the words of their rows stand in the set.
+README (rows that are claims), of docs/mitra2022.md (hints), of docs/robustness.md (conditions) and of
+docs/few_labels.md, whose curve it draws, from `recipes/results/`. The second prints. Runs over folds and seeds are
+what `recipes/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as `.parquet`; their
+figures are made from the predictions, and the words of their rows stand in the set.
 """
 
 import json
@@ -21,6 +21,7 @@ import yaml
 from huggingface_hub.dataclasses import strict
 
 from audio_emotion.evaluation import label_efficiency as few_labels
+from audio_emotion.evaluation.condition_tables import condition_table
 from audio_emotion.evaluation.label_curve import label_curve
 from audio_emotion.evaluation.pictures import save_figure
 from audio_emotion.evaluation.set_tables import DIMENSIONS, comparison_table, fold_table, set_tables
@@ -28,7 +29,7 @@ from audio_emotion.training.arguments import parse_arguments
 
 HERE = Path(__file__).parent
 README, HINTS = HERE.parent / "README.md", HERE.parent / "docs" / "mitra2022.md"
-FEW_LABELS = HERE.parent / "docs" / "few_labels.md"
+FEW_LABELS, ROBUSTNESS = (HERE.parent / "docs" / f"{name}.md" for name in ("few_labels", "robustness"))
 TAUGHT = {  # students of the experiment on few labels who have all labels, beside those of the first paper
     "labels_only": "`small` student, labels only",
     "distilled": "`small` student, distilled from the fused teacher",
@@ -108,6 +109,7 @@ def documentation(repeats: int = 2000) -> dict[Path, str]:
         README: written(readme, "few-labels", shown),
         HINTS: written(HINTS.read_text(), "table", "\n\n".join(hints)),
         FEW_LABELS: written(page, "folds", "\n\n".join(both)),
+        ROBUSTNESS: written(ROBUSTNESS.read_text(), "table", condition_table(folder, whole, repeats)),
     }
 
 

@@ -185,6 +185,19 @@ def test_a_gain_over_nothing_has_no_size(table, ravdess, tmp_path):
     assert row[6] == "none"
 
 
+def test_tables_of_few_speakers_say_that_intervals_are_over_clips(table, ravdess, folds, tmp_path):
+    for name, right in (("distilled", 0.8), ("labels_only", 0.5)):
+        said = write_run(tmp_path, name, 1, 0, right, 0.1)
+        save_predictions(said.take(np.arange(32)), tmp_path / f"{name}-fold-1-seed-0.parquet", EMOTIONS, DIMENSIONS)
+
+    assert "95 % bootstrap intervals over clips, and" in table["fold_table"](tmp_path, ravdess, 20)
+    few = table["comparison_table"](tmp_path, ravdess, 20)
+    assert "Paired over clips: 95 %" in few
+    assert "(2 speakers)" in few  # who change places
+    assert "95 % bootstrap intervals over speakers, and" in table["fold_table"](folds[0], ravdess, 20)
+    assert "Paired over speakers: 95 %" in table["comparison_table"](folds[0], ravdess, 20)
+
+
 def test_a_set_without_results_says_how_to_get_them(table, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run_set\.py"):
         table["set_tables"]({"runs": {}, "results": tmp_path})
