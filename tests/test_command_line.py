@@ -81,16 +81,21 @@ def test_script_of_the_project_is_this_command():
     assert project["scripts"] == {"audio-emotion": "audio_emotion_command:main"}
 
 
-def test_help_imports_nothing_heavy():
+def said_without_heavy_imports(*words: str) -> str:
+    """What the command writes; it has ended well and imported nothing heavy."""
     code = (
         "import sys, audio_emotion_command as c\n"
-        "try:\n    c.main(['predict', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "try:\n    c.main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
         "print({'torch', 'transformers', 'numpy', 'audio_emotion'} & set(sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
-
-    assert "--batch-size" in done.stdout
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "set()"
+    return done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    assert "--batch-size" in said_without_heavy_imports("predict", "--help")
 
 
 def test_every_argument_has_a_help_text():
@@ -107,15 +112,7 @@ def test_every_argument_has_a_help_text():
 
 
 def test_version_is_the_package_s_and_imports_nothing_heavy():
-    code = (
-        "import sys, audio_emotion_command as c\n"
-        "try:\n    c.main(['--version'])\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print({'torch', 'transformers', 'numpy', 'audio_emotion'} & set(sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
-
-    assert done.stdout == f"audio-emotion {audio_emotion.__version__}\n"
-    assert done.stderr.strip() == "set()"
+    assert said_without_heavy_imports("--version") == f"audio-emotion {audio_emotion.__version__}\n"
 
 
 def test_folders_are_walked_in_one_order_without_hidden_and_other_files(folder):
