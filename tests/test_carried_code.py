@@ -22,6 +22,7 @@ ROOM = Path(audio_emotion.__file__).parent
 NOT_CARRIED = {"__init__.py", "runtime.py"}
 SHARED = {
     "answer_streams.py",
+    "answers_in_words.py",
     "audio_input.py",
     "audio_input_files.py",
     "clip_flags.py",

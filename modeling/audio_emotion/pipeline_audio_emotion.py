@@ -13,6 +13,7 @@ from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
 from .answer_streams import AnswerStream
+from .answers_in_words import Words
 from .audio_input import read_audio
 from .clip_parts import heard_windows, turn_bounds, window_bounds
 from .judging_parameters import checked_parameters, whole_number
@@ -268,45 +269,28 @@ class AudioEmotionPipeline(Pipeline):
             if on_error == "raise":
                 raise ValueError(error)
             return {"error": error, "input": answer["name"]}
-        low, high = scale or (0.0, 1.0)
-        wanted = {"dimensions", "emotions"} | {
-            key for key, asked in (("uncertainty", return_uncertainty), ("embedding", return_embedding)) if asked
-        }
-
-        def said_of(kind: str, count: int, top_k: int | None = top_k) -> list[dict[str, Any]]:
-            """What the model says of the clip, as one row, or of so many of its pieces."""
-            rows: list[dict[str, Any]] = [{} for _ in range(count)]
-            for key, name, in_words in (
-                ("dimensions", "dimensions", lambda values: self._named_values(values, low, high)),
-                ("emotions", "logits", lambda values: self._named_scores(values, top_k)),
-                ("uncertainty", "log_variance", lambda values: self._named_deviations(values, high - low)),
-                ("embedding", "embedding", lambda values: values.float().tolist()),
-            ):
-                if key in wanted and (values := answer.get(f"{kind}_{name}" if kind else name)) is not None:
-                    values = values[0, :count] if kind else values  # (N, 3), (N, C) or (N, D)
-                    for row, each in zip(rows, in_words(values), strict=True):
-                        row[key] = each
-            return rows
-
-        (whole,) = said_of("", 1)
+        config = self.model.config
+        words = Words(config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding)
+        (whole,) = words.rows(answer, "", 1, top_k)
         result: dict[str, Any] = {}
         if "dimensions" in whole:
-            result |= {"dimensions": whole.pop("dimensions"), "scale": [low, high]}
+            result |= {"dimensions": whole.pop("dimensions"), "scale": list(words.scale)}
         if "emotions" in whole:
             result["emotions"] = whole.pop("emotions")
         result |= {"duration": float(answer["duration"]), "flags": list(answer["flags"]), **whole}
         if window is not None:
-            said = said_of("window", len(answer["windows"]))
+            said = words.rows(answer, "window", len(answer["windows"]), top_k)
             result["windows"] = [
                 {"start": heard.start, "end": heard.end, **each, "flags": list(heard.flags)}
                 for heard, each in zip(answer["windows"], said, strict=True)
             ]
         if return_frames:
             ends = self._heard_until(int(answer["frame_mask"][0].sum()), result["duration"])
-            spans = zip([0.0, *ends[:-1]], ends, said_of("frame", len(ends)), strict=True)
+            said = words.rows(answer, "frame", len(ends), top_k)
+            spans = zip([0.0, *ends[:-1]], ends, said, strict=True)
             result["frames"] = [{"start": start, "end": end, **each} for start, end, each in spans]
         if (turns := answer["turns"]) is not None:
-            judged = said_of("turn", sum(heard.error is None for heard in turns), top_k=None)
+            judged = words.rows(answer, "turn", sum(heard.error is None for heard in turns), top_k=None)
             segments = segments_of(turns, judged)
             speakers = speakers_of(segments)
             for entry in [*segments, *speakers]:
@@ -314,24 +298,6 @@ class AudioEmotionPipeline(Pipeline):
                     entry["emotions"] = entry["emotions"][:top_k]
             result |= {"segments": segments, "speakers": speakers}
         return result
-
-    def _named_values(self, values: torch.Tensor, low: float, high: float) -> list[dict[str, float]]:
-        """Rows of `(N, 3)` in 0..1 to a dict each, on the scale from `low` to `high`."""
-        rows = (low + (high - low) * values.float()).tolist()
-        return [dict(zip(self.model.config.dimensions, row, strict=True)) for row in rows]
-
-    def _named_deviations(self, log_variance: torch.Tensor, width: float) -> list[dict[str, float]]:
-        """Rows of `(N, 3)` to a dict each of standard deviations, on a scale of this width."""
-        return self._named_values((0.5 * log_variance.float()).exp(), 0.0, width)
-
-    def _named_scores(self, logits: torch.Tensor, top_k: int | None) -> list[list[dict[str, Any]]]:
-        """Rows of `(N, C)` to a list each of labels and probabilities, the most probable first."""
-        scores, order = logits.float().softmax(-1).sort(dim=-1, descending=True, stable=True)  # (N, C), (N, C)
-        labels = self.model.config.emotions
-        return [
-            [{"label": labels[i], "score": score} for i, score in zip(numbers, row, strict=True)]
-            for numbers, row in zip(order[:, :top_k].tolist(), scores[:, :top_k].tolist(), strict=True)
-        ]
 
     def _heard_until(self, count: int, duration: float) -> list[float]:
         """Seconds of the clip that have gone into each of `count` frames."""
