@@ -1,0 +1,51 @@
+"""Stored checkpoints give the outputs that they gave when they were stored."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+MAKER = runpy.run_path(str(Path(__file__).parent / "assets" / "make_golden.py"))
+TOLERANCE = 1e-6  # float32; outputs lie within ±10
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested answer as one flat mapping from place to value."""
+    if isinstance(value, dict):
+        return {key: leaf for name, each in value.items() for key, leaf in leaves(each, f"{path}.{name}").items()}
+    if isinstance(value, list):
+        items = enumerate(value)
+        return {key: leaf for number, each in items for key, leaf in leaves(each, f"{path}[{number}]").items()}
+    return {path: value}
+
+
+@pytest.mark.parametrize("name", MAKER["MODELS"])
+def test_outputs_of_a_stored_checkpoint_are_unchanged(name: str):
+    stored = load_file(MAKER["FOLDER"] / f"{name}.safetensors")
+
+    outputs = MAKER["outputs"](MAKER["MODELS"][name])
+
+    assert outputs.keys() == stored.keys()
+    assert {"dimensions", "logits", "embedding", "frame_dimensions", "frame_logits", "frame_mask"} <= outputs.keys()
+    for field, expected in stored.items():
+        torch.testing.assert_close(outputs[field], expected, rtol=0, atol=TOLERANCE, msg=lambda m: f"{field}: {m}")
+
+
+@pytest.mark.parametrize("name", MAKER["MODELS"])
+def test_pipeline_answers_of_a_stored_checkpoint_are_unchanged(name: str):
+    stored = leaves(json.loads((MAKER["FOLDER"] / f"{name}.json").read_text()))
+
+    answers = leaves(MAKER["answers"](MAKER["MODELS"][name]))
+
+    assert answers.keys() == stored.keys()
+    numbers = {place for place, value in stored.items() if isinstance(value, float)}
+    assert {place: answers[place] for place in stored if place not in numbers} == {
+        place: stored[place] for place in stored if place not in numbers
+    }
+    assert max(abs(answers[place] - stored[place]) for place in numbers) <= 6 * TOLERANCE  # dimensions on 1..7
