@@ -56,7 +56,7 @@ smoke: $(READY) ## every smoke configuration, each in seconds on a CPU
 
 demo: $(READY) ## hear the embedded student judge a clip, then distil one
 	$(WITH_VENV) python recipes/demo.py
-	$(WITH_VENV) accelerate launch recipes/distill.py --labelled 0.1 --restart true
+	$(WITH_VENV) accelerate launch recipes/distill.py --labeled 0.1 --restart true
 
 build: $(READY) ## the wheel, then its import in a clean environment
 	rm -rf build dist

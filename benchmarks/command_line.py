@@ -20,7 +20,7 @@ import soundfile
 # The child tells its own peak, so that nothing has to watch it; ru_maxrss is in kB on Linux, in bytes on macOS.
 CHILD = """
 import resource, sys
-from audio_emotion_command import main
+from audio_emotion_cli import main
 code = main(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 raise SystemExit(code)
@@ -41,7 +41,7 @@ def make_folder(folder: Path, count: int) -> None:
 
 
 def measure(folder: Path, count: int, batch_size: int) -> dict[str, float]:
-    """Judge a folder and say how fast, loading included, and with how much memory."""
+    """MatchedClassifier a folder and say how fast, loading included, and with how much memory."""
     output = folder.with_suffix(f".{batch_size}.jsonl")
     command = ["predict", str(folder), "--format", "json", "--output", str(output)]
     command += ["--batch-size", str(batch_size), "--device", "cpu"]

@@ -4,7 +4,7 @@
 
 Makes clips by code, labels them in two processes of one thread each, labels them once more while killing the run
 twice, and prints clips per second, resident memory at the beginning and at the end, and whether both runs left the
-same rows, as JSON. The faces are coloured discs with a detector of their own, so that the time of a
+same rows, as JSON. The faces are colored discs with a detector of their own, so that the time of a
 real one is missing; with `--video FILE` they are that film's, found by OpenCV.
 """
 
@@ -33,7 +33,7 @@ import yaml
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import audio_emotion
-from audio_emotion.training.video import Video
+from audio_emotion.teachers.video import Video
 
 ROOT = Path(__file__).parents[1]
 STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
@@ -198,7 +198,7 @@ def main(args: argparse.Namespace) -> None:
                     "clips": args.clips,
                     "seconds_each": args.seconds,
                     "processes": args.processes,
-                    "detector": "OpenCV" if real else "none: coloured discs",
+                    "detector": "OpenCV" if real else "none: colored discs",
                     "clips_with_face": results["spoken"]["face"]["clips"],
                     "seconds": round(took, 1),
                     "clips_per_second": round(args.clips / took, 2),

@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core trains, the other read
 import torch
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
-from audio_emotion.training.batches import batches
-from audio_emotion.training.order import Order
-from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files
+from audio_emotion.data.collate import batches
+from audio_emotion.data.dataset import ClipStream
+from audio_emotion.data.registry import corpus_info, corpus_table, shard_files
+from audio_emotion.data.sampler import Order
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 BATCH = 32

@@ -32,7 +32,7 @@ SOURCES = {
     "synthetic": "learned on synthetic sounds: they say nothing of real speech.",
     None: "of unknown origin: the checkpoint does not say from what they were learned.",
 }
-COLOURS = {"activation": "#d9662b", "valence": "#1f8a7d", "dominance": "#5a55a3"}
+COLORS = {"activation": "#d9662b", "valence": "#1f8a7d", "dominance": "#5a55a3"}
 INK, FAINT = "#22282f", "#a9b4be"
 BAR = 32  # characters of the widest bar
 
@@ -162,18 +162,18 @@ def draw_dimension(axes, name: str, frames: list[dict[str, Any]]) -> None:
     """One dimension: its distance from the middle, shaded, and its last value, which is the answer's."""
     ends = [frame["end"] for frame in frames]
     values = [frame["dimensions"][name] for frame in frames]
-    colour = COLOURS.get(name, INK)
+    color = COLORS.get(name, INK)
     axes.axhline(0.5, color=FAINT, linewidth=0.8)
-    axes.fill_between(ends, 0.5, values, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(ends, values, color=colour, linewidth=1.8)
-    axes.plot(ends[-1], values[-1], "o", color=colour, markersize=6, clip_on=False)
+    axes.fill_between(ends, 0.5, values, color=color, alpha=0.18, linewidth=0)
+    axes.plot(ends, values, color=color, linewidth=1.8)
+    axes.plot(ends[-1], values[-1], "o", color=color, markersize=6, clip_on=False)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 1], ENDS.get(name, ("low", "high")))
     axes.tick_params(axis="y", length=0)
     bottom, top = axes.get_yticklabels()
     bottom.set_verticalalignment("bottom")
     top.set_verticalalignment("top")
-    beside = {"textcoords": "offset points", "color": colour, "fontweight": "bold", "va": "center"}
+    beside = {"textcoords": "offset points", "color": color, "fontweight": "bold", "va": "center"}
     at = min(max(values[-1], 0.15), 0.85)  # two lines of text stay inside their strip
     axes.annotate(f"{name}\n{values[-1]:.2f}", (ends[-1], at), (10, 0), **beside)
 
@@ -198,7 +198,7 @@ def draw_emotions(axes, emotions: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    # A stranger should see the table alone; our own one-line notice of the default model's licence stays.
+    # A stranger should see the table alone; our own one-line notice of the default model's license stays.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.basicConfig(format="%(message)s")

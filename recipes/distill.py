@@ -5,7 +5,7 @@
 Several teachers, each in its own classes: `--teacher speech=runs/teacher_ravdess face=runs/face_teacher`.
 
 A flag after the file replaces one of its values: `--seed 1`. Without a file a student learns the synthetic corpus from
-a teacher that is trained first: about a minute on two cores. `--labelled 0.1` leaves it the labels of a tenth of the
+a teacher that is trained first: about a minute on two cores. `--labeled 0.1` leaves it the labels of a tenth of the
 clips.
 """
 
@@ -22,27 +22,23 @@ from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
+from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
+from audio_emotion.data.collate import Batch, batches
+from audio_emotion.data.label_subset import labeled_clips
+from audio_emotion.data.mixture import combine_licenses, training_data
+from audio_emotion.data.registry import select_speakers
 from audio_emotion.evaluation.predictions import predict, save_predictions
-from audio_emotion.evaluation.results import headline, measure, selection_score
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.log_mel import LogMel
+from audio_emotion.evaluation.report import headline, measure, selection_score
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.layers import LogMel
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation, mask_spectrogram
-from audio_emotion.training.augmented_frames import AugmentedFrames
-from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.distillation import Apprentice
-from audio_emotion.training.global_batch import gather_output, gathered
-from audio_emotion.training.heard_teachers import heard_teachers, teachers_data
-from audio_emotion.training.labelled import labelled_clips
-from audio_emotion.training.mixture import joined_terms, training_data
-from audio_emotion.training.resume import Resume
-from audio_emotion.training.run_arguments import RunArguments
-from audio_emotion.training.schedule import one_cycle
-from audio_emotion.training.setting import Setting, begin
-from audio_emotion.training.statistics import set_log_mel_statistics
-from audio_emotion.training.tables import spoken_by
-from audio_emotion.training.teaching import Teaching
+from audio_emotion.teachers.load import load_teacher_outputs, training_data_of_teachers
+from audio_emotion.training.arguments import RunArguments, parse_arguments
+from audio_emotion.training.distillation import DistillationLoss, StudentWithProjections
+from audio_emotion.training.experiment import ExperimentData, begin
+from audio_emotion.training.feature_cache import AugmentedFrames, set_log_mel_statistics
+from audio_emotion.training.optim import gather_output, gathered, one_cycle
+from audio_emotion.training.trainer_state import Resume
 
 SYNTHETIC_TEACHER = "runs/teacher_synthetic"
 
@@ -58,10 +54,10 @@ class DistillArguments(RunArguments):
         metadata={"help": "Run folders or folders of outputs, NAME=FOLDER or FOLDER; '' for labels only."},
     )
     mix: list[str] = field(default_factory=list, metadata={"help": "Other corpora to train on: crema-d=0.5."})
-    labelled: float = field(default=1.0, metadata={"help": "Share of the labels that are used, drawn at random."})
-    labelled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
-    labelled_draws: float = field(default=1.0, metadata={"help": "How often an epoch draws each labelled clip."})
-    unlabelled_draws: float = field(
+    labeled: float = field(default=1.0, metadata={"help": "Share of the labels that are used, drawn at random."})
+    labeled_list: str = field(default="", metadata={"help": "File with a clip id a line: they are used instead."})
+    labeled_weight: float = field(default=1.0, metadata={"help": "How often an epoch draws each labeled clip."})
+    unlabeled_weight: float = field(
         default=1.0,
         metadata={"help": "And each of the others; 0 where no teacher speaks of them: they teach nothing."},
     )
@@ -69,7 +65,7 @@ class DistillArguments(RunArguments):
     size: str = field(default="small", metadata={"help": "nano, small or base."})
     level: str = field(default="absolute", metadata={"help": "absolute, or relative: no gain changes an answer."})
     frames_per_step: int = field(default=4, metadata={"help": "10 ms frames in a step: 2, 4 or 8."})
-    read_out: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
+    pooling: str = field(default="attentive", metadata={"help": "last (the paper's), statistics or attentive."})
     convolution: bool = field(default=True, metadata={"help": "Figure 1(B); without it, 1(A). TC-GRU."})
     augment: float = field(default=0.0, metadata={"help": "0..1: how often noise, reverberation, speed, gain, masks."})
     telephone: float = field(default=0.0, metadata={"help": "0..1: how often the narrow band of a telephone."})
@@ -100,7 +96,7 @@ class DistillArguments(RunArguments):
     )
     product_fit: bool = field(
         default=False,
-        metadata={"help": "Fit the teachers' exponents in it on the labelled clips; cross-fitted teachers."},
+        metadata={"help": "Fit the teachers' exponents in it on the labeled clips; cross-fitted teachers."},
     )
     validate_every: int = field(default=5, metadata={"help": "Epochs between validations."})
 
@@ -117,10 +113,10 @@ def main(args: DistillArguments) -> dict:
         recipe["main"](recipe["TeacherArguments"](output=SYNTHETIC_TEACHER, corpus_count=args.corpus_count))
 
     # Who trains, who validates, who is tested; whose labels are used.
-    setting = Setting(args, accelerator, run, args.mix)
+    setting = ExperimentData(args, accelerator, run, args.mix)
     info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
     train_speakers, held_out = setting.train_speakers, setting.held_out
-    training_rows = spoken_by(setting.table, train_speakers)
+    training_rows = select_speakers(setting.table, train_speakers)
 
     stream = setting.clips(training_rows)
     often = dict.fromkeys(("noise", "reverberation", "speed", "gain"), args.augment)
@@ -144,22 +140,22 @@ def main(args: DistillArguments) -> dict:
         stream, left_out = setting.clips(training_rows), stream.quarantine
         stream.quarantine |= left_out
     known = clips_with_labels(training_rows, dimensions)
-    among = training_rows["id"] if args.labelled_list else known
-    labelled = labelled_clips(among, args.labelled, args.labelled_list, args.seed).intersection(known)
-    accelerator.print(f"{len(labelled)} of {len(known)} labels used, of {len(training_rows)} training clips")
+    among = training_rows["id"] if args.labeled_list else known
+    labeled = labeled_clips(among, args.labeled, args.labeled_list, args.seed).intersection(known)
+    accelerator.print(f"{len(labeled)} of {len(known)} labels used, of {len(training_rows)} training clips")
     order = setting.training_order(training_rows)
-    if (args.labelled_draws, args.unlabelled_draws) != (1.0, 1.0):
-        is_labelled = np.isin(training_rows["id"], sorted(labelled))
-        order = order.drawing(is_labelled, args.labelled_draws, args.unlabelled_draws)
+    if (args.labeled_weight, args.unlabeled_weight) != (1.0, 1.0):
+        is_labeled = np.isin(training_rows["id"], sorted(labeled))
+        order = order.with_sampling_weights(is_labeled, args.labeled_weight, args.unlabeled_weight)
 
     # The teachers have spoken, cross-fitted, or speak now; they hear clean audio.
-    said = heard_teachers(folders, accelerator, stream, emotions, dimensions)
+    said = load_teacher_outputs(folders, accelerator, stream, emotions, dimensions)
     named = zip(training_rows["id"], training_rows["emotion"], strict=True)
-    classes = [emotions.index(its) if its is not None and name in labelled else -100 for name, its in named]
-    teaching = Teaching.of(said, emotions, torch.tensor(classes), args)
+    classes = [emotions.index(its) if its is not None and name in labeled else -100 for name, its in named]
+    teaching = DistillationLoss.of(said, emotions, torch.tensor(classes), args)
     if teaching.target is not None:
         accelerator.print("product: " + ", ".join(f"{name} ^ {each:.2f}" for name, each in teaching.exponents.items()))
-    heard = training_data(train_speakers, teachers_data(said))
+    heard = training_data(train_speakers, training_data_of_teachers(said))
     contaminated_by = setting.contaminated_by(heard)
 
     set_seed(args.seed)
@@ -167,13 +163,13 @@ def main(args: DistillArguments) -> dict:
         args,
         emotions=emotions,
         dimensions=dimensions,
-        license=joined_terms([setting.license, *(outputs.license for outputs in said.values())]),
+        license=combine_licenses([setting.license, *(outputs.license for outputs in said.values())]),
         dimensions_source=info.dimensions_source,
         training_data=heard,
-        teacher_emotions={name: said[name].emotions for name in teaching.own_heads} or None,
+        teacher_emotions={name: said[name].emotions for name in teaching.separate_heads} or None,
     )
     set_log_mel_statistics(student, stream)
-    apprentice = Apprentice(student, teaching.spaces)
+    apprentice = StudentWithProjections(student, teaching.spaces)
     optimizer = torch.optim.AdamW(apprentice.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     steps = args.epochs * order.steps
     schedule = one_cycle(optimizer, steps)
@@ -194,7 +190,7 @@ def main(args: DistillArguments) -> dict:
 
         clips = setting.clips(rows)
         answers = predict(accelerator, judge, batches(clips, order, emotions, dimensions))
-        setting.take_in(clips)
+        setting.gather_quarantine(clips)
         return answers
 
     # The loop.
@@ -216,7 +212,7 @@ def main(args: DistillArguments) -> dict:
     for batch in each:
         epoch, step = divmod(progress.step, order.steps)
         apprentice.train()
-        hidden = torch.tensor([name not in labelled for name in batch.ids])
+        hidden = torch.tensor([name not in labeled for name in batch.ids])
         batch.labels[hidden], batch.dimension_labels[hidden] = -100, torch.nan
         with torch.no_grad():  # the front end has nothing to learn
             if versions is None:
@@ -269,12 +265,12 @@ def main(args: DistillArguments) -> dict:
                     progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
                         write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "best")
-            setting.take_in(stream)
+            setting.gather_quarantine(stream)
             run.log(epoch=epoch + 1, **means)
             accelerator.log(means, step=epoch + 1)
         resume.save(progress, last=progress.step == steps)
     bar.close()
-    setting.take_in(stream)
+    setting.gather_quarantine(stream)
     if accelerator.is_main_process:  # before the test, which broken clips may stop
         write_checkpoint(student.without_teachers(), run.path / "checkpoints" / "last")
 
@@ -285,7 +281,7 @@ def main(args: DistillArguments) -> dict:
         "teachers": teaching.exponents,  # and their exponents in the product
         "split": args.split or args.corpus,
         "seed": args.seed,
-        "labelled": len(labelled) / max(1, len(known)),
+        "labeled": len(labeled) / max(1, len(known)),
         "parameters": student.without_teachers().num_parameters(),
         "train_speakers": sorted(train_speakers),
         "contaminated_by": contaminated_by,
@@ -306,7 +302,7 @@ def main(args: DistillArguments) -> dict:
         accelerator.print(
             "Next, the same student without its teacher:\n"
             "  accelerate launch recipes/distill.py --teacher '' --output runs/labels_only_synthetic "
-            f"--labelled {args.labelled}\n"
+            f"--labeled {args.labeled}\n"
             "or on real speech, with RAVDESS in $AUDIO_EMOTION_DATA/ravdess:\n"
             "  accelerate launch recipes/train_teacher.py --config recipes/configs/teacher_ravdess.yaml\n"
             "  accelerate launch recipes/distill.py --config recipes/configs/distill_ravdess.yaml\n"
@@ -325,14 +321,14 @@ def clips_with_labels(rows: Dataset, dimensions: list[str]) -> list[str]:
 
 
 def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassification:
-    """The student of some arguments, which has learnt nothing; `facts` are of the corpus and the teachers."""
+    """The student of some arguments, which has learned nothing; `facts` are of the corpus and the teachers."""
     return StudentEmotionForAudioClassification(
         StudentEmotionConfig.of_size(
             args.size,
             trunk=args.trunk,
             level=args.level,
             frames_per_step=args.frames_per_step,
-            read_out=args.read_out,
+            pooling=args.pooling,
             dropout=args.dropout,
             **({} if args.convolution else {"convolution_size": 0}),
             **facts,

@@ -23,20 +23,19 @@ from accelerate import Accelerator
 from huggingface_hub.dataclasses import strict
 
 import audio_emotion  # noqa: F401 - registers the Auto classes
-from audio_emotion.evaluation.comparison import compare
-from audio_emotion.evaluation.conditions import under
-from audio_emotion.evaluation.judges import Judge
-from audio_emotion.evaluation.pictures import model_comparison, save_figure, save_pictures
+from audio_emotion.data.collate import Batch, batches
+from audio_emotion.data.dataset import ClipStream
+from audio_emotion.data.registry import corpus_info, corpus_table, shard_files, sides
+from audio_emotion.data.sampler import Order
+from audio_emotion.evaluation.bootstrap import compare
+from audio_emotion.evaluation.corruptions import under
+from audio_emotion.evaluation.label_matching import MatchedClassifier
+from audio_emotion.evaluation.plots import model_comparison, save_figure, save_plots
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
-from audio_emotion.evaluation.provenance import require_unheard
-from audio_emotion.evaluation.results import measure, measure_groups
+from audio_emotion.evaluation.provenance import require_uncontaminated
+from audio_emotion.evaluation.report import measure, measure_groups
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.order import Order
-from audio_emotion.training.run_folder import RunFolder
-from audio_emotion.training.sides import sides
-from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files
+from audio_emotion.training.trainer_state import RunFolder
 
 
 @strict
@@ -61,18 +60,18 @@ class EvaluateArguments:
 
 
 def main(args: EvaluateArguments) -> dict:
-    """Judge every clip once, score them together; returns what stands in `results.json`."""
+    """MatchedClassifier every clip once, score them together; returns what stands in `results.json`."""
     accelerator = Accelerator()
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}")
     run = RunFolder(args.output, args)
     info = corpus_info(args.corpus)
     label_map = yaml.safe_load(Path(args.label_map).read_text()) if args.label_map else None
-    judge = Judge(args.model, info.emotions, info.dimensions, label_map).to(accelerator.device).eval()
+    judge = MatchedClassifier(args.model, info.emotions, info.dimensions, label_map).to(accelerator.device).eval()
     emotions, dimensions = judge.emotions, judge.dimensions
     table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
     rows, _ = sides(args.corpus, table, args.split, args.corpus_path or None, (args.side,))
     speakers = {name for name in rows["speaker"] if name}
-    found = require_unheard(
+    found = require_uncontaminated(
         args.model, info.name, speakers, judge.training_data, judge.public_models, args.contaminated
     )
     clips = ClipStream(
@@ -108,7 +107,7 @@ def main(args: EvaluateArguments) -> dict:
         results[args.side] = {**scores, "groups": groups}
         save_predictions(predictions, run.path / "predictions.parquet", emotions, dimensions)
         if args.pictures:
-            save_pictures(run.path / "pictures", predictions, emotions, dimensions, results[args.side])
+            save_plots(run.path / "pictures", predictions, emotions, dimensions, results[args.side])
         if args.against:
             results["against"] = against(args, run.path, predictions, scores, emotions, dimensions)
     run.quarantine(clips.quarantine)

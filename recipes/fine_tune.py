@@ -3,7 +3,7 @@
     accelerate launch recipes/fine_tune.py --model runs/distill_ravdess/checkpoints/last --corpus my_clips.yaml
 
 `my_clips.yaml` describes the corpus (docs/your_own_data.md). Without `--model` it is the student inside the package
-that learns. What the checkpoint had learnt from stays written in it, and so do its terms. A run that was killed goes
+that learns. What the checkpoint had learned from stays written in it, and so do its terms. A run that was killed goes
 on where it stood when the same command is given again.
 """
 
@@ -18,21 +18,19 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForAudioClassification
 
 import audio_emotion
+from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
+from audio_emotion.data.collate import Batch, batches
+from audio_emotion.data.mixture import combine_licenses, training_data
+from audio_emotion.data.registry import select_speakers
 from audio_emotion.evaluation.predictions import predict, save_predictions
-from audio_emotion.evaluation.results import headline, measure, selection_score
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.evaluation.report import headline, measure, selection_score
+from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.adapters import add_lora
-from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.augmentation import AugmentationStrengths, WaveformAugmentation
-from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.global_batch import gather_output, gathered
-from audio_emotion.training.mixture import joined_terms, training_data
-from audio_emotion.training.resume import Resume
-from audio_emotion.training.run_arguments import RunArguments
-from audio_emotion.training.schedule import one_cycle
-from audio_emotion.training.setting import Setting, begin
-from audio_emotion.training.tables import spoken_by
+from audio_emotion.training.arguments import RunArguments, parse_arguments
+from audio_emotion.training.experiment import ExperimentData, begin
+from audio_emotion.training.lora import add_lora
+from audio_emotion.training.optim import gather_output, gathered, one_cycle
+from audio_emotion.training.trainer_state import Resume
 
 
 @strict
@@ -57,10 +55,10 @@ def main(args: FineTuneArguments) -> dict:
         return run.finished
 
     # Who trains, who validates, who is tested.
-    setting = Setting(args, accelerator, run)
+    setting = ExperimentData(args, accelerator, run)
     info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
     train_speakers, held_out = setting.train_speakers, setting.held_out
-    rows = spoken_by(setting.table, train_speakers)
+    rows = select_speakers(setting.table, train_speakers)
 
     # The checkpoint with heads for this corpus; heads of the same names and order are kept.
     set_seed(args.seed)
@@ -71,7 +69,7 @@ def main(args: FineTuneArguments) -> dict:
     config.dimension_weights = [1 / len(dimensions) for _ in dimensions]
     config.predict_variance = config.predict_variance and bool(dimensions)
     config.dimensions_source, config.dropout = info.dimensions_source, args.dropout
-    config.license = joined_terms([config.license, info.license])
+    config.license = combine_licenses([config.license, info.license])
     config.training_data = [*learnt_before, *training_data(train_speakers)]
     streams = config.streams if config.model_type == "fused-emotion" else ()
     encoders = [each["source"] for each in streams if each["kind"] == "encoder"]
@@ -108,7 +106,7 @@ def main(args: FineTuneArguments) -> dict:
         order = setting.reading_order(rows, 32)
         clips = setting.clips(rows)
         answers = predict(accelerator, lambda batch: judge(model, batch), batches(clips, order, emotions, dimensions))
-        setting.take_in(clips)
+        setting.gather_quarantine(clips)
         return answers
 
     # The loop.
@@ -153,12 +151,12 @@ def main(args: FineTuneArguments) -> dict:
                     progress.best = selection_score(scores, dimensions)
                     if accelerator.is_main_process:
                         write_checkpoint(model, run.path / "checkpoints" / "best")
-            setting.take_in(stream)
+            setting.gather_quarantine(stream)
             run.log(epoch=epoch + 1, **means)
             accelerator.log(means, step=epoch + 1)
         resume.save(progress, last=progress.step == steps)
     bar.close()
-    setting.take_in(stream)
+    setting.gather_quarantine(stream)
     if accelerator.is_main_process:  # before the test, which broken clips may stop
         write_checkpoint(model, run.path / "checkpoints" / "last")
 

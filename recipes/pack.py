@@ -28,13 +28,12 @@ import yaml
 from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
-from audio_emotion.audio_input import read_audio
+from audio_emotion.audio_io import read_audio
+from audio_emotion.data.custom import describe, described_split
+from audio_emotion.data.dataset import TooManyBadClipsError
+from audio_emotion.data.registry import corpus_info, corpus_rows, corpus_table, features, shard_files
+from audio_emotion.data.shards import TAR_AUDIO, TAR_VIDEO, read_labels, read_shard, write_atomically
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.corpora.described_sides import described_split
-from audio_emotion.training.corpora.description import describe
-from audio_emotion.training.shards import TAR_AUDIO, TAR_VIDEO, read_labels, read_shard
-from audio_emotion.training.streams import TooManyBadClipsError
-from audio_emotion.training.tables import corpus_info, corpus_rows, corpus_table, features, shard_files
 
 ROW_GROUP = 16_000_000  # bytes of audio that a reader of parquet has to hold at least
 FILES = ("audio", "video")
@@ -55,7 +54,7 @@ class PackArguments:
     resample: int = field(default=0, metadata={"help": "Hertz of mono 16-bit FLAC to convert to; 0: bytes untouched."})
     shuffle: bool = field(default=True, metadata={"help": "Deal the files of a corpus to the shards at random."})
     video: bool = field(default=False, metadata={"help": "Pack video beside the audio, where the corpus has it."})
-    max_bad_share: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
+    max_bad_fraction: float = field(default=0.05, metadata={"help": "More undecodable clips than this stop the run."})
 
 
 def main(args: PackArguments) -> dict:
@@ -64,7 +63,7 @@ def main(args: PackArguments) -> dict:
         raise ValueError(f"Expected `format` parquet or webdataset, got {args.format!r}.")
     folder, info = Path(args.output), corpus_info(args.corpus)
     folder.mkdir(parents=True, exist_ok=True)
-    asked = {key: value for key, value in asdict(args).items() if key not in ("output", "max_bad_share")}
+    asked = {key: value for key, value in asdict(args).items() if key not in ("output", "max_bad_fraction")}
     done = take_up(folder, asked)
     if "clips" in done and (folder / "corpus.yaml").is_file():
         print(f"Finished before: {folder / 'corpus.yaml'}")
@@ -84,11 +83,11 @@ def main(args: PackArguments) -> dict:
                 quarantine.write(json.dumps({"id": row["id"], "reason": str(error)}) + "\n")
                 quarantine.flush()
                 done["bad"] += 1
-                if done["bad"] > args.max_bad_share * total:
+                if done["bad"] > args.max_bad_fraction * total:
                     raise TooManyBadClipsError(
-                        f"{done['bad']} of {total} clips are bad, more than {args.max_bad_share:.0%}. The last one is "
+                        f"{done['bad']} of {total} clips are bad, more than {args.max_bad_fraction:.0%}. The last one is "
                         f"{row['id']}: {error} All stand in `{folder / 'quarantine.jsonl'}`. Repair them or take them "
-                        "out of the corpus, or allow a larger share with `--max_bad_share`."
+                        "out of the corpus, or allow a larger share with `--max_bad_fraction`."
                     ) from error
                 packed = None
             done["rows"] += 1
@@ -100,7 +99,7 @@ def main(args: PackArguments) -> dict:
                 shard.close()
                 shard = None
                 done["shards"] += 1
-                write_whole(folder / "progress.json", json.dumps({"asked": asked, **done}))
+                write_atomically(folder / "progress.json", json.dumps({"asked": asked, **done}))
     if shard is not None:
         shard.close()
         done["shards"] += 1
@@ -133,7 +132,7 @@ def take_up(folder: Path, asked: dict) -> dict:
         )
     if "clips" not in done and (folder / "quarantine.jsonl").is_file():
         lines = (folder / "quarantine.jsonl").read_text().splitlines(keepends=True)
-        write_whole(folder / "quarantine.jsonl", "".join(lines[: done["bad"]]))
+        write_atomically(folder / "quarantine.jsonl", "".join(lines[: done["bad"]]))
     return done
 
 
@@ -316,17 +315,10 @@ def describe_pack(args: PackArguments, folder: Path, shards: list[str], done: di
             side: [name.removeprefix(prefix) for name in names if name in present]
             for side, names in described_split(args.corpus, args.corpus_path or None).items()
         }
-    write_whole(folder / "corpus.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+    write_atomically(folder / "corpus.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
     for part in folder.glob("part-*.labels"):
         part.unlink()
     return described
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, file)
 
 
 if __name__ == "__main__":

@@ -25,22 +25,21 @@ from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 import audio_emotion
-from audio_emotion.audio_input import read_audio
-from audio_emotion.hub.audio_visual_card import card_facts
-from audio_emotion.hub.cards import render_card
-from audio_emotion.training.answers import Clip
+from audio_emotion.audio_io import read_audio
+from audio_emotion.data.dataset import TooManyBadClipsError
+from audio_emotion.data.registry import corpus_info, corpus_table, shard_files
+from audio_emotion.data.shards import parquet_features, read_shard, read_videos, write_atomically
+from audio_emotion.hub.card import render_card
+from audio_emotion.hub.card_sections import card_facts
+from audio_emotion.teachers.face import FaceTeacher
+from audio_emotion.teachers.faces import Detector, HaarDetector, NoFaceError, speaking_face
+from audio_emotion.teachers.outputs import Clip
+from audio_emotion.teachers.pseudo_labels import CLIP, row_of, summary, write_shard, write_teachers
+from audio_emotion.teachers.speech import SpeechTeacher
+from audio_emotion.teachers.video import NoVideoFramesError, Video, VideoError
+from audio_emotion.teachers.votes import VotesTeacher
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.face_teachers import FaceTeacher
-from audio_emotion.training.faces import Detector, HaarDetector, NoFaceError, speaking_face
-from audio_emotion.training.pseudo_label_summary import summary
-from audio_emotion.training.pseudo_labels import CLIP, row_of, write_shard, write_teachers
-from audio_emotion.training.run_folder import RunFolder, write_whole
-from audio_emotion.training.shards import parquet_features, read_shard, read_videos
-from audio_emotion.training.speech_teachers import SpeechTeacher
-from audio_emotion.training.streams import TooManyBadClipsError
-from audio_emotion.training.tables import corpus_info, corpus_table, shard_files
-from audio_emotion.training.video import NoPicturesError, Video, VideoError
-from audio_emotion.training.vote_teachers import VotesTeacher
+from audio_emotion.training.trainer_state import RunFolder
 
 RESERVED = {name for name, _ in CLIP}  # columns that are not teachers
 LONGEST_WAIT = timedelta(days=30)  # of a process for a slower one
@@ -62,7 +61,7 @@ class PseudoLabelArguments:
     shard_clips: int = field(default=500, metadata={"help": "Clips of a shard: what a killed run does again at most."})
     batch_size: int = field(default=8, metadata={"help": "Clips in memory at one time."})
     min_face_rate: float = field(default=0.5, metadata={"help": "Least share of pictures with the speaker's face."})
-    max_bad_share: float = field(
+    max_bad_fraction: float = field(
         default=0.05, metadata={"help": "More clips with broken files than this stop the run."}
     )
     repo: str = field(default="", metadata={"help": "owner/name on the Hub that the card says; else the folder."})
@@ -88,7 +87,7 @@ def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
         )
     looks = any(each.kind == "face" for each in facts)
     detect = (detect or HaarDetector()) if looks else None
-    run = RunFolder(args.output, args, takes_up=True, restart=args.restart)
+    run = RunFolder(args.output, args, resume=True, restart=args.restart)
     if run.finished is not None:
         accelerator.print(f"Finished before: {run.path}. `--restart true` labels all again.")
         return run.finished
@@ -108,12 +107,12 @@ def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
     missing = [number for number in range(count) if not shards[number].is_file()]
     accelerator.wait_for_everyone()  # all have looked before anybody writes
     clips = EncodedClips(table, shard_files(args.corpus, args.corpus_path or None), looks)
-    # Neighbours for each process, so that it reads the shards of the corpus in their order.
+    # Neighbors for each process, so that it reads the shards of the corpus in their order.
     mine = np.array_split(missing, accelerator.num_processes)[accelerator.process_index].tolist()
     rows_of = [range(number * args.shard_clips, min((number + 1) * args.shard_clips, len(table))) for number in mine]
     bar = tqdm(total=sum(map(len, rows_of)), unit="clip", disable=not accelerator.is_local_main_process)
     for number, rows in zip(mine, rows_of, strict=True):
-        bad, before, labelled = {}, read_quarantine(state), []
+        bad, before, labeled = {}, read_quarantine(state), []
         for begin in range(rows.start, rows.stop, args.batch_size):
             batch = []
             for row in map(clips.row, range(begin, min(begin + args.batch_size, rows.stop))):
@@ -122,12 +121,12 @@ def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
                 except ValueError as error:
                     bad[row["id"]] = str(error)
                 bar.update()
-            stop_if_many(run, before | bad, len(table), args.max_bad_share)
+            stop_if_many(run, before | bad, len(table), args.max_bad_fraction)
             said = [teacher.label([clip for clip, _ in batch]) for teacher in teachers]
             for (clip, speaker), *each in zip(batch, *said, strict=True):
-                labelled.append(row_of(clip, speaker, each, facts))
-        write_whole(state / f"quarantine-{number:05d}.json", json.dumps(bad))
-        write_shard(shards[number], labelled, facts)
+                labeled.append(row_of(clip, speaker, each, facts))
+        write_atomically(state / f"quarantine-{number:05d}.json", json.dumps(bad))
+        write_shard(shards[number], labeled, facts)
     bar.close()
     accelerator.wait_for_everyone()
 
@@ -140,7 +139,7 @@ def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
         name = args.repo.rpartition("/")[2] or run.path.resolve().name
         loaded_from = args.repo or folder.as_posix()  # `audio-emotion publish` puts the repository in its place
         card = card_facts(facts, results, name, loaded_from, info.citation, audio_emotion.__version__)
-        write_whole(folder / "README.md", render_card("audio_visual_labels", card))
+        write_atomically(folder / "README.md", render_card("audio_visual_labels", card))
     run.quarantine(quarantine)
     run.results(results)
     accelerator.print(json.dumps({key: value for key, value in results.items() if key != "teachers"}, indent=2))
@@ -195,7 +194,7 @@ def clip_of(row: dict, detect: Detector | None, least_rate: float, bad: dict[str
     except NoFaceError as error:
         clip.no_face, clip.faces, clip.face_rate = str(error), error.faces, error.rate
     except VideoError as error:
-        if own and isinstance(error, NoPicturesError):  # a recording of sound, and a sound one
+        if own and isinstance(error, NoVideoFramesError):  # a recording of sound, and a sound one
             return clip
         clip.no_face = f"video: {error}"
         bad[row["id"]] = f"{clip.no_face}; its sound is kept"
@@ -238,16 +237,16 @@ class EncodedClips:
             yield from read_shard(file)
 
 
-def stop_if_many(run: RunFolder, bad: dict[str, str], clips: int, max_bad_share: float) -> None:
+def stop_if_many(run: RunFolder, bad: dict[str, str], clips: int, max_bad_fraction: float) -> None:
     """End the run where more files are broken than it may leave out; the clips stand in its quarantine then."""
-    if len(bad) <= max_bad_share * clips:
+    if len(bad) <= max_bad_fraction * clips:
         return
     run.quarantine(bad, from_any=True)
     name, reason = next(reversed(bad.items()))
     raise TooManyBadClipsError(
-        f"{len(bad)} of {clips} clips have broken files, more than {max_bad_share:.0%}. The last one is {name}: "
+        f"{len(bad)} of {clips} clips have broken files, more than {max_bad_fraction:.0%}. The last one is {name}: "
         f"{reason} All so far stand in `{run.path / 'quarantine.jsonl'}`. Repair them or take them out of the corpus, "
-        "or allow a larger share with `--max_bad_share`."
+        "or allow a larger share with `--max_bad_fraction`."
     )
 
 

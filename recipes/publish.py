@@ -6,7 +6,7 @@ python recipes/publish.py runs/distill_ravdess --repo somebody/student --private
 
 import sys
 
-from audio_emotion_command import main
+from audio_emotion_cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main(["publish", *sys.argv[1:]]))

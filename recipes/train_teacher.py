@@ -15,25 +15,27 @@ from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 from audio_emotion import FusedEmotionForAudioClassification
+from audio_emotion.data.augmentation import mask_time, mix_clips
+from audio_emotion.data.collate import Batch, batches
+from audio_emotion.data.mixture import training_data
+from audio_emotion.data.registry import select_speakers
 from audio_emotion.encoders import LogMelStream
 from audio_emotion.evaluation.predictions import Predictions, predict, save_predictions
-from audio_emotion.evaluation.results import headline, measure, selection_score
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.evaluation.report import headline, measure, selection_score
+from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.adapters import add_lora
-from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.augmentation import mask_time, mix_clips
-from audio_emotion.training.batches import Batch, batches
-from audio_emotion.training.caches import EncoderStates
-from audio_emotion.training.global_batch import gather_output, gathered
-from audio_emotion.training.mixture import training_data
-from audio_emotion.training.resume import Resume
-from audio_emotion.training.run_arguments import RunArguments
-from audio_emotion.training.schedule import one_cycle
-from audio_emotion.training.setting import Setting, begin
-from audio_emotion.training.statistics import copy_statistics, set_layer_statistics, set_log_mel_statistics
-from audio_emotion.training.tables import spoken_by
-from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion.training.arguments import RunArguments, parse_arguments
+from audio_emotion.training.experiment import ExperimentData, begin
+from audio_emotion.training.feature_cache import (
+    EncoderStates,
+    copy_statistics,
+    set_layer_statistics,
+    set_log_mel_statistics,
+)
+from audio_emotion.training.lora import add_lora
+from audio_emotion.training.optim import gather_output, gathered, one_cycle
+from audio_emotion.training.trainer_state import Resume
 
 
 @strict
@@ -50,7 +52,7 @@ class TeacherArguments(RunArguments):
     cross_fit: int = field(default=0, metadata={"help": "Teachers for outputs on the training clips; 0: the one."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
     convolution_size: int = field(default=64, metadata={"help": "Channels beside the identity; 0: Figure 1(A)."})
-    read_out: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
+    pooling: str = field(default="statistics", metadata={"help": "last (the paper's), statistics or attentive."})
     frames_per_step: int = field(default=1, metadata={"help": "20 ms frames averaged into a step of the trunk."})
     layers: list[int] = field(default_factory=list, metadata={"help": "Hidden states of every encoder; else all."})
     layer_fusion: str = field(default="mix", metadata={"help": "mix (a softmax weight a layer) or concatenate."})
@@ -72,7 +74,7 @@ def main(args: TeacherArguments) -> dict:
         return run.finished
 
     # Who trains, who validates, who is tested.
-    setting = Setting(args, accelerator, run, args.mix)
+    setting = ExperimentData(args, accelerator, run, args.mix)
     info, emotions, dimensions = setting.info, setting.emotions, setting.dimensions
     train_speakers, held_out = setting.train_speakers, setting.held_out
     table = setting.table
@@ -86,7 +88,7 @@ def main(args: TeacherArguments) -> dict:
             dimensions=dimensions,
             hidden_size=args.hidden_size,
             convolution_size=args.convolution_size,
-            read_out=args.read_out,
+            pooling=args.pooling,
             frames_per_step=args.frames_per_step,
             dimension_weights=args.dimension_weights or None,
             layer_fusion=args.layer_fusion,
@@ -105,7 +107,7 @@ def main(args: TeacherArguments) -> dict:
         return model.to(accelerator.device)
 
     model = build()
-    training_clips = setting.clips(spoken_by(table, train_speakers))
+    training_clips = setting.clips(select_speakers(table, train_speakers))
     set_log_mel_statistics(model, training_clips)
 
     # Frozen encoders hear every clip once; others, and those without a cache, start from the statistics of some clips.
@@ -118,7 +120,9 @@ def main(args: TeacherArguments) -> dict:
     if cached:
         table = known_to(heard_once, table)
         held_out = {side: rows for side, each in held_out.items() if len(rows := known_to(heard_once, each))}
-    heard = [name for name in first_of(spoken_by(table, train_speakers), STATISTICS_CLIPS)["id"] if name in heard_once]
+    heard = [
+        name for name in first_of(select_speakers(table, train_speakers), STATISTICS_CLIPS)["id"] if name in heard_once
+    ]
     set_layer_statistics(model, heard_once, heard)
     cache = heard_once if cached else None
 
@@ -150,7 +154,7 @@ def main(args: TeacherArguments) -> dict:
         clips = setting.clips(rows)
         each = batches(clips, order, emotions, dimensions, waveforms=cache is None)
         answers = predict(accelerator, lambda batch: judge(model, batch), each)
-        setting.take_in(clips)
+        setting.gather_quarantine(clips)
         return answers
 
     def fit(model, rows, name: str, validation=None):
@@ -211,17 +215,17 @@ def main(args: TeacherArguments) -> dict:
                     {key.removeprefix("validation_"): value for key, value in means.items() if "ccc" not in key}
                 )
                 run.log(model=name, epoch=epoch + 1, **means)
-                setting.take_in(stream)
+                setting.gather_quarantine(stream)
                 accelerator.log({f"{name}/{key}": value for key, value in means.items()}, step=epoch + 1)
             resume.save(progress, last=progress.step == steps)
         bar.close()
-        setting.take_in(stream)
+        setting.gather_quarantine(stream)
         return model
 
     # The teacher itself.
     provenance = training_data(train_speakers)
     setting.left_out |= everything.quarantine | training_clips.quarantine
-    model = fit(model, spoken_by(table, train_speakers), "teacher", held_out.get("validation"))
+    model = fit(model, select_speakers(table, train_speakers), "teacher", held_out.get("validation"))
     model.config.training_data = provenance
     if accelerator.is_main_process:  # before the test, which broken clips may stop
         write_checkpoint(model, run.path / "checkpoints" / "last")
@@ -246,13 +250,15 @@ def main(args: TeacherArguments) -> dict:
         unheard = [name for name in train_speakers if name not in heard]
         one = build()
         copy_statistics(model, one)
-        one = fit(one, spoken_by(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
-        said = ask(one, spoken_by(table, unheard))
+        one = fit(one, select_speakers(table, heard), f"cross-fit {number + 1} of {args.cross_fit}")
+        said = ask(one, select_speakers(table, unheard))
         parts.append(outputs_of(said))
         scores = measure(said, emotions, dimensions, info.dimensions_source, 0)
         known = headline(scores, dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unheard_{key}": round(value, 4) for key, value in known.items()})
-    unsaid = list(held_out.values()) if args.cross_fit else [spoken_by(table, train_speakers), *held_out.values()]
+    unsaid = (
+        list(held_out.values()) if args.cross_fit else [select_speakers(table, train_speakers), *held_out.values()]
+    )
     if unsaid:
         its = TeacherOutputs.joined([outputs_of(ask(model, rows)) for rows in unsaid])
         parts.append(replace(its, teacher=torch.zeros_like(its.teacher)))  # one teacher, of however many sides
@@ -298,7 +304,7 @@ def distributions(labels: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def silent_frame(stream) -> torch.Tensor:
-    """What a stream takes for nothing, `(L, H)`: the mean it subtracts; log-mel frames are normalised already."""
+    """What a stream takes for nothing, `(L, H)`: the mean it subtracts; log-mel frames are normalized already."""
     if isinstance(stream, LogMelStream):
         return torch.zeros(1, stream.projection.in_features)
     return stream.layer_mix.mean

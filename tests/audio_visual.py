@@ -1,4 +1,4 @@
-"""Clips with sound and pictures, made by code: coloured discs for faces, dark bars in each for eyes and mouth."""
+"""Clips with sound and pictures, made by code: colored discs for faces, dark bars in each for eyes and mouth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 WIDTH, HEIGHT, RADIUS = 192, 128, 28
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40)}
+COLORS = {"red": (220, 40, 40), "green": (40, 200, 40)}
 CODECS = {  # pictures, sound, and the rate that the sound's encoder takes
     "mp4": ("libx264", "aac", 16000),
     "flv": ("flv", "libmp3lame", 22050),
@@ -26,12 +26,12 @@ class Face:
     """A disc.
 
     Attributes:
-        colour: one of `COLOURS`.
+        color: one of `COLORS`.
         mouth: from seconds to how far it is open, 0..1.
-        place: from seconds to its centre in pixels; None where it is out of sight.
+        place: from seconds to its center in pixels; None where it is out of sight.
     """
 
-    colour: str = "red"
+    color: str = "red"
     mouth: Callable[[float], float] = lambda time: 0.5
     place: Callable[[float], tuple[float, float] | None] = lambda time: (64.0, 64.0)
 
@@ -59,15 +59,15 @@ def draw(faces: Sequence[Face], time: float) -> np.ndarray:
     pixels = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     down, across = np.mgrid[:HEIGHT, :WIDTH]
     for face in faces:
-        centre = face.place(time)
-        if centre is None:
+        center = face.place(time)
+        if center is None:
             continue
-        x, y = centre
-        pixels[(across - x) ** 2 + (down - y) ** 2 <= RADIUS**2] = COLOURS[face.colour]
+        x, y = center
+        pixels[(across - x) ** 2 + (down - y) ** 2 <= RADIUS**2] = COLORS[face.color]
         height = 1 + 9 * face.mouth(time)
         mouth = (np.abs(across - x) <= 10) & (np.abs(down - y - 0.6 * RADIUS) <= height / 2)
         eyes = (np.abs(across - x) <= 10) & (np.abs(down - y + 0.6 * RADIUS) <= 3)
-        pixels[mouth | eyes] = [value // 3 for value in COLOURS[face.colour]]  # dark, of the same hue
+        pixels[mouth | eyes] = [value // 3 for value in COLORS[face.color]]  # dark, of the same hue
     return pixels
 
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
 
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.log_mel import LogMel
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.layers import LogMel
 
 
 @pytest.fixture

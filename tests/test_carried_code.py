@@ -16,7 +16,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import audio_emotion
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 ROOM = Path(audio_emotion.__file__).parent
 NOT_CARRIED = {"__init__.py", "runtime.py"}
@@ -86,7 +86,7 @@ def code_in(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*.py")}
 
 
-def randomised(model):
+def randomized(model):
     """LoRA starts at zero, where merging would prove nothing."""
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -176,7 +176,7 @@ def test_adapters_are_merged_into_what_is_written(tiny_teacher, speech, way, tmp
         tuned = tiny_teacher
     clip = EmotionFeatureExtractor()(speech, sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
-        expected = randomised(tuned)(**clip)
+        expected = randomized(tuned)(**clip)
 
         folder = write_checkpoint(tuned, tmp_path / "checkpoint")
 

@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, pipeline
 
 import audio_emotion
-from audio_emotion.command_line.clips import clips_of
-from audio_emotion.command_line.compare import JudgedFolder, compared
-from audio_emotion.command_line.plot import DOTS, Overview
-from audio_emotion.command_line.rows import RowWriter, continue_file
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion_command import BROKE_OFF, FINE, SOME_FAILED, USAGE, argument_parser, main
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion_cli import BROKE_OFF, FINE, SOME_FAILED, USAGE, argument_parser, main
+from audio_emotion_cli.compare import FolderPredictions, compared
+from audio_emotion_cli.inputs import clips_of
+from audio_emotion_cli.plot import DOTS, Overview
+from audio_emotion_cli.rows import RowWriter, continue_file
 
 ROOT = Path(__file__).parents[1]
 PACKAGE_ROOT = Path(audio_emotion.__file__).parents[1]
@@ -56,7 +56,7 @@ def folder(tmp_path, speech) -> Path:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "audio_emotion_command", *arguments]
+    return [sys.executable, "-m", "audio_emotion_cli", *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -78,13 +78,13 @@ def answer(number: int, windows: int = 0) -> dict:
 def test_script_of_the_project_is_this_command():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-    assert project["scripts"] == {"audio-emotion": "audio_emotion_command:main"}
+    assert project["scripts"] == {"audio-emotion": "audio_emotion_cli:main"}
 
 
 def said_without_heavy_imports(*words: str) -> str:
     """What the command writes; it has ended well and imported nothing heavy."""
     code = (
-        "import sys, audio_emotion_command as c\n"
+        "import sys, audio_emotion_cli as c\n"
         "try:\n    c.main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
         "print({'torch', 'transformers', 'numpy', 'audio_emotion'} & set(sys.modules), file=sys.stderr)"
     )
@@ -495,10 +495,12 @@ def test_info_of_a_checkpoint_without_a_head_ends_with_2_and_names_it(checkpoint
     assert "heads.dimensions" in capsys.readouterr().err
 
 
-def judged_at_random(names: list[str], seed: int) -> JudgedFolder:
+def judged_at_random(names: list[str], seed: int) -> FolderPredictions:
     random = np.random.default_rng(seed)
     emotions = random.dirichlet([1.0, 1.0], size=len(names))
-    return JudgedFolder(names, random.uniform(size=(len(names), 3)), emotions, random.normal(size=(len(names), 5)))
+    return FolderPredictions(
+        names, random.uniform(size=(len(names), 3)), emotions, random.normal(size=(len(names), 5))
+    )
 
 
 def test_comparison_of_pairs_is_the_formula_over_matching_names():
@@ -551,7 +553,7 @@ def test_comparison_without_pairs_is_of_whole_folders():
 
 
 def test_compare_pairs_clips_by_their_place_below_the_folders(folder, checkpoint, tmp_path, capsys):
-    other = tmp_path / "synthesised"
+    other = tmp_path / "synthesized"
     (other / "b").mkdir(parents=True)
     for source, target in (("a.wav", "a.flac"), ("b/two.wav", "b/two.wav")):
         soundfile.write(other / target, *soundfile.read(folder / source))
@@ -652,7 +654,7 @@ def test_every_example_of_its_page_runs(tmp_path, speech, monkeypatch, capsys):
         for line in block.splitlines()
     ]
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    for name in ("clips/one.wav", "recordings/a.wav", "recordings/b.wav", "synthesised/a.flac", "synthesised/b.flac"):
+    for name in ("clips/one.wav", "recordings/a.wav", "recordings/b.wav", "synthesized/a.flac", "synthesized/b.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, speech, 16000)
     monkeypatch.chdir(tmp_path)

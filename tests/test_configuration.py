@@ -23,7 +23,7 @@ def test_a_configuration_survives_its_file(kind, fields, tmp_path):
         **fields,
         emotions=["calm", "angry"],
         dimension_weights=[0.5, 0.25, 0.25],
-        read_out="statistics",
+        pooling="statistics",
         license="CC-BY-NC-SA-4.0",
         training_data=[{"corpus": "ravdess", "speakers": ["01"]}],
         dimensions_source="norm-derived",
@@ -57,25 +57,25 @@ def test_stream_dropout_may_be_a_whole_number():
 
 
 @pytest.mark.parametrize(
-    ("kind", "misspelt", "meant"),
+    ("kind", "misspelled", "meant"),
     [
         (StudentEmotionConfig, "hiden_size", "hidden_size"),
         (StudentEmotionConfig, "frame_per_step", "frames_per_step"),
         (StudentEmotionConfig, "emotion", "emotions"),
         (FusedEmotionConfig, "projecton_size", "projection_size"),
-        (FusedEmotionConfig, "readout", "read_out"),
+        (FusedEmotionConfig, "readout", "pooling"),
     ],
 )
-def test_a_misspelt_field_is_an_error_that_names_the_right_one(kind, misspelt, meant):
-    with pytest.raises(TypeError, match=f"{misspelt}.*Did you mean `{meant}`"):
-        kind(**{misspelt: 5})
+def test_a_misspelled_field_is_an_error_that_names_the_right_one(kind, misspelled, meant):
+    with pytest.raises(TypeError, match=f"{misspelled}.*Did you mean `{meant}`"):
+        kind(**{misspelled: 5})
 
 
 @pytest.mark.parametrize(("kind", "fields"), BOTH)
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"read_out": "mean"}, "read_out"),
+        ({"pooling": "mean"}, "pooling"),
         ({"dimension_weights": [1.0]}, "dimension_weights"),
         ({"look_ahead": 3}, "look_ahead"),
         ({"look_ahead": -1}, "look_ahead"),

@@ -11,7 +11,7 @@ import soundfile
 from matplotlib import image
 
 import audio_emotion
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "demo.py"
 

@@ -26,9 +26,8 @@ from transformers import (
     WhisperModel,
 )
 
-from audio_emotion.encoders import load_encoder, normalised_waveform, on_grid
+from audio_emotion.encoders import load_encoder, normalized_waveform, on_grid, whisper_hidden_states, whisper_log_mel
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
-from audio_emotion.whisper_frames import whisper_hidden_states, whisper_log_mel
 
 TOLERANCE = 1e-4  # DESIGN: padding and batching change nothing, float32
 # Weights ten times the stock 0.02: with tiny ones, what leaks out of padding would stay below the tolerance.
@@ -315,11 +314,11 @@ def test_a_learned_layer_mix_is_loaded_and_not_set_back(build, tmp_path):
 
 
 @torch.no_grad()
-def test_the_waveform_is_normalised_as_the_extractor_of_wav2vec2_does_it():
+def test_the_waveform_is_normalized_as_the_extractor_of_wav2vec2_does_it():
     alone, waveform, mask = clips(9000, 5000)
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
 
-    ours = normalised_waveform(waveform + 0.05 * mask, mask)  # a constant offset, too
+    ours = normalized_waveform(waveform + 0.05 * mask, mask)  # a constant offset, too
 
     for row, clip in enumerate(alone):
         expected = extractor((clip[0] + 0.05).numpy(), sampling_rate=16000, return_tensors="pt")["input_values"]

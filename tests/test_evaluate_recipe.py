@@ -15,12 +15,12 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
-from audio_emotion.evaluation.judges import Judge
+from audio_emotion.data.dataset import ClipReader
+from audio_emotion.data.registry import corpus_info, corpus_table
+from audio_emotion.evaluation.label_matching import MatchedClassifier
 from audio_emotion.evaluation.predictions import load_predictions
-from audio_emotion.evaluation.results import measure
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.training.streams import ClipReader
-from audio_emotion.training.tables import corpus_info, corpus_table
+from audio_emotion.evaluation.report import measure
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SYNTHETIC = list(corpus_info("synthetic").emotions)
@@ -128,12 +128,12 @@ def test_a_foreign_checkpoint_without_its_head_is_refused(make_foreign_model, tm
     (Path(folder) / "config.json").write_text(json.dumps(config))
 
     with pytest.raises(ValueError, match=r"classifier\.weight"):
-        Judge(folder, SYNTHETIC, DIMENSIONS)
+        MatchedClassifier(folder, SYNTHETIC, DIMENSIONS)
 
 
 def test_a_foreign_regression_is_read_by_the_names_of_its_outputs(make_foreign_model, tmp_path):
     folder = make_foreign_model(tmp_path / "theirs", ["arousal", "dominance", "valence"])
-    judge = Judge(folder, SYNTHETIC, DIMENSIONS).eval()
+    judge = MatchedClassifier(folder, SYNTHETIC, DIMENSIONS).eval()
     waveform = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_a_foreign_regression_is_read_by_the_names_of_its_outputs(make_foreign_m
 
 
 def test_a_foreign_model_is_judged_clip_by_clip_so_padding_changes_nothing(make_foreign_model, tmp_path):
-    judge = Judge(make_foreign_model(tmp_path / "theirs", SYNTHETIC), SYNTHETIC, DIMENSIONS).eval()
+    judge = MatchedClassifier(make_foreign_model(tmp_path / "theirs", SYNTHETIC), SYNTHETIC, DIMENSIONS).eval()
     clip = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
     padded = torch.cat([clip, torch.zeros(1, 8000)], dim=1)
     mask = torch.tensor([[1] * 16000 + [0] * 8000])

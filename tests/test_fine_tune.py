@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, pipeline
 
-from audio_emotion.training.tables import corpus_rows
+from audio_emotion.data.registry import corpus_rows
 
 RECIPE = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "fine_tune.py"))
 NAMES = {"neutral": "flat", "calm": "flat", "happy": "pleased", "angry": "cross"}
@@ -34,7 +34,7 @@ def own(tmp_path_factory) -> Path:
             soundfile.write(folder / name, samples, rate)
             table.writerow([name, row["speaker"], NAMES.get(row["emotion"], ""), 1 + 4 * row["activation"]])
     description = {
-        "name": "callcentre",
+        "name": "callcenter",
         "license": "CC0-1.0",
         "citation": "Made by the test.",
         "source": "csv",
@@ -46,14 +46,14 @@ def own(tmp_path_factory) -> Path:
         "dimensions_source": "rated",
         "splits": {"shares": {"train": 0.6, "validation": 0.2, "test": 0.2}, "seed": 0},
     }
-    (folder / "callcentre.yaml").write_text(yaml.safe_dump(description))
+    (folder / "callcenter.yaml").write_text(yaml.safe_dump(description))
     return folder
 
 
 @pytest.fixture(scope="module")
 def tuned(own, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("tuned")
-    arguments = RECIPE["FineTuneArguments"](corpus=str(own / "callcentre.yaml"), output=str(output), epochs=2)
+    arguments = RECIPE["FineTuneArguments"](corpus=str(own / "callcenter.yaml"), output=str(output), epochs=2)
     RECIPE["main"](arguments)
     return output
 
@@ -71,7 +71,7 @@ def test_it_says_what_it_has_heard_before_and_now_and_under_which_terms(tuned):
     config = json.loads((tuned / "checkpoints" / "last" / "config.json").read_text())
     results = json.loads((tuned / "results.json").read_text())
 
-    assert [each["corpus"] for each in config["training_data"]] == ["ravdess", "callcentre"]
+    assert [each["corpus"] for each in config["training_data"]] == ["ravdess", "callcenter"]
     assert set(config["training_data"][1]["speakers"]) == set(results["train_speakers"])
     assert set(results["test"]["speakers"]).isdisjoint(results["train_speakers"])
     assert results["contaminated_by"] == []
@@ -81,7 +81,7 @@ def test_it_says_what_it_has_heard_before_and_now_and_under_which_terms(tuned):
 
 def test_frozen_tuning_changes_the_heads_alone(own, tuned, tmp_path):
     source = tuned / "checkpoints" / "last"
-    arguments = {"corpus": str(own / "callcentre.yaml"), "model": str(source), "tuning": "frozen", "epochs": 1}
+    arguments = {"corpus": str(own / "callcenter.yaml"), "model": str(source), "tuning": "frozen", "epochs": 1}
     RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
 
     before = load_file(source / "model.safetensors")
@@ -99,7 +99,7 @@ def test_heads_have_the_size_of_the_data(tuned):
 
 
 def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_scored(own, tmp_path):
-    description = yaml.safe_load((own / "callcentre.yaml").read_text()) | {"dimensions_source": "norm-derived"}
+    description = yaml.safe_load((own / "callcenter.yaml").read_text()) | {"dimensions_source": "norm-derived"}
     (own / "derived.yaml").write_text(yaml.safe_dump(description))
 
     results = RECIPE["main"](
@@ -111,9 +111,9 @@ def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_sco
 
 
 def test_a_corpus_without_dimensions_is_learnt_and_who_was_heard_before_is_said(own, tuned, tmp_path, capsys):
-    description = yaml.safe_load((own / "callcentre.yaml").read_text())
+    description = yaml.safe_load((own / "callcenter.yaml").read_text())
     heard = json.loads((tuned / "results.json").read_text())["train_speakers"]
-    names = [name.removeprefix("callcentre/") for name in heard]
+    names = [name.removeprefix("callcenter/") for name in heard]
     description |= {"dimensions": [], "splits": {"train": names[:2], "test": names[2:3]}}
     description["columns"].pop("activation")
     for key in ("scale", "dimensions_source"):
@@ -135,5 +135,5 @@ def test_a_corpus_without_dimensions_is_learnt_and_who_was_heard_before_is_said(
 def test_lora_on_a_student_is_refused(own, tmp_path):
     with pytest.raises(ValueError, match="adapts a teacher's encoders"):
         RECIPE["main"](
-            RECIPE["FineTuneArguments"](corpus=str(own / "callcentre.yaml"), output=str(tmp_path), tuning="lora")
+            RECIPE["FineTuneArguments"](corpus=str(own / "callcenter.yaml"), output=str(tmp_path), tuning="lora")
         )

@@ -29,8 +29,8 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion_command import BROKE_OFF, FINE, SOME_FAILED, USAGE, main
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion_cli import BROKE_OFF, FINE, SOME_FAILED, USAGE, main
 
 CASES = {"audio": 200, "checkpoint": 60, "command": 40}  # 300
 EVERY = 5  # of them go into the fast tests
@@ -345,7 +345,7 @@ def change_config(folder: Path, draw: Draw) -> bool:
     else:
         config[field] = JUNK[draw.integers(len(JUNK))]
     (folder / "config.json").write_text(json.dumps(config))
-    return True  # a licence or a dropout rate may be anything: then the answer must be the same
+    return True  # a license or a dropout rate may be anything: then the answer must be the same
 
 
 def break_json(folder: Path, draw: Draw) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from audio_emotion.log_mel import FLOOR, HOP, RELATIVE_FLOOR, WINDOW, LogMel, frame_mask, stack_frames
+from audio_emotion.layers import FLOOR, HOP, RELATIVE_FLOOR, WINDOW, LogMel, frame_mask, stack_frames
 
 RATE = 16000
 
@@ -19,7 +19,7 @@ def noise(samples: int) -> torch.Tensor:
 def test_frames_are_the_log_of_the_mel_power_written_out():
     """HTK mel, triangles, power of a Hann-windowed frame: by the formulas, in float64."""
     bins, waveform = 12, noise(2000)
-    frames = LogMel(bins, RATE).unnormalised(waveform)[0]
+    frames = LogMel(bins, RATE).unnormalized(waveform)[0]
 
     def mel(hertz: float) -> float:
         return 2595.0 * np.log10(1.0 + hertz / 700.0)
@@ -50,7 +50,7 @@ def test_frames_are_those_of_transformers():
         mel_floor=0.0,
     )
 
-    ours = LogMel(bins, RATE).unnormalised(waveform)[0].numpy()
+    ours = LogMel(bins, RATE).unnormalized(waveform)[0].numpy()
 
     np.testing.assert_allclose(ours, np.log(power.T + FLOOR), atol=1e-3)
 
@@ -80,7 +80,7 @@ def test_padding_adds_zeros_and_changes_no_frame():
 
 def test_statistics_are_fixed_and_not_those_of_the_clip():
     front_end = LogMel(10, RATE)
-    raw = front_end.unnormalised(noise(RATE))
+    raw = front_end.unnormalized(noise(RATE))
     front_end.set_statistics(raw.mean((0, 1)), raw.std((0, 1)))
 
     features, _ = front_end(noise(RATE), torch.ones(1, RATE))
@@ -103,7 +103,7 @@ def test_mixed_precision_leaves_the_front_end_alone():
     assert torch.equal(mixed, front_end(waveform, torch.ones(1, RATE))[0])
 
 
-def test_steps_are_neighbouring_frames_side_by_side_and_an_unfilled_one_is_left_out():
+def test_steps_are_neighboring_frames_side_by_side_and_an_unfilled_one_is_left_out():
     frames = torch.arange(14.0).view(2, 7, 1)
     frames[1, 5:] = 0
 
@@ -127,9 +127,9 @@ def test_a_frame_mask_has_as_many_ones_as_frames():
 
 def test_relative_frames_are_ratios_to_the_power_so_far_by_amplitude():
     waveform = noise(4000) * torch.linspace(0.2, 1.0, 4000)
-    power = LogMel(10, RATE).unnormalised(waveform)[0].double().exp() - FLOOR
+    power = LogMel(10, RATE).unnormalized(waveform)[0].double().exp() - FLOOR
 
-    ours = LogMel(10, RATE, "relative").unnormalised(waveform)[0]
+    ours = LogMel(10, RATE, "relative").unnormalized(waveform)[0]
 
     each = power.mean(-1)
     for t in range(len(power)):
@@ -143,7 +143,7 @@ def test_ten_seconds_of_pause_do_not_move_the_relative_frames_of_a_voice(pause):
     voice, front_end = noise(RATE), LogMel(10, RATE, "relative")
     paused = torch.cat([pause * noise(10 * RATE), voice], dim=1)
 
-    alone, after = front_end.unnormalised(voice), front_end.unnormalised(paused)[:, 1000:]
+    alone, after = front_end.unnormalized(voice), front_end.unnormalized(paused)[:, 1000:]
 
     assert (after - alone)[:, 50:].abs().max() < 0.1  # their mean over all frames would move them by 3
 
@@ -154,9 +154,9 @@ def test_no_gain_changes_a_relative_frame_and_every_gain_an_absolute_one(gain):
 
     relative, absolute = (LogMel(10, RATE, level) for level in ("relative", "absolute"))
 
-    difference = (relative.unnormalised(gain * waveform) - relative.unnormalised(waveform)).abs()
+    difference = (relative.unnormalized(gain * waveform) - relative.unnormalized(waveform)).abs()
     assert difference.max() < 1e-3
-    difference = (absolute.unnormalised(gain * waveform) - absolute.unnormalised(waveform))[0, 50:].abs()
+    difference = (absolute.unnormalized(gain * waveform) - absolute.unnormalized(waveform))[0, 50:].abs()
     assert difference.min() > 0.5
 
 
@@ -164,12 +164,12 @@ def test_a_relative_frame_sees_nothing_that_comes_after_it():
     front_end, waveform = LogMel(10, RATE, "relative"), noise(RATE)
     loud_end = torch.cat([waveform[:, :8000], 10 * waveform[:, 8000:]], dim=1)
 
-    ours, cut = front_end.unnormalised(loud_end), front_end.unnormalised(waveform[:, :8000])
+    ours, cut = front_end.unnormalized(loud_end), front_end.unnormalized(waveform[:, :8000])
 
     torch.testing.assert_close(ours[:, : cut.shape[1]], cut)
 
 
 def test_relative_frames_of_digital_silence_are_finite_and_the_floor():
-    frames = LogMel(10, RATE, "relative").unnormalised(torch.zeros(1, 800))
+    frames = LogMel(10, RATE, "relative").unnormalized(torch.zeros(1, 800))
 
     torch.testing.assert_close(frames, torch.full_like(frames, float(np.log(RELATIVE_FLOOR))))

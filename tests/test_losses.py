@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from audio_emotion.layers import EmotionOutput
 from audio_emotion.losses import concordance, dimension_loss, emotion_loss, supervised_terms, variance_loss
-from audio_emotion.outputs import EmotionOutput
 
 THIRDS = [1 / 3, 1 / 3, 1 / 3]
 

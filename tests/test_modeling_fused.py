@@ -38,7 +38,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def test_a_stream_is_a_softmax_over_standardised_layers_then_a_projection(sources):
+def test_a_stream_is_a_softmax_over_standardized_layers_then_a_projection(sources):
     stream = teacher(sources).teacher.streams[0]
     states, _ = stream.encode(*batch())
     mask = torch.ones(2, states.shape[2])
@@ -57,7 +57,7 @@ def test_a_stream_is_a_softmax_over_standardised_layers_then_a_projection(source
 
 
 @torch.no_grad()
-def test_layers_side_by_side_are_standardised_one_by_one_and_survive_saving(sources, tmp_path):
+def test_layers_side_by_side_are_standardized_one_by_one_and_survive_saving(sources, tmp_path):
     model = teacher(sources, layer_fusion="concatenate")
     stream = model.teacher.streams[0]
     states, _ = stream.encode(*batch())
@@ -107,11 +107,11 @@ def test_a_gate_is_one_softmax_over_the_streams_per_frame(sources):
 
 
 @pytest.mark.parametrize("fusion", ["concatenate", "gate"])
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("frames_per_step", [1, 2])
 @torch.no_grad()
-def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, read_out, frames_per_step):
-    fields = {"fusion": fusion, "read_out": read_out, "frames_per_step": frames_per_step}
+def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, pooling, frames_per_step):
+    fields = {"fusion": fusion, "pooling": pooling, "frames_per_step": frames_per_step}
     model = teacher(sources, stream_dropout=0.3, **fields)
     waveform, mask = batch()
     for silent in ([], ["first"], ["second", "log-mel"]):
@@ -199,7 +199,7 @@ def test_training_can_start_from_cached_states(sources):
 
 
 @torch.no_grad()
-def test_steps_are_means_of_neighbouring_frames_and_a_last_unfilled_one_is_left_out(sources):
+def test_steps_are_means_of_neighboring_frames_and_a_last_unfilled_one_is_left_out(sources):
     waveform, mask = batch()
     frames, lengths = teacher(sources).teacher.encode(waveform, mask)
     steps, counts = teacher(sources, frames_per_step=3).teacher.encode(waveform, mask)

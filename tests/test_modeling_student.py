@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 
 from audio_emotion.configuration_student_emotion import StudentEmotionConfig
-from audio_emotion.log_mel import HOP, WINDOW, LogMel
+from audio_emotion.layers import HOP, WINDOW, LogMel
 from audio_emotion.modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
 
 TOLERANCE = 1e-4  # DESIGN: padding and batching change nothing, float32
@@ -53,7 +53,7 @@ def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit, tr
     assert limit / 4 < parameters <= limit
 
 
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize(
     "trunk",
     [
@@ -64,8 +64,8 @@ def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit, tr
     ids=str,
 )
 @torch.no_grad()
-def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(read_out, trunk):
-    model = student(read_out=read_out, **trunk)
+def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(pooling, trunk):
+    model = student(pooling=pooling, **trunk)
     alone, waveform, mask = clips(9000, 20000, 800, 300, 16123)
 
     batched = model(waveform, mask)
@@ -87,12 +87,12 @@ def test_what_lies_in_the_padding_does_not_matter():
     assert furthest(model(dirty, mask), model(waveform, mask), 0) == 0
 
 
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("frames_per_step", [2, 4, 8])
 @pytest.mark.parametrize("trunk", [{"trunk": "tc-gru"}, {"trunk": "convolutional"}, {"level": "relative"}], ids=str)
 @torch.no_grad()
-def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(read_out, frames_per_step, trunk):
-    model = student(read_out=read_out, frames_per_step=frames_per_step, **trunk)
+def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(pooling, frames_per_step, trunk):
+    model = student(pooling=pooling, frames_per_step=frames_per_step, **trunk)
     alone, waveform, mask = clips(12000, 20000)
 
     whole = model(waveform, mask, output_frames=True)
@@ -375,7 +375,7 @@ def test_emotions_can_be_renamed_without_new_heads(tmp_path):
     assert torch.equal(german.heads.emotions.weight, model.heads.emotions.weight)
 
 
-def test_a_misspelt_field_on_loading_is_an_error(tmp_path):
+def test_a_misspelled_field_on_loading_is_an_error(tmp_path):
     student().save_pretrained(tmp_path)
 
     with pytest.raises(TypeError, match="hiden_size"):

@@ -15,10 +15,9 @@ import pytest
 import soundfile
 import yaml
 
-from audio_emotion.training.corpora.described_sides import described_split
-from audio_emotion.training.shards import read_shard, read_videos
-from audio_emotion.training.sides import sides
-from audio_emotion.training.tables import corpus_info, corpus_rows, corpus_table, shard_files
+from audio_emotion.data.custom import described_split
+from audio_emotion.data.registry import corpus_info, corpus_rows, corpus_table, shard_files, sides
+from audio_emotion.data.shards import read_shard, read_videos
 
 COUNT = 40
 PACK = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "pack.py"))
@@ -169,7 +168,7 @@ def test_bad_files_are_left_out_by_name_and_too_many_stop_the_run(own):
     good = (own.parent / "05.wav").read_bytes()
     (own.parent / "05.wav").write_bytes(good[:600])
     (own.parent / "25.wav").write_bytes(b"")
-    described = pack(own.parent / "packed", corpus=str(own), max_bad_share=0.05, shuffle=False)
+    described = pack(own.parent / "packed", corpus=str(own), max_bad_fraction=0.05, shuffle=False)
 
     lines = [json.loads(line) for line in (own.parent / "packed" / "quarantine.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == ["own/05", "own/25"]

@@ -15,7 +15,7 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 BFLOAT16 = 0.03  # how far a dimension in 0..1 or a probability may lie from float32

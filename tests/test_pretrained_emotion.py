@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForAudioClassification
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.training.adapters import add_lora
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.training.lora import add_lora
 
 
 def judged(model, speech) -> torch.Tensor:

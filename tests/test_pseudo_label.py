@@ -28,18 +28,16 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
 )
 
-from audio_emotion.audio_input import read_audio
-from audio_emotion.evaluation.class_names import our_word, our_words
-from audio_emotion.hub.assembling import assemble
-from audio_emotion.hub.checking import check_folder
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.training.agreement import agreement
-from audio_emotion.training.answers import Clip, softmax
-from audio_emotion.training.pseudo_labels import read_rows, read_teachers, to_teacher_outputs
-from audio_emotion.training.speech_teachers import SpeechTeacher
-from audio_emotion.training.streams import TooManyBadClipsError
-from audio_emotion.training.teacher_outputs import TeacherOutputs
-from audio_emotion.training.vote_teachers import VotesTeacher
+from audio_emotion.audio_io import read_audio
+from audio_emotion.data.dataset import TooManyBadClipsError
+from audio_emotion.evaluation.label_matching import canonical_label, canonical_labels
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.hub.checks import check_folder
+from audio_emotion.hub.publish import assemble
+from audio_emotion.teachers.outputs import Clip, TeacherOutputs, agreement, softmax
+from audio_emotion.teachers.pseudo_labels import read_rows, read_teachers, to_teacher_outputs
+from audio_emotion.teachers.speech import SpeechTeacher
+from audio_emotion.teachers.votes import VotesTeacher
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SECONDS = 1.5
@@ -203,7 +201,7 @@ def test_bad_clips_are_quarantined_or_masked_each_with_its_reason(label, speech_
     results = label(
         corpus=corpus_of(tmp_path),
         teachers=[f"speech:{speech_model}", f"face:{face_model}"],
-        max_bad_share=0.6,
+        max_bad_fraction=0.6,
     )
     rows = by_clip(tmp_path / "run")
     lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
@@ -239,13 +237,13 @@ def test_too_many_broken_files_stop_the_run_and_stand_in_its_quarantine(label, s
 
     (line,) = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["id"] == "talk/anna/05"
-    assert label("other", corpus=corpus, teachers=[f"speech:{speech_model}"], max_bad_share=0.1)["clips"] == 11
+    assert label("other", corpus=corpus, teachers=[f"speech:{speech_model}"], max_bad_fraction=0.1)["clips"] == 11
 
 
 def test_a_run_killed_twice_goes_on_and_leaves_the_same_shards(
     label, recipe, good, speech_model, face_model, tmp_path, monkeypatch
 ):
-    arguments = {"corpus": good, "teachers": [f"speech:{speech_model}", f"face:{face_model}"], "max_bad_share": 0.2}
+    arguments = {"corpus": good, "teachers": [f"speech:{speech_model}", f"face:{face_model}"], "max_bad_fraction": 0.2}
     (tmp_path / "clips" / "anna" / "1.mp4").write_bytes(b"")
     label("whole", **arguments)
     work = recipe["clip_of"]
@@ -351,7 +349,7 @@ def test_the_folder_is_a_data_set_that_streams_and_can_be_published(label, good,
     assert said["row"]["id"] == "talk/anna/0"
 
 
-def test_packed_clips_are_labelled_like_those_in_files(label, speech_model, face_model, tmp_path):
+def test_packed_clips_are_labeled_like_those_in_files(label, speech_model, face_model, tmp_path):
     root = tmp_path / "ravdess" / "Actor_01"
     root.mkdir(parents=True)
     for number in range(1, 6):
@@ -446,11 +444,11 @@ def test_agreement_is_one_less_the_jensen_shannon_divergence_over_shared_classes
 
 
 def test_one_emotion_has_one_word():
-    assert [our_word(name) for name in ("Fear", "JOY", "Sadness", "sur", " Awe")] == [
+    assert [canonical_label(name) for name in ("Fear", "JOY", "Sadness", "sur", " Awe")] == [
         "fearful", "happy", "sad", "surprised", "awe",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="differ"):
-        our_words(["anger", "Anger"], "model")
+        canonical_labels(["anger", "Anger"], "model")
 
 
 VOTES = Path(os.environ.get("AUDIO_EMOTION_DATA", "")) / "crema_d_labels"

@@ -17,11 +17,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from audio_emotion.data.dataset import ClipStream
+from audio_emotion.data.registry import corpus_table, select_speakers
+from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.statistics import set_log_mel_statistics
-from audio_emotion.training.streams import ClipStream
-from audio_emotion.training.tables import corpus_table, spoken_by
-from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion.training.feature_cache import set_log_mel_statistics
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -84,10 +84,10 @@ def test_a_student_uses_every_label_stands_under_its_teachers_terms_and_says_who
 
     config = json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())
     assert config["license"] == "Apache-2.0 AND CC-BY-NC-4.0"
-    assert results["labelled"] == 1
+    assert results["labeled"] == 1
     assert results["contaminated_by"] == [tested]
     printed = capsys.readouterr().out
-    clips = len(spoken_by(corpus_table("synthetic", count=60), results["train_speakers"]))
+    clips = len(select_speakers(corpus_table("synthetic", count=60), results["train_speakers"]))
     assert f"{clips} of {clips} labels used" in printed
     warning = printed.index("WARNING")
     assert tested in printed[warning:].splitlines()[0]
@@ -101,16 +101,16 @@ def test_labels_are_drawn_from_the_clips_that_have_one(capsys, tmp_path):
     partly = table.map(
         lambda row, number: {**row, **(nothing if number % 2 else {"emotion": None})}, with_indices=True
     )
-    labelled = recipe("distill")["clips_with_labels"]
+    labeled = recipe("distill")["clips_with_labels"]
 
-    assert labelled(table, dimensions) == list(table["id"])
-    assert labelled(partly, dimensions) == list(table["id"])[::2]
-    assert labelled(partly, []) == []
+    assert labeled(table, dimensions) == list(table["id"])
+    assert labeled(partly, dimensions) == list(table["id"])[::2]
+    assert labeled(partly, []) == []
 
 
 def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, tmp_path):
     distil = recipe("distill")
-    arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "augment": 1.0, "labelled": 0.5}
+    arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "augment": 1.0, "labeled": 0.5}
     results = distil["main"](
         distil["DistillArguments"](output=str(tmp_path / "run"), teacher=str(teacher_run), **arguments)
     )
@@ -138,7 +138,7 @@ def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, t
 def test_kept_versions_of_augmented_clips_train_a_student_as_new_ones_do(tmp_path):
     distil = recipe("distill")
     arguments = {"corpus_count": 40, "epochs": 3, "size": "nano", "batch_size": 8, "augment": 1.0, "teacher": ""}
-    arguments |= {"augment_versions": 2, "cache": str(tmp_path / "cache"), "labelled": 1.0}
+    arguments |= {"augment_versions": 2, "cache": str(tmp_path / "cache"), "labeled": 1.0}
     results = [
         distil["main"](distil["DistillArguments"](output=str(tmp_path / name), **arguments)) for name in ("one", "two")
     ]
@@ -150,14 +150,14 @@ def test_kept_versions_of_augmented_clips_train_a_student_as_new_ones_do(tmp_pat
 
 
 def test_front_end_statistics_are_those_of_the_clips(tiny_student):
-    table = spoken_by(corpus_table("synthetic", count=20), ["synthetic/01"])
+    table = select_speakers(corpus_table("synthetic", count=20), ["synthetic/01"])
     clips = ClipStream(table)
 
     set_log_mel_statistics(tiny_student, clips)
 
     front_end = tiny_student.student.log_mel
     frames = np.concatenate(
-        [front_end.unnormalised(torch.tensor(row["waveform"])[None])[0].numpy() for row in clips.clips()]
+        [front_end.unnormalized(torch.tensor(row["waveform"])[None])[0].numpy() for row in clips.clips()]
     )
     np.testing.assert_allclose(front_end.mean.numpy(), frames.mean(0), atol=1e-4)
     np.testing.assert_allclose(front_end.deviation.numpy(), frames.std(0), atol=1e-4)

@@ -111,7 +111,7 @@ def test_sigkill_at_random_moments_changes_no_weight(processes, tmp_path):
     pack = runpy.run_path(str(RECIPES / "pack.py"))
     pack["main"](pack["PackArguments"](output=str(tmp_path / "shards"), corpus_count=120, shard_mb=1))
     flags = ["--corpus", str(tmp_path / "shards" / "corpus.yaml"), "--split", "synthetic-10", "--teacher", ""]
-    flags += ["--epochs", "20", "--size", "nano", "--augment", "0.5", "--labelled", "1.0"]
+    flags += ["--epochs", "20", "--size", "nano", "--augment", "0.5", "--labeled", "1.0"]
     flags += ["--batch_size", "8", "--num_workers", "2", "--save_every", "3"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]

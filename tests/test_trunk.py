@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from audio_emotion.configuration_emotion import EmotionConfig
-from audio_emotion.trunk import SCORE_BOUND, EmotionTrunk, ReadOut
+from audio_emotion.layers import SCORE_BOUND, EmotionTrunk, Pooling
 
 FEATURES = 5
 LENGTHS = [7, 3, 1]
@@ -99,8 +99,8 @@ def separable_by_hand(model: EmotionTrunk, features: torch.Tensor) -> torch.Tens
             for back in range(weight.shape[1]):  # `back` dilations before t; before the clip there is nothing
                 if t - back * dilation >= 0:
                     near = near + weight[:, weight.shape[1] - 1 - back] * steps[t - back * dilation]
-            near = (near - near.mean()) / (near.var(correction=0) + block.normalisation.eps).sqrt()
-            near = near * block.normalisation.weight + block.normalisation.bias
+            near = (near - near.mean()) / (near.var(correction=0) + block.normalization.eps).sqrt()
+            near = near * block.normalization.weight + block.normalization.bias
             wide = block.widen.weight @ near + block.widen.bias
             wide = 0.5 * wide * (1 + torch.erf(wide / 2**0.5))  # GELU (Hendrycks & Gimpel 2016)
             widened.append(step + block.narrow.weight @ wide + block.narrow.bias)
@@ -125,17 +125,17 @@ def test_the_convolutional_trunk_is_dilated_depthwise_taps_and_pointwise_layers_
 def test_the_last_read_out_is_the_frame_itself():
     frames = torch.randn(2, 4, 3)
 
-    assert torch.equal(ReadOut(3, "last")(frames, torch.ones(2, 4)), frames)
+    assert torch.equal(Pooling(3, "last")(frames, torch.ones(2, 4)), frames)
 
 
 @pytest.mark.parametrize("mode", ["statistics", "attentive"])
 @torch.no_grad()
 def test_statistics_at_a_frame_are_those_of_all_frames_so_far(mode):
     torch.manual_seed(0)
-    read_out = ReadOut(3, mode)
+    pooling = Pooling(3, mode)
     frames, mask = torch.randn(2, 6, 3), torch.tensor([[1.0] * 6, [1.0] * 4 + [0.0] * 2])
 
-    read = read_out(frames, mask)
+    read = pooling(frames, mask)
 
     for row, length in enumerate([6, 4]):
         for t in range(length):
@@ -143,7 +143,7 @@ def test_statistics_at_a_frame_are_those_of_all_frames_so_far(mode):
             for value in frames[row, : t + 1]:
                 score = 0.0
                 if mode == "attentive":
-                    score = (read_out.score.weight[0] @ value + read_out.score.bias[0]).item()
+                    score = (pooling.score.weight[0] @ value + pooling.score.bias[0]).item()
                     score = SCORE_BOUND * torch.tanh(torch.tensor(score / SCORE_BOUND)).item()
                 weights.append(torch.tensor(score).exp().item())
             weights = torch.tensor(weights).double() / sum(weights)
@@ -157,26 +157,26 @@ def test_statistics_at_a_frame_are_those_of_all_frames_so_far(mode):
 @torch.no_grad()
 def test_cumulative_statistics_are_still_right_after_half_an_hour(mode):
     torch.manual_seed(0)
-    read_out = ReadOut(4, mode)
+    pooling = Pooling(4, mode)
     # Frames of a GRU lie in -1..1; a large mean beside a small deviation is where sums of squares lose their digits.
     frames = 0.9 + 0.05 * torch.randn(1, 30 * 60 * 25, 4)  # 25 Hz
 
-    read = read_out(frames, torch.ones(1, frames.shape[1]))[0, -1]
+    read = pooling(frames, torch.ones(1, frames.shape[1]))[0, -1]
 
     weight = torch.ones(frames.shape[1], 1).double()
     if mode == "attentive":
-        weight = (SCORE_BOUND * torch.tanh(read_out.score(frames[0]) / SCORE_BOUND)).double().exp()
+        weight = (SCORE_BOUND * torch.tanh(pooling.score(frames[0]) / SCORE_BOUND)).double().exp()
     weight = weight / weight.sum()
     mean = (weight * frames[0].double()).sum(0)
     deviation = (weight * (frames[0].double() - mean).square()).sum(0).sqrt()
     torch.testing.assert_close(read.double(), torch.cat([mean, deviation]), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("kind", ["tc-gru", "convolutional"])
 @torch.no_grad()
-def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(read_out, kind):
-    model = trunk(read_out=read_out, trunk=kind)
+def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(pooling, kind):
+    model = trunk(pooling=pooling, trunk=kind)
     features, lengths = batch()
 
     embedding, frames, _ = model(features, lengths, output_frames=True)
@@ -200,15 +200,15 @@ def test_with_a_look_ahead_a_frame_has_heard_that_many_frames_more():
     assert not torch.allclose(cut[0, 4], whole[0, 4])
 
 
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize(
     "fields",
     [{"look_ahead": 1}, {"look_ahead": 1, "bidirectional": True}, {"trunk": "convolutional"}],
     ids=str,
 )
 @torch.no_grad()
-def test_padding_and_order_change_no_embedding(read_out, fields):
-    model = trunk(read_out=read_out, **fields)
+def test_padding_and_order_change_no_embedding(pooling, fields):
+    model = trunk(pooling=pooling, **fields)
     features, lengths = batch()
     embedding, _, _ = model(features, lengths)
 
@@ -219,10 +219,10 @@ def test_padding_and_order_change_no_embedding(read_out, fields):
     torch.testing.assert_close(model(features[order], lengths[order])[0], embedding[order])
 
 
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("kind", ["tc-gru", "convolutional"])
-def test_silence_and_single_frames_give_finite_gradients(read_out, kind):
-    model = trunk(read_out=read_out, trunk=kind).train()
+def test_silence_and_single_frames_give_finite_gradients(pooling, kind):
+    model = trunk(pooling=pooling, trunk=kind).train()
     features = torch.zeros(2, 7, FEATURES, requires_grad=True)
 
     model(features, torch.tensor([7, 1]))[0].sum().backward()

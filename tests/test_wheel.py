@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 JUDGE = """
@@ -76,7 +76,7 @@ def test_wheel_holds_every_file_of_the_packages(wheel):
 
     here = {
         path.relative_to(ROOT / "modeling").as_posix()
-        for package in ("audio_emotion", "audio_emotion_command")
+        for package in ("audio_emotion", "audio_emotion_cli")
         for folder, _, names in os.walk(ROOT / "modeling" / package, followlinks=True)
         for path in (Path(folder) / name for name in names)
         if "__pycache__" not in path.parts

@@ -61,16 +61,16 @@ if _COMPLETE:
     from transformers.dynamic_module_utils import custom_object_save
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    from .audio_input import AudioClip, read_audio
+    from .audio_io import AudioClip, read_audio
     from .configuration_emotion import EmotionConfig
     from .configuration_fused_emotion import FusedEmotionConfig
     from .configuration_student_emotion import StudentEmotionConfig
     from .feature_extraction_emotion import EmotionFeatureExtractor
-    from .hub.checkpoints import auto_map
+    from .layers import EmotionOutput
     from .modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
     from .modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
-    from .outputs import EmotionOutput
     from .pipeline_audio_emotion import AudioEmotionPipeline
+    from .pretrained_emotion import auto_map
 
 
 def __getattr__(name: str) -> Any:
@@ -102,8 +102,8 @@ def _announce_embedded_student() -> None:
             f'Expected `pipeline("{_TASK}", model=...)` with a folder or a Hub id, got no model, and this '
             "installation carries no default one. Pass `model`."
         ) from error
-    licence = _EMBEDDED_STUDENT / "LICENSE"
-    logger.warning('The default model of "%s" has weights under %s: see %s.', _TASK, terms, licence)
+    license = _EMBEDDED_STUDENT / "LICENSE"
+    logger.warning('The default model of "%s" has weights under %s: see %s.', _TASK, terms, license)
 
 
 def _register() -> None:

@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 DIMENSIONS = ("activation", "valence", "dominance")
-READ_OUTS = ("last", "statistics", "attentive")
+POOLINGS = ("last", "statistics", "attentive")
 TRUNKS = ("tc-gru", "convolutional")
 
 
@@ -43,7 +43,7 @@ class EmotionConfig(PreTrainedConfig):
             Blocks of the convolutional trunk; their dilations are 1, 2, 4, 8 and again from 1.
         bidirectional (`bool`, *optional*, defaults to `False`):
             Whether the GRU also runs backwards: an ablation, it cannot stream.
-        read_out (`str`, *optional*, defaults to `"last"`):
+        pooling (`str`, *optional*, defaults to `"last"`):
             Frames to clip: `"last"` true frame (the paper's), `"statistics"` (cumulative mean and deviation) or
             `"attentive"` (the same, weighted by a learned score).
         embedding_size (`int`, *optional*, defaults to 128):
@@ -72,7 +72,7 @@ class EmotionConfig(PreTrainedConfig):
     num_gru_layers: int = 2
     num_convolution_blocks: int = 4
     bidirectional: bool = False
-    read_out: str = "last"
+    pooling: str = "last"
     embedding_size: int = 128
     dropout: float | int = 0.1
     sampling_rate: int = 16000
@@ -98,7 +98,9 @@ class EmotionConfig(PreTrainedConfig):
         super().__setattr__("label2id", {emotion: index for index, emotion in enumerate(emotions)})
 
     def __post_init__(self, **kwargs):
-        # PreTrainedConfig keeps any keyword as an attribute, so a misspelt field would be swallowed.
+        if "read_out" in kwargs:  # what checkpoints of version 0.1 call `pooling`
+            self.pooling = kwargs.pop("read_out")
+        # PreTrainedConfig keeps any keyword as an attribute, so a misspelled field would be swallowed.
         fields = [name for name in type(self).__dataclass_fields__ if not name.startswith("_")]
         for keyword in set(kwargs) - set(dir(type(self))):
             if close := difflib.get_close_matches(keyword, fields, n=1, cutoff=0.8):
@@ -115,8 +117,8 @@ class EmotionConfig(PreTrainedConfig):
         Raises:
             ValueError: naming the field, what it may be and what it is.
         """
-        if self.read_out not in READ_OUTS:
-            raise ValueError(f"`read_out` must be one of {READ_OUTS}, got {self.read_out!r}.")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {POOLINGS}, got {self.pooling!r}.")
         if self.trunk not in TRUNKS:
             raise ValueError(f"`trunk` must be one of {TRUNKS}, got {self.trunk!r}.")
         if self.trunk == "convolutional" and (self.bidirectional or self.look_ahead):

@@ -25,7 +25,7 @@ CONVOLUTIONAL_SIZES = {
 class StudentEmotionConfig(EmotionConfig):
     r"""Configuration of a [`StudentEmotionForAudioClassification`]: log-mel frames into a small causal trunk.
 
-    Every default streams: fixed normalisation, a causal convolution, a forward GRU and a cumulative read-out.
+    Every default streams: fixed normalization, a causal convolution, a forward GRU and a cumulative read-out.
     `trunk="convolutional"` streams always.
 
     Args:
@@ -42,7 +42,7 @@ class StudentEmotionConfig(EmotionConfig):
 
     model_type = "student-emotion"
 
-    read_out: str = "attentive"
+    pooling: str = "attentive"
     num_mel_bins: int = 40
     level: str = "absolute"
     frames_per_step: int = 4

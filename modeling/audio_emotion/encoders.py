@@ -1,10 +1,8 @@
-"""The streams of the teacher: a waveform in, frames on one 50 Hz grid out.
+"""Whisper's encoder on clips of any length: its own log-mel, its stem and layers, with a mask.
 
-A stream is any pretrained Hugging Face audio encoder with hidden states over time, or the log-mel filterbank. A family
-that this file does not know by name comes through the same door as wav2vec 2.0 (waveform in) or w2v-BERT (its own
-feature extractor's `input_features` in). Layers are mixed with one learned softmax weight each (SUPERB,
-https://arxiv.org/abs/2105.01051), or laid side by side; each feature of a layer is standardised first, so that a
-weight means a share: our choice.
+The stock forward demands 30 s of frames and masks nothing, so that a short clip costs 30 s of computation. Here the
+stem and the layers are run on the true frames only; frames past the clip are 0, and attention does not see them.
+(Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.)
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -16,9 +14,83 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
 from transformers import initialization as init
+from transformers.audio_utils import mel_filter_bank
 
-from .log_mel import LogMel, frame_mask, stack_frames
-from .whisper_frames import whisper_hidden_states, whisper_log_mel
+from .layers import HOP, WINDOW, LogMel, frame_mask, stack_frames
+
+
+def whisper_log_mel(
+    waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whisper's features of each clip, scaled by the clip's own loudest bin, 0 past its end.
+
+    Args:
+        waveform (`torch.Tensor` of shape `(B, S)`): 16 kHz, 0 past each clip.
+        lengths (`torch.Tensor` of shape `(B,)`): true samples.
+        num_mel_bins: 80, or 128 for the large-v3 family.
+
+    Returns:
+        features `(B, M, T)` at 100 Hz and their number `(B,)`.
+    """
+    with torch.autocast(waveform.device.type, enabled=False):
+        filters = torch.tensor(
+            mel_filter_bank(WINDOW // 2 + 1, num_mel_bins, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney"),
+            dtype=torch.float32,
+            device=waveform.device,
+        )  # (201, M)
+        window = torch.hann_window(WINDOW, device=waveform.device)
+        # Reflected at the start, as Whisper's own features are; zeros at the end, as its padding to 30 s gives them.
+        start = waveform[:, 1 : WINDOW // 2 + 1].flip(-1)
+        padded = nn.functional.pad(torch.cat([start, waveform], dim=-1), (0, WINDOW))
+        spectrum = torch.stft(padded, WINDOW, HOP, window=window, center=False, return_complex=True)
+        time = -(-waveform.shape[-1] // HOP)
+        power = torch.view_as_real(spectrum[..., :time]).square().sum(-1)  # (B, 201, T)
+        features = (filters.T @ power).clamp(min=1e-10).log10()  # (B, M, T)
+        frames = -(-lengths // HOP)  # (B,)
+        mask = frame_mask(frames, time).unsqueeze(1)  # (B, 1, T)
+        loudest = features.masked_fill(mask == 0, -10.0).amax(dim=(1, 2), keepdim=True)  # (B, 1, 1)
+        return (torch.maximum(features, loudest - 8.0) + 4.0) / 4.0 * mask, frames
+
+
+def whisper_hidden_states(
+    encoder: nn.Module, features: torch.Tensor, frames: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Run the encoder's stem and layers on as many frames as there are.
+
+    Args:
+        encoder: a `WhisperEncoder`.
+        features (`torch.Tensor` of shape `(B, M, T)`): 0 past each clip.
+        frames (`torch.Tensor` of shape `(B,)`): true frames at 100 Hz.
+
+    Returns:
+        the input of the first layer, the output of each, the last one normalized, as `(B, ceil(T / 2), H)`; and the
+        true lengths at 50 Hz `(B,)`. More than 30 s are run in pieces of 30 s that do not see each other.
+    """
+    limit = 2 * encoder.config.max_source_positions
+    if features.shape[-1] > limit:
+        pieces = [
+            whisper_hidden_states(encoder, features[..., begin : begin + limit], (frames - begin).clamp(0, limit))
+            for begin in range(0, features.shape[-1], limit)
+        ]
+        states = [torch.cat(parts, dim=1) for parts in zip(*(piece[0] for piece in pieces), strict=True)]
+        return states, (frames + 1) // 2
+    features = features.to(encoder.conv1.weight.dtype)
+    mask = frame_mask(frames, features.shape[-1]).unsqueeze(1).to(features.dtype)  # (B, 1, T)
+    stem = nn.functional.gelu(encoder.conv1(features)) * mask  # alone, the next convolution would see zeros there
+    stem = nn.functional.gelu(encoder.conv2(stem)).transpose(1, 2)  # (B, T / 2, H)
+    lengths = (frames + 1) // 2  # (B,)
+    hidden = stem + encoder.embed_positions.weight[: stem.shape[1]]
+    seen = frame_mask(lengths.clamp(min=1), stem.shape[1])[:, None, None, :]  # (B, 1, 1, T / 2)
+    # Added to the scores: a mask of truth values means this to one attention implementation, +1 to another.
+    unseen = torch.zeros_like(seen, dtype=hidden.dtype).masked_fill(seen == 0, torch.finfo(hidden.dtype).min)
+    unseen = unseen.expand(-1, -1, stem.shape[1], -1)
+    hidden_states = [hidden]
+    for layer in encoder.layers:
+        hidden = layer(hidden, unseen)
+        hidden_states.append(hidden)
+    hidden_states[-1] = encoder.layer_norm(hidden)
+    return hidden_states, lengths
+
 
 GRID = 50.0  # frames per second that all streams share
 # Of the hidden states' own deviation: more than this, and a family runs one clip at a time. The rounding of a Whisper
@@ -108,7 +180,7 @@ class LayerConcatenation(LayerStatistics):
         self.output_size = num_layers * hidden_size
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Standardise `(B, L, T, H)` in float32 and lay it out as `(B, T, L * H)`."""
+        """Standardize `(B, L, T, H)` in float32 and lay it out as `(B, T, L * H)`."""
         with torch.autocast(states.device.type, enabled=False):
             standard = (states.float() - self.mean.float()[:, None]) / self.deviation.float()[:, None]
             return standard.transpose(1, 2).flatten(2)  # (B, T, L * H)
@@ -174,13 +246,13 @@ class EncoderStream(nn.Module):
             states, frames = whisper_hidden_states(self.encoder, features, frames)
         elif self.encoder.main_input_name == "input_values":
             if self.stream["preprocessing"].get("do_normalize", True):
-                waveform = normalised_waveform(waveform.float(), mask)
+                waveform = normalized_waveform(waveform.float(), mask)
             # Families that run one clip at a time were trained without a mask.
             attention_mask = None if self.stream["one_at_a_time"] else mask.long()
             output = self.encoder(
                 (waveform * mask).to(self.encoder.dtype), attention_mask=attention_mask, output_hidden_states=True
             )
-            # Large models normalise before each layer and once at the end, which the last hidden state lacks.
+            # Large models normalize before each layer and once at the end, which the last hidden state lacks.
             states = [*output.hidden_states[:-1], output.last_hidden_state]
             frames = self.encoder._get_feat_extract_output_lengths(lengths)
         else:
@@ -235,7 +307,7 @@ class LogMelStream(nn.Module):
         return self.projection(states.squeeze(1).to(self.projection.weight.dtype)) * mask.unsqueeze(-1)
 
 
-def normalised_waveform(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def normalized_waveform(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance over each clip's true samples, `(B, S)`; what wav2vec 2.0's extractor does."""
     count = mask.sum(-1, keepdim=True)  # (B, 1)
     mean = (waveform * mask).sum(-1, keepdim=True) / count
@@ -262,7 +334,7 @@ def on_grid(states: torch.Tensor, frames: torch.Tensor, frame_rate: float) -> tu
 
 
 def averaged_steps(states: torch.Tensor, lengths: torch.Tensor, per_step: int) -> torch.Tensor:
-    """Average `per_step` neighbours into one step; a last, unfilled step is left out unless it is the only one.
+    """Average `per_step` neighbors into one step; a last, unfilled step is left out unless it is the only one.
 
     Args:
         states (`torch.Tensor` of shape `(B, L, T, H)`): hidden states.

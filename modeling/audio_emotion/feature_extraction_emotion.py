@@ -9,7 +9,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 class EmotionFeatureExtractor(SequenceFeatureExtractor):
     """Pads clips to a batch; teacher, student and pipeline all take exactly this.
 
-    No normalisation happens here: each encoder makes its own features inside the model.
+    No normalization happens here: each encoder makes its own features inside the model.
 
     Args:
         feature_size: values per sample, 1.

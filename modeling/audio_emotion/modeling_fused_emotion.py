@@ -9,12 +9,9 @@ from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
 from .encoders import EncoderStream, LayerStatistics, LogMelStream, averaged_steps, load_encoder
-from .heads import EmotionHeads
-from .log_mel import frame_mask
+from .layers import EmotionHeads, EmotionOutput, EmotionTrunk, frame_mask
 from .losses import supervised_terms
-from .outputs import EmotionOutput
 from .pretrained_emotion import HEADS, EmotionPreTrainedModel
-from .trunk import EmotionTrunk
 
 
 class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
@@ -213,7 +210,7 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
         states: list[torch.Tensor | None] | None = None,
         lengths: torch.Tensor | None = None,
     ) -> EmotionOutput:
-        """Judge a batch of clips.
+        """MatchedClassifier a batch of clips.
 
         Args:
             input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.

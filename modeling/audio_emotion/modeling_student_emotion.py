@@ -7,12 +7,9 @@ import copy
 import torch
 
 from .configuration_student_emotion import StudentEmotionConfig
-from .heads import EmotionHeads
-from .log_mel import HOP, WINDOW, LogMel, stack_frames
+from .layers import HOP, WINDOW, EmotionHeads, EmotionOutput, EmotionTrunk, LogMel, stack_frames
 from .losses import supervised_terms
-from .outputs import EmotionOutput
 from .pretrained_emotion import HEADS, EmotionPreTrainedModel
-from .trunk import EmotionTrunk
 
 
 class StudentEmotionPreTrainedModel(EmotionPreTrainedModel):
@@ -58,8 +55,8 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
         return stack_frames(frames, lengths, self.config.frames_per_step)
 
     def features_of_frames(self, frames: torch.Tensor, lengths: torch.Tensor):
-        """The same from unnormalised log-mel frames `(B, T, M)` and their number `(B,)`, computed before."""
-        return stack_frames(self.log_mel.normalised(frames, lengths), lengths, self.config.frames_per_step)
+        """The same from unnormalized log-mel frames `(B, T, M)` and their number `(B,)`, computed before."""
+        return stack_frames(self.log_mel.normalized(frames, lengths), lengths, self.config.frames_per_step)
 
     def forward(
         self,
@@ -105,7 +102,7 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
         features: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
     ) -> EmotionOutput:
-        """Judge a batch of clips.
+        """MatchedClassifier a batch of clips.
 
         Args:
             input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.

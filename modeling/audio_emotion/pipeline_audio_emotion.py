@@ -2,7 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,54 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from .answer_streams import AnswerStream
-from .answers_in_words import Words
-from .audio_input import read_audio
-from .clip_parts import heard_windows, turn_bounds, window_bounds
-from .judging_parameters import checked_parameters, whole_number
-from .log_mel import HOP, WINDOW
-from .speaker_turns import SpeakerTurns, heard_turns, segments_of, speakers_of
+from .audio_io import read_audio
+from .layers import HOP, WINDOW
+from .pipeline_outputs import (
+    OutputFormatter,
+    SpeakerTurns,
+    heard_turns,
+    heard_windows,
+    positive_integer,
+    segments_of,
+    speakers_of,
+    turn_bounds,
+    validate_parameters,
+    window_bounds,
+)
+
+
+class AnswerStream:
+    """An iterator over answers, as long as its clips.
+
+    A loop goes on where the last one, or `next`, has stopped. After the end, a new loop judges the clips once more:
+    those of a data set are still there, those of an iterator are gone.
+
+    Args:
+        judge: begins to judge, and gives the answers.
+        clips: what is judged.
+    """
+
+    def __init__(self, judge: Callable[[], Iterable[dict[str, Any]]], clips: Any):
+        self._judge = judge
+        self._clips = clips
+        self._answers = iter(judge())
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self._ended:
+            self._answers, self._ended = iter(self._judge()), False
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        try:
+            return next(self._answers)
+        except StopIteration:
+            self._ended = True
+            raise
+
 
 PIECES_AT_ONCE = 16  # windows or turns of one clip that go through the model together
 MODELS = ("fused-emotion", "student-emotion")
@@ -68,7 +109,7 @@ class AudioEmotionPipeline(Pipeline):
         self.model.eval()  # a model fresh from its constructor would answer with dropout
 
     def __call__(self, inputs: Any, **kwargs):
-        """Judge one clip, or many.
+        """MatchedClassifier one clip, or many.
 
         Args:
             inputs: one clip (a path, a URL, bytes, a binary file, `{"array", "sampling_rate"}`, a row of `datasets`),
@@ -108,7 +149,7 @@ class AudioEmotionPipeline(Pipeline):
         if isinstance(inputs, list) and not inputs:
             return []
         if (size := kwargs.get("batch_size")) is not None:
-            kwargs["batch_size"] = whole_number("batch_size", size, "clips")
+            kwargs["batch_size"] = positive_integer("batch_size", size, "clips")
         stream = _is_stream(inputs)
         several = stream or isinstance(inputs, (list, Dataset))
         turns = None if kwargs.get("segments") is None else SpeakerTurns.read(kwargs["segments"], several)
@@ -137,7 +178,7 @@ class AudioEmotionPipeline(Pipeline):
 
     def _sanitize_parameters(self, **parameters) -> tuple[dict, dict, dict]:
         """Check what was given, and hand each step its own."""
-        parameters = checked_parameters(parameters)
+        parameters = validate_parameters(parameters)
         if parameters.get("return_uncertainty") and not self.model.config.predict_variance:
             raise ValueError(
                 "`return_uncertainty` needs a model that predicts its own variance; this one was trained with "
@@ -270,7 +311,9 @@ class AudioEmotionPipeline(Pipeline):
                 raise ValueError(error)
             return {"error": error, "input": answer["name"]}
         config = self.model.config
-        words = Words(config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding)
+        words = OutputFormatter(
+            config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding
+        )
         (whole,) = words.rows(answer, "", 1, top_k)
         result: dict[str, Any] = {}
         if "dimensions" in whole:

@@ -1,4 +1,4 @@
-"""The base of both models: initialisation, and loading that refuses a checkpoint without its heads."""
+"""The base of both models: initialization, and loading that refuses a checkpoint without its heads."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file, is_peft_available
 
-from .log_mel import LogMel
+from .layers import LogMel
 
 FROM_HUB = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
 LARGEST = 50_000  # of a size in a configuration; a broken file must not fill the memory
@@ -24,7 +24,7 @@ HEADS = r"^heads\."  # a model without heads leaves them in the checkpoint, and 
 
 
 class EmotionPreTrainedModel(PreTrainedModel):
-    """Weights initialisation and strict loading."""
+    """Weights initialization and strict loading."""
 
     main_input_name = "input_values"
     input_modalities = ("audio",)
@@ -38,7 +38,7 @@ class EmotionPreTrainedModel(PreTrainedModel):
         super().__init__(config, *inputs, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Fill a module that was not loaded: transformers leaves GRUs and buffers as uninitialised memory."""
+        """Fill a module that was not loaded: transformers leaves GRUs and buffers as uninitialized memory."""
         if isinstance(module, LogMel):
             module.reset()
         elif isinstance(module, (nn.Linear, nn.Conv1d)):
@@ -123,6 +123,16 @@ class EmotionPreTrainedModel(PreTrainedModel):
             if tensor.device.type == "cpu":
                 tensor.data = tensor.data.clone()
         return (model, info) if report else model
+
+
+def auto_map(config) -> dict[str, str]:
+    """Which carried class each Auto class finds; `register_for_auto_class` alone would name one model of the two."""
+    classes = {
+        "AutoConfig": type(config),
+        "AutoModel": AutoModel._model_mapping[type(config)],
+        "AutoModelForAudioClassification": AutoModelForAudioClassification._model_mapping[type(config)],
+    }
+    return {auto: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for auto, cls in classes.items()}
 
 
 def base_digests(config: PreTrainedConfig) -> dict[str, str]:

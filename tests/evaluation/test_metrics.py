@@ -82,7 +82,7 @@ def test_constant_column_scores_zero(metric):
 
 
 @pytest.mark.parametrize("metric", [concordance_correlation, pearson_correlation, mean_absolute_error])
-def test_unlabelled_clips_are_left_out_column_by_column(metric, values):
+def test_unlabeled_clips_are_left_out_column_by_column(metric, values):
     predictions, references = values
     gaps = references.copy()
     gaps[:7, 0] = np.nan

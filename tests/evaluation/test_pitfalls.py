@@ -22,16 +22,16 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from audio_emotion import StudentEmotionForAudioClassification
+from audio_emotion.data.collate import Batch
+from audio_emotion.data.corpora import synthetic
 from audio_emotion.evaluation import predictions as predictions_module
-from audio_emotion.evaluation.comparison import compare
+from audio_emotion.evaluation.bootstrap import compare
 from audio_emotion.evaluation.metrics import bootstrap_interval, concordance_correlation, pearson_correlation
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
-from audio_emotion.evaluation.results import measure, measure_groups
+from audio_emotion.evaluation.report import measure, measure_groups
+from audio_emotion.layers import EmotionOutput
 from audio_emotion.losses import supervised_terms
-from audio_emotion.outputs import EmotionOutput
-from audio_emotion.training.batches import Batch
-from audio_emotion.training.corpora import synthetic
-from audio_emotion.training.global_batch import gather_output, gathered
+from audio_emotion.training.optim import gather_output, gathered
 
 EMOTIONS, DIMENSIONS = ["neutral", "happy", "sad", "angry"], ["activation", "valence", "dominance"]
 
@@ -182,15 +182,15 @@ def by_threads(tmp_path: Path) -> np.ndarray:
 def test_pitfall_2_the_loss_and_its_gradient_are_those_of_the_whole_batch_however_it_is_divided(divided, tmp_path):
     alone = SimpleNamespace(num_processes=1)
 
-    def learnt(*batches: slice) -> np.ndarray:
+    def learned(*batches: slice) -> np.ndarray:
         model, inputs, ratings = regression()
         loss = torch.stack([loss_of(alone, model, inputs[rows], ratings[rows]) for rows in batches]).mean()
         loss.backward()
         return flat(loss, model)
 
-    whole = learnt(slice(0, 16))
+    whole = learned(slice(0, 16))
     np.testing.assert_allclose(divided(tmp_path), whole, atol=1e-6)
-    halves = learnt(slice(0, 8), slice(8, 16))  # what accumulation, or a loss of each process's own, would give
+    halves = learned(slice(0, 8), slice(8, 16))  # what accumulation, or a loss of each process's own, would give
     assert halves[0] - whole[0] > 0.05
     assert np.abs(halves - whole)[1:].max() > 0.2 * np.abs(whole[1:]).max()
 
@@ -291,11 +291,11 @@ def test_pitfall_9_intervals_are_over_speakers_where_they_are_known():
     assert few["intervals_over"] == "clips"
 
 
-@pytest.mark.parametrize("read_out", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 def test_pitfall_10_what_is_said_of_a_clip_does_not_depend_on_the_clips_beside_it(
-    tiny_student_config, read_out, speech
+    tiny_student_config, pooling, speech
 ):
-    tiny_student_config.read_out = read_out
+    tiny_student_config.pooling = pooling
     torch.manual_seed(0)
     student = StudentEmotionForAudioClassification(tiny_student_config).eval()
     short, long = torch.from_numpy(speech[:12000]), torch.from_numpy(speech)
@@ -317,7 +317,7 @@ SHORT = {  # enough for a best epoch that is not the last
         "size": "nano",
         "validate_every": 1,
         "teacher": "",
-        "labelled": 1.0,
+        "labeled": 1.0,
         "learning_rate": 2e-2,
     },
 }

@@ -7,9 +7,9 @@ import pytest
 from audio_emotion.evaluation.provenance import (
     PUBLIC_MODELS,
     contamination,
-    heard_speakers,
     public_model,
-    require_unheard,
+    require_uncontaminated,
+    training_speakers,
 )
 
 TEST = ("ravdess/17", "ravdess/18")
@@ -30,24 +30,24 @@ TEACHER_OF_TEACHER = [
 
 
 def test_a_model_that_heard_others_is_let_through():
-    assert require_unheard("m", "ravdess", TEST, CLEAN) == []
+    assert require_uncontaminated("m", "ravdess", TEST, CLEAN) == []
 
 
 def test_a_speaker_whom_the_model_has_heard_stops_it():
     heard = [{"corpus": "ravdess", "speakers": ["ravdess/17", "ravdess/01"], "teachers": []}]
 
     with pytest.raises(ValueError, match=r"runs/m .*ravdess/17"):
-        require_unheard("runs/m", "ravdess", TEST, heard)
+        require_uncontaminated("runs/m", "ravdess", TEST, heard)
 
 
 def test_a_speaker_whom_only_the_teachers_teacher_has_heard_stops_it():
-    assert heard_speakers(TEACHER_OF_TEACHER) == {"ravdess/01", "crema-d/1001", "ravdess/18"}
+    assert training_speakers(TEACHER_OF_TEACHER) == {"ravdess/01", "crema-d/1001", "ravdess/18"}
     with pytest.raises(ValueError, match="ravdess/18"):
-        require_unheard("m", "ravdess", TEST, TEACHER_OF_TEACHER)
+        require_uncontaminated("m", "ravdess", TEST, TEACHER_OF_TEACHER)
 
 
 def test_what_is_asked_for_is_marked_instead():
-    assert require_unheard("m", "ravdess", TEST, TEACHER_OF_TEACHER, contaminated=True) == ["ravdess/18"]
+    assert require_uncontaminated("m", "ravdess", TEST, TEACHER_OF_TEACHER, contaminated=True) == ["ravdess/18"]
 
 
 def test_a_corpus_without_a_list_of_speakers_counts_as_heard_whole():
@@ -70,15 +70,15 @@ def test_a_corpus_without_a_list_of_speakers_counts_as_heard_whole():
 )
 def test_public_models_that_heard_ravdess_are_refused_on_it(name):
     with pytest.raises(ValueError, match="ravdess"):
-        require_unheard(name, "ravdess", TEST, models=[name])
+        require_uncontaminated(name, "ravdess", TEST, models=[name])
 
 
 def test_a_contaminated_public_teacher_stops_its_student():
     student = [{**CLEAN[0], "teachers": [{"model": "emotion2vec/emotion2vec_plus_seed"}]}]
 
     with pytest.raises(ValueError, match="EmoBox"):
-        require_unheard("m", "crema_d", ["crema-d/1001"], student)
-    assert require_unheard("m", "iemocap", ["iemocap/01F"], student) == []
+        require_uncontaminated("m", "crema_d", ["crema-d/1001"], student)
+    assert require_uncontaminated("m", "iemocap", ["iemocap/01F"], student) == []
 
 
 def test_a_public_model_is_refused_only_on_what_it_has_heard():

@@ -11,7 +11,7 @@ import yaml
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 SCORES = {
     "clips": 12,
@@ -71,7 +71,7 @@ def make_lora_run(make_run):
     """Write the run folder of a teacher with LoRA: no trained part, statistics included, is as it began."""
 
     def make(encoder, name="run", source=None):
-        from audio_emotion.training.adapters import add_lora
+        from audio_emotion.training.lora import add_lora
 
         torch.manual_seed(0)
         sizes = {"projection_size": 8, "convolution_size": 8, "hidden_size": 12, "embedding_size": 10}
@@ -80,7 +80,7 @@ def make_lora_run(make_run):
             [str(encoder), "log-mel"], emotions=emotions, **sizes
         )
         teacher.config.streams[0]["source"] = source or encoder.name
-        folder = make_run(teacher, name)  # gives it licence and provenance, too
+        folder = make_run(teacher, name)  # gives it license and provenance, too
         add_lora(teacher)
         with torch.no_grad():
             for key, tensor in teacher.state_dict().items():

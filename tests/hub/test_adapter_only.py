@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForAudioClassification, pipeline
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion_command import FINE, USAGE, main
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion_cli import FINE, USAGE, main
 
 pytest.importorskip("peft")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audio_emotion.hub.card_heard import heard_line, heard_of, heard_rows
+from audio_emotion.hub.card_sections import heard_line, heard_of, heard_rows
 
 SCORES = {"speakers": ["ravdess/17", "ravdess/18"]}
 CLEAN = {"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}

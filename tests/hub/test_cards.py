@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from huggingface_hub import ModelCard
 
-from audio_emotion.hub.cards import DIMENSIONS_MEANING, TEMPLATES, render_card
-from audio_emotion.hub.checkpoints import write_checkpoint
+from audio_emotion.hub.card import DIMENSIONS_MEANING, TEMPLATES, render_card
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 FACTS = {
     "model_name": "Mouse",
@@ -114,7 +114,7 @@ def test_zero_is_a_fact():
 def test_templates_type_no_result():
     for path in TEMPLATES.glob("*.md"):
         decimals = re.findall(r"\b\d+\.\d+\b", path.read_text(encoding="utf-8"))
-        assert set(decimals) <= {"2.0", "2207.03334", "2507.00055"}, path  # a licence, and the numbers of papers
+        assert set(decimals) <= {"2.0", "2207.03334", "2507.00055"}, path  # a license, and the numbers of papers
 
 
 @both
@@ -132,8 +132,8 @@ def test_code_in_the_card_runs(template, request, tmp_path, monkeypatch, speech)
 
 
 def test_a_fact_without_a_hole_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match="favourite_colour"):
-        render_card("student", {**FACTS, "favourite_colour": "green"})
+    with pytest.raises(ValueError, match="favorite_color"):
+        render_card("student", {**FACTS, "favorite_color": "green"})
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_fact_without_a_hole_is_an_error_that_names_it():
         ("Apache-2.0 AND CC-BY-4.0", "other", "apache-2.0-and-cc-by-4.0"),
     ],
 )
-def test_licences_have_the_names_of_the_hub(license_, on_the_hub, name):
+def test_licenses_have_the_names_of_the_hub(license_, on_the_hub, name):
     data = ModelCard(render_card("student", {**FACTS, "license": license_})).data
 
     assert (data.license, data.license_name) == (on_the_hub, name)
@@ -225,11 +225,11 @@ def test_only_a_student_with_teachers_is_called_distilled(taught, fine_tuned, sa
 @both
 def test_a_corpus_described_by_a_file_is_cited_as_it_asks(template):
     facts = copy.deepcopy(FACTS)
-    facts["training_data"][0]["corpus"] = "callcentre"
+    facts["training_data"][0]["corpus"] = "callcenter"
 
-    card = render_card(template, facts, {"callcentre": "Example Ltd, 2026, unpublished."})
+    card = render_card(template, facts, {"callcenter": "Example Ltd, 2026, unpublished."})
 
-    assert "- callcentre: Example Ltd, 2026, unpublished." in card
+    assert "- callcenter: Example Ltd, 2026, unpublished." in card
 
 
 @both
@@ -246,7 +246,7 @@ def test_a_public_model_is_no_corpus(template):
 
 
 def test_the_card_of_the_default_model_finds_the_texts_that_it_words_otherwise():
-    embed = runpy.run_path(str(RECIPES / "embed.py"))
+    embed = runpy.run_path(str(RECIPES / "experiments" / "embed.py"))
 
     card = render_card("student", {**FACTS, "model_id": embed["NAME"]})
 

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification
 
 from audio_emotion import StudentEmotionForAudioClassification
-from audio_emotion.hub.assembling import assemble, without_machine_paths
-from audio_emotion.hub.checking import check_folder
-from audio_emotion.hub.checkpoints import write_checkpoint
-from audio_emotion.training.teacher_outputs import TeacherOutputs
-from audio_emotion_command import FINE, USAGE, main
+from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.hub.checks import check_folder
+from audio_emotion.hub.publish import assemble, without_machine_paths
+from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion_cli import FINE, USAGE, main
 
 
 def files_of(folder: Path) -> set[str]:
@@ -310,7 +310,7 @@ def test_a_fine_tuned_model_of_labels_alone_is_not_called_distilled(tiny_student
 DESCRIPTION = """
 name: ravdess
 license: other
-citation: Callcentre recordings of Example Ltd, 2026, unpublished.
+citation: Callcenter recordings of Example Ltd, 2026, unpublished.
 source: csv
 path: clips.csv
 columns: {audio: file, speaker: who, emotion: label}
@@ -320,20 +320,20 @@ emotions: [cross, pleased]
 
 def test_the_citation_of_a_described_corpus_comes_from_its_description(tiny_student, make_run, tmp_path):
     run = make_run(tiny_student)
-    described = tmp_path / "elsewhere" / "callcentre.yaml"
+    described = tmp_path / "elsewhere" / "callcenter.yaml"
     described.parent.mkdir()
     described.write_text(DESCRIPTION)
     for values in ({"corpus": str(described)}, {"corpus": "crema-d", "mix": [f"{described}=0.5"]}):
         (run / "config.yaml").write_text(yaml.safe_dump(values))
         text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
-        assert "- ravdess: Callcentre recordings of Example Ltd, 2026, unpublished." in text
+        assert "- ravdess: Callcenter recordings of Example Ltd, 2026, unpublished." in text
 
     described.unlink()
-    with pytest.raises(ValueError, match=r"callcentre\.yaml.*copy it to"):
+    with pytest.raises(ValueError, match=r"callcenter\.yaml.*copy it to"):
         assemble(run, tmp_path / "out", "somebody/mouse")
-    (run / "callcentre.yaml").write_text(DESCRIPTION)
+    (run / "callcenter.yaml").write_text(DESCRIPTION)
     text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
-    assert "- ravdess: Callcentre recordings of Example Ltd, 2026, unpublished." in text
+    assert "- ravdess: Callcenter recordings of Example Ltd, 2026, unpublished." in text
 
 
 def test_a_model_of_own_dimensions_alone_has_its_rows_and_no_others(tiny_student_config, make_run, results, tmp_path):

@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from transformers import pipeline
 
 import audio_emotion
-from audio_emotion.hub.assembling import assemble
-from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion.hub.publish import assemble
+from audio_emotion.teachers.outputs import TeacherOutputs
 
 PACKAGE_ROOT = Path(audio_emotion.__file__).parents[1]
 METRICS = Path(audio_emotion.__file__).parent / "evaluation" / "metric_modules"
@@ -71,7 +71,7 @@ def publish(run_fresh):
     """`audio-emotion publish` in a fresh process."""
 
     def publish(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        return run_fresh("-m", "audio_emotion_command", "publish", *arguments, check=check)
+        return run_fresh("-m", "audio_emotion_cli", "publish", *arguments, check=check)
 
     return publish
 
@@ -199,9 +199,7 @@ def test_private_means_private_and_tags_do_not_move(hub, publish, run_fresh, tin
     bared = publish("run", "--repo", "somebody/open", "--private", check=False)
     stranger = run_fresh("-c", JUDGE, "with", "somebody/secret", "v1", clip, "no", check=False, HF_TOKEN="hf_other")
     owner = run_fresh("-c", JUDGE, "with", "somebody/secret", "v1", clip, "no", HF_TOKEN=TOKEN)
-    nobody = run_fresh(
-        "-m", "audio_emotion_command", "publish", "run", "--repo", "a/b", check=False, HF_TOKEN="hf_other"
-    )
+    nobody = run_fresh("-m", "audio_emotion_cli", "publish", "run", "--repo", "a/b", check=False, HF_TOKEN="hf_other")
 
     assert (moved.returncode, bared.returncode, nobody.returncode) == (2, 2, 2)
     assert "Tags do not move" in moved.stderr
@@ -338,7 +336,7 @@ def test_every_example_of_the_publishing_page_runs(
             printed += run_fresh("-c", block).stdout.splitlines()[-1:]
         elif block.startswith("audio-emotion"):
             for line in block.splitlines():
-                run_fresh("-m", "audio_emotion_command", *shlex.split(line)[1:])
+                run_fresh("-m", "audio_emotion_cli", *shlex.split(line)[1:])
 
     assert printed[0].startswith("{'activation': ")
     assert printed[1] == "ravdess/a"

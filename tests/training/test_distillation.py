@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, normalize
 
 from audio_emotion.losses import concordance
+from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.distillation import (
     clip_weights,
     contrastive_loss,
     distillation_terms,
     fitted_exponents,
-    log_shares,
+    log_probabilities,
     product_loss,
     product_of_teachers,
+    separate_teacher_heads,
 )
-from audio_emotion.training.teacher_outputs import TeacherOutputs
-from audio_emotion.training.teaching import heads_of_their_own
 
 EMOTIONS = ["neutral", "happy", "sad"]
 DISTIL = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "distill.py"))
@@ -162,15 +162,17 @@ def test_a_silent_teacher_leaves_a_clip_to_the_other_and_an_unknown_emotion_is_n
     shares = two.logits.softmax(-1)
     middle = shares.prod(-1, keepdim=True).sqrt()  # geometric mean, for `neutral`
     expected = torch.cat([middle, shares], dim=-1)
-    torch.testing.assert_close(log_shares(two, EMOTIONS).exp(), expected / expected.sum(-1, keepdim=True))
+    torch.testing.assert_close(log_probabilities(two, EMOTIONS).exp(), expected / expected.sum(-1, keepdim=True))
     with pytest.raises(ValueError, match="Expected classes of the teacher 'teacher'"):
-        log_shares(outputs(emotions=["a", "b", "c"]), EMOTIONS)
+        log_probabilities(outputs(emotions=["a", "b", "c"]), EMOTIONS)
 
 
 def test_a_class_that_the_corpus_has_by_its_own_name_speaks_of_no_synonym_of_it():
     said = outputs(emotions=["joy", "happy", "sad"])
 
-    torch.testing.assert_close(log_shares(said, ["sad", "happy", "joy"]), said.logits.log_softmax(-1)[:, [2, 1, 0]])
+    torch.testing.assert_close(
+        log_probabilities(said, ["sad", "happy", "joy"]), said.logits.log_softmax(-1)[:, [2, 1, 0]]
+    )
 
 
 def test_fitted_exponents_find_how_far_each_teacher_is_to_be_believed():
@@ -253,13 +255,13 @@ def test_clips_of_which_a_teacher_has_no_row_are_masked_and_a_stranger_is_refuse
 def test_a_teacher_has_a_head_of_its_own_unless_it_is_alone_and_speaks_the_corpus_classes():
     ours, foreign = outputs(), outputs(emotions=["a", "b", "c"])
 
-    assert heads_of_their_own("", {"one": ours}, EMOTIONS) == []
-    assert heads_of_their_own("", {"one": foreign}, EMOTIONS) == ["one"]
-    assert heads_of_their_own("", {"one": ours, "two": foreign}, EMOTIONS) == ["one", "two"]
-    assert heads_of_their_own("own", {"one": ours}, EMOTIONS) == ["one"]
-    assert heads_of_their_own("shared", {"one": ours, "two": ours}, EMOTIONS) == []
+    assert separate_teacher_heads("", {"one": ours}, EMOTIONS) == []
+    assert separate_teacher_heads("", {"one": foreign}, EMOTIONS) == ["one"]
+    assert separate_teacher_heads("", {"one": ours, "two": foreign}, EMOTIONS) == ["one", "two"]
+    assert separate_teacher_heads("own", {"one": ours}, EMOTIONS) == ["one"]
+    assert separate_teacher_heads("shared", {"one": ours, "two": ours}, EMOTIONS) == []
     with pytest.raises(ValueError, match="two"):
-        heads_of_their_own("shared", {"one": ours, "two": foreign}, EMOTIONS)
+        separate_teacher_heads("shared", {"one": ours, "two": foreign}, EMOTIONS)
 
 
 def test_a_student_learns_from_two_teachers_of_different_classes_and_keeps_no_head_of_theirs(tmp_path):
@@ -281,7 +283,7 @@ def test_a_student_learns_from_two_teachers_of_different_classes_and_keeps_no_he
         product_weight=0.5,
         confidence="entropy",
         agreement=True,
-        labelled_draws=3.0,
+        labeled_weight=3.0,
     )
 
     results = DISTIL["main"](arguments)

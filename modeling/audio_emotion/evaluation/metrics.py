@@ -22,11 +22,11 @@ def concordance_correlation(predictions: ArrayLike, references: ArrayLike) -> fl
 
     Args:
         predictions: (N,) or (N, D), finite wherever there is a reference.
-        references: same shape; NaN where a clip has no label. Each column leaves out its own unlabelled clips.
+        references: same shape; NaN where a clip has no label. Each column leaves out its own unlabeled clips.
 
     Returns:
         A float for (N,), else (D,), in [-1, 1]. Exactly 0 if a column's predictions or references are constant, even
-        if they are equal; NaN if it has fewer than two labelled clips.
+        if they are equal; NaN if it has fewer than two labeled clips.
 
     Raises:
         ValueError: for unequal shapes, or a prediction that is not finite beside a reference.
@@ -46,7 +46,7 @@ def pearson_correlation(predictions: ArrayLike, references: ArrayLike) -> float 
 
     Returns:
         A float for (N,), else (D,), in [-1, 1]. 0 if a column's predictions or references are constant; NaN if it has
-        fewer than two labelled clips.
+        fewer than two labeled clips.
 
     Raises:
         ValueError: for unequal shapes, or a prediction that is not finite beside a reference.
@@ -65,7 +65,7 @@ def mean_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float 
         references: same shape; NaN where a clip has no label.
 
     Returns:
-        A float for (N,), else (D,), 0 or more; NaN if a column has no labelled clip.
+        A float for (N,), else (D,), 0 or more; NaN if a column has no labeled clip.
 
     Raises:
         ValueError: for unequal shapes, or a prediction that is not finite beside a reference.
@@ -294,16 +294,16 @@ def _each_column(
             f"Expected predictions and references of one shape, (N,) or (N, D), got {predicted.shape} and "
             f"{true.shape}."
         )
-    labelled = ~np.isnan(true)
-    if not np.isfinite(predicted[labelled]).all():
-        first = np.argwhere(labelled & ~np.isfinite(predicted))[0]
+    labeled = ~np.isnan(true)
+    if not np.isfinite(predicted[labeled]).all():
+        first = np.argwhere(labeled & ~np.isfinite(predicted))[0]
         raise ValueError(
             f"Expected finite predictions, got {predicted[tuple(first)]} for clip {first[0]}. Find out why the model "
             f"says so before measuring it."
         )
     if predicted.ndim == 1:
-        return measure(predicted[labelled], true[labelled])
-    return np.array([measure(p[known], r[known]) for p, r, known in zip(predicted.T, true.T, labelled.T, strict=True)])
+        return measure(predicted[labeled], true[labeled])
+    return np.array([measure(p[known], r[known]) for p, r, known in zip(predicted.T, true.T, labeled.T, strict=True)])
 
 
 def _concordance(predicted: np.ndarray, true: np.ndarray) -> float:

@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from audio_emotion.outputs import EmotionOutput
-from audio_emotion.training.batches import Batch
+from audio_emotion.data.collate import Batch
+from audio_emotion.layers import EmotionOutput
 
 SAMPLING_RATE = 16000  # of every batch
 SHORTEST = 0.25  # seconds; shorter clips are refused, so less than that is no clip
@@ -31,8 +31,8 @@ class Predictions:
         logits: `(N, C)`.
         dimensions: `(N, 3)` in 0..1.
         embedding: `(N, D)`.
-        labels: `(N,)` class numbers, -100 where unlabelled.
-        dimension_labels: `(N, 3)`, NaN where unlabelled.
+        labels: `(N,)` class numbers, -100 where unlabeled.
+        dimension_labels: `(N, 3)`, NaN where unlabeled.
         durations: `(N,)` seconds, NaN where no audio was heard (states came from a cache); None if nobody knows.
         genders: `(N,)` of the speakers, "" where unknown; None if nobody knows.
     """
@@ -67,7 +67,7 @@ class Predictions:
 def predict(
     accelerator: Accelerator, judge: Callable[[Batch], EmotionOutput], batches: Iterable[Batch]
 ) -> Predictions:
-    """Judge every batch, leave out clips of weight 0, and join what all processes have.
+    """MatchedClassifier every batch, leave out clips of weight 0, and join what all processes have.
 
     Args:
         accelerator: of the run.
@@ -107,8 +107,8 @@ def save_predictions(
 ) -> None:
     """Write everything but the embeddings to one parquet file, from which every number and picture can be remade.
 
-    Columns: `id`, `speaker`, `gender`, `duration` (seconds), `emotion` (null where unlabelled), `logit_<emotion>`,
-    `predicted_<dimension>` and `rated_<dimension>` (null where unlabelled). 240 clips take about 20 kB.
+    Columns: `id`, `speaker`, `gender`, `duration` (seconds), `emotion` (null where unlabeled), `logit_<emotion>`,
+    `predicted_<dimension>` and `rated_<dimension>` (null where unlabeled). 240 clips take about 20 kB.
 
     Args:
         predictions: of `N` clips.

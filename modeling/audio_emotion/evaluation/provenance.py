@@ -44,7 +44,7 @@ PUBLIC_MODELS = (
 )
 
 
-def heard_speakers(training_data: Iterable[dict]) -> set[str]:
+def training_speakers(training_data: Iterable[dict]) -> set[str]:
     """Names of all speakers in `config.training_data`, and in that of the teachers, and of theirs."""
     return {name for seen in _with_teachers(training_data) for name in seen.get("speakers") or ()}
 
@@ -90,7 +90,7 @@ def contamination(
     return found
 
 
-def require_unheard(
+def require_uncontaminated(
     model: str,
     corpus: str,
     speakers: Collection[str],

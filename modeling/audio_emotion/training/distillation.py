@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from audio_emotion.evaluation.class_names import partner
+from audio_emotion.evaluation.label_matching import matching_label
+from audio_emotion.layers import EmotionOutput
 from audio_emotion.losses import dimension_loss
-from audio_emotion.outputs import EmotionOutput
-from audio_emotion.training.teacher_outputs import TeacherOutputs
+from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion.training.optim import gathered
 
 CONFIDENCES = ("", "given", "probability", "entropy")
 
 
-class Apprentice(nn.Module):
+class StudentWithProjections(nn.Module):
     """A student and the projections of its embedding into its teachers' spaces; the projections are thrown away.
 
     Args:
@@ -66,12 +71,12 @@ def distillation_terms(
         logits: `(B, C)` of the student, in the teacher's classes.
         dimensions: `(B, 3)` of the student; None if it has none.
         projected: `(B, K, D_t)`, the student's embedding in each cross-fitted teacher's space; None if there is none.
-        teacher: what it said of the same clips; embeddings standardised per teacher.
+        teacher: what it said of the same clips; embeddings standardized per teacher.
         weight: `(B,)`, 0 for clips that only fill the batch or of which the teacher says nothing, 1 on average else.
         dimension_weights: one weight a dimension.
         temperature: softens both distributions; the term is multiplied by its square, so that its gradient keeps its
             size (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2).
-        contrastive: whether the embeddings need only recognise each other, instead of being equal.
+        contrastive: whether the embeddings need only recognize each other, instead of being equal.
 
     Returns:
         `emotions` (Kullback-Leibler divergence), `embedding` (mean squared error) or in its place `contrastive` (see
@@ -148,27 +153,27 @@ def product_of_teachers(
     """
     total = torch.zeros(len(teachers[0].ids), len(emotions))
     for teacher, exponent in zip(teachers, exponents or [1.0] * len(teachers), strict=True):
-        total += exponent * teacher.spoken[:, None] * log_shares(teacher, emotions, temperature)
+        total += exponent * teacher.spoken[:, None] * log_probabilities(teacher, emotions, temperature)
     return total.softmax(-1)
 
 
 def fitted_exponents(teachers: Sequence[TeacherOutputs], emotions: Sequence[str], labels: Tensor) -> list[float]:
-    """The exponents with which the product of the teachers says best what labelled clips are.
+    """The exponents with which the product of the teachers says best what labeled clips are.
 
     Two teachers who err together count less than two who err apart, one who is too sure of himself less than his
     shares say, one who knows nothing not at all. Half the squared distance from 1 is the penalty, which weighs as much
-    as a clip or so: from few labels little is learnt.
+    as a clip or so: from few labels little is learned.
 
     Args:
         teachers: of the same `N` clips, none of them fitted on these clips' labels.
         emotions: of the corpus, in logit order.
-        labels: `(N,)` class numbers, -100 where unlabelled or not to be used.
+        labels: `(N,)` class numbers, -100 where unlabeled or not to be used.
 
     Returns:
-        One number of 0 or more a teacher; 1 each where nothing is labelled.
+        One number of 0 or more a teacher; 1 each where nothing is labeled.
     """
     known = labels >= 0
-    shares = torch.stack([each.spoken[:, None] * log_shares(each, emotions) for each in teachers])[
+    shares = torch.stack([each.spoken[:, None] * log_probabilities(each, emotions) for each in teachers])[
         :, known
     ]  # (K, M, C)
     root = torch.ones(len(shares), dtype=torch.float64, requires_grad=True)  # of the exponents: none becomes negative
@@ -186,9 +191,9 @@ def fitted_exponents(teachers: Sequence[TeacherOutputs], emotions: Sequence[str]
     return root.detach().square().tolist()
 
 
-def log_shares(teacher: TeacherOutputs, emotions: Sequence[str], temperature: float = 1.0) -> Tensor:
+def log_probabilities(teacher: TeacherOutputs, emotions: Sequence[str], temperature: float = 1.0) -> Tensor:
     """Logarithms of a teacher's shares of the corpus's emotions, `(N, C)`; see [`product_of_teachers`]."""
-    meant = [partner(name, emotions) for name in teacher.emotions]
+    meant = [matching_label(name, emotions) for name in teacher.emotions]
     places = [[place for place, name in enumerate(meant) if name == each] for each in emotions]
     if not any(places):
         raise ValueError(
@@ -249,11 +254,11 @@ def clip_weights(
 
 def _overlap(name: str, teachers: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> Tensor:
     """Bhattacharyya coefficient of a teacher's shares with the others', `(N,)`; 1 where no other speaks."""
-    ours = log_shares(teachers[name], emotions)  # (N, C)
+    ours = log_probabilities(teachers[name], emotions)  # (N, C)
     total, count = torch.zeros(len(ours)), torch.zeros(len(ours))
     for other, teacher in teachers.items():
         if other != name:
-            overlap = ((ours + log_shares(teacher, emotions)) / 2).exp().sum(-1)  # (N,)
+            overlap = ((ours + log_probabilities(teacher, emotions)) / 2).exp().sum(-1)  # (N,)
             total, count = total + teacher.spoken * overlap, count + teacher.spoken
     return torch.where(count > 0, total / count.clamp(min=1), 1.0)
 
@@ -266,3 +271,146 @@ def _divergence(target: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
 def _count(weight: Tensor) -> Tensor:
     """Clips that count at all."""
     return (weight > 0).sum().clamp(min=1)
+
+
+@dataclass
+class DistillationLoss:
+    """Teachers, how far each is believed, and what they say together.
+
+    Attributes:
+        said: by each teacher's name, of the same `N` clips.
+        args: of the recipe: `temperature`, `contrastive` and the weights of the terms.
+        importance: of each teacher.
+        clip_weight: `(N,)` for each teacher.
+        separate_heads: teachers to whom the student answers by a head in their own classes.
+        target: `(N, C)`, the product of the teachers; None if it is not used.
+        exponents: of each teacher in the product.
+    """
+
+    said: Mapping[str, TeacherOutputs]
+    args: Any
+    importance: Mapping[str, float]
+    clip_weight: Mapping[str, Tensor]
+    separate_heads: list[str]
+    target: Tensor | None
+    exponents: dict[str, float]
+
+    @classmethod
+    def of(
+        cls, said: Mapping[str, TeacherOutputs], emotions: Sequence[str], labels: Tensor, args: Any
+    ) -> DistillationLoss:
+        """Weigh the teachers as a recipe's arguments say.
+
+        Args:
+            said: by each teacher's name, of the same `N` clips.
+            emotions: of the corpus, in logit order.
+            labels: `(N,)` class numbers, -100 where the label is not to be used.
+            args: of `distill.py`.
+
+        Raises:
+            ValueError: for weights that are not one a teacher, and for what the terms do not know.
+        """
+        teachers = list(said.values())
+        target, exponents = None, [1.0] * len(teachers)
+        if args.product_weight and teachers:
+            if args.product_fit:
+                exponents = fitted_exponents(teachers, emotions, labels)
+            target = product_of_teachers(teachers, emotions, args.temperature, exponents)
+        return cls(
+            said,
+            args,
+            importance=dict(zip(said, args.teacher_weights or [1.0] * len(said), strict=True)),
+            clip_weight=clip_weights(said, emotions, args.confidence, args.agreement),
+            separate_heads=separate_teacher_heads(args.teacher_heads, said, emotions),
+            target=target,
+            exponents=dict(zip(said, exponents, strict=True)),
+        )
+
+    @property
+    def spaces(self) -> dict[str, tuple[int, int]]:
+        """Of each teacher that embeds clips: how many cross-fitted ones there are, and their width."""
+        return {
+            name: (each.num_teachers, each.embedding.shape[1])
+            for name, each in self.said.items()
+            if each.embedding.numel()
+        }
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: place for outputs in self.said.values() for place, name in enumerate(outputs.ids)}
+
+    def terms(
+        self,
+        ids: Sequence[str],
+        output: EmotionOutput,
+        projected: Mapping[str, Tensor],
+        weight: Tensor,
+        dimension_weights: list[float],
+        accelerator: Accelerator,
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The terms of a batch, and the weight of each in the loss.
+
+        Args:
+            ids: `B` clips of this process; those that only fill its batch may have no name.
+            output: of the student for the batch of all processes, but for the heads of single teachers.
+            projected: the student's embedding in each teacher's space, `(B, K, D_t)`, of this process.
+            weight: of the clips of all processes; 0 for those that only fill a batch.
+            dimension_weights: one a dimension.
+            accelerator: of the run.
+        """
+        terms: dict[str, Tensor] = {}
+        scale: dict[str, float] = {}
+        assert output.logits is not None
+        rows = torch.tensor([self._place.get(name, 0) for name in ids])
+
+        def everywhere(tensor: Tensor) -> Tensor:
+            return gathered(accelerator, tensor.to(accelerator.device))
+
+        for name, outputs in self.said.items():
+            heard = outputs.of([outputs.ids[row] for row in rows])
+            for field, tensor in heard.tensors().items():
+                setattr(heard, field, everywhere(tensor))
+            logits = output.logits
+            if name in self.separate_heads:
+                assert output.teacher_logits is not None
+                logits = everywhere(output.teacher_logits[name])
+            different = distillation_terms(
+                logits,
+                output.dimensions,
+                everywhere(projected[name]) if name in projected else None,
+                heard,
+                weight * everywhere(self.clip_weight[name][rows]),
+                dimension_weights,
+                self.args.temperature,
+                contrastive=name in self.args.contrastive,
+            )
+            for kind, term in different.items():
+                terms[f"{name}_{kind}"] = term
+                scale[f"{name}_{kind}"] = self.importance[name] * getattr(self.args, f"teacher_{kind}_weight")
+        if self.target is not None:
+            any_spoke = torch.stack([outputs.spoken for outputs in self.said.values()]).any(0)[rows].float()
+            together = everywhere(self.target[rows])
+            terms["product"] = product_loss(
+                output.logits, together, weight * everywhere(any_spoke), self.args.temperature
+            )
+            scale["product"] = self.args.product_weight
+        return terms, scale
+
+
+def separate_teacher_heads(wish: str, said: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> list[str]:
+    """Teachers to whom the student answers by a head in their own classes.
+
+    Args:
+        wish: own, shared, or empty for own heads where there is more than one teacher, or one of other classes.
+        said: by each teacher's name.
+        emotions: of the corpus, in logit order.
+
+    Raises:
+        ValueError: for another wish, and for a shared head where classes differ.
+    """
+    if wish not in ("", "own", "shared"):
+        raise ValueError(f"Expected `--teacher_heads` own or shared, got {wish!r}.")
+    foreign = [name for name, outputs in said.items() if outputs.emotions != list(emotions)]
+    if wish == "shared" and foreign:
+        raise ValueError(f"Expected teachers of the classes {list(emotions)} to share a head, got others: {foreign}.")
+    return [] if wish == "shared" or (not wish and len(said) == 1 and not foreign) else list(said)

@@ -1,0 +1,134 @@
+"""The one way in which a publishable checkpoint is written: weights, configuration, front end and the code of all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModelForAudioClassification, PreTrainedModel
+
+from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
+from audio_emotion.pipeline_audio_emotion import AudioEmotionPipeline
+from audio_emotion.pretrained_emotion import ADAPTER, auto_map, weights_digest
+
+BASE_ENCODERS = "base_encoders.json"  # beside an adapter: for each stream, the digest of the encoder below it
+
+
+def write_checkpoint(
+    model: PreTrainedModel, folder: str | Path, feature_extractor: EmotionFeatureExtractor | None = None
+) -> Path:
+    """Write a folder that loads with the Auto classes and both pipelines, with the package and without it.
+
+    It goes through the pipeline, because only `pipeline.save_pretrained` carries the pipeline's code. Weights are
+    safetensors; LoRA adapters are merged into a copy, and the model given stays as it is. A teacher's adapters are
+    also kept by themselves in `adapter/`, from which they can be published without the encoders.
+
+    Args:
+        model: a teacher or student with its heads, or a `PeftModel` around one.
+        folder: where to; made if missing.
+        feature_extractor: the front end; by default the plain one at the model's sampling rate.
+
+    Returns:
+        the folder.
+
+    Raises:
+        ValueError: where the model has no heads, or its configuration names a path of this machine.
+    """
+    adapted, model = model, _without_adapters(model)
+    config = model.config
+    if type(config) not in AutoModelForAudioClassification._model_mapping or not isinstance(
+        model, AutoModelForAudioClassification._model_mapping[type(config)]
+    ):
+        raise ValueError(
+            f"Expected a model with its heads, such as StudentEmotionForAudioClassification, got "
+            f"{type(model).__name__}. Publish the model with heads: AutoModel loads its base from the same folder."
+        )
+    if paths := dict(_absolute_paths(config.to_dict())):
+        raise ValueError(
+            f"Expected a configuration without paths of this machine, got {paths}. Put a name or a Hub id there."
+        )
+    config.auto_map = auto_map(config)
+    training = model.training
+    pipeline = AudioEmotionPipeline(
+        model=model,
+        feature_extractor=feature_extractor or EmotionFeatureExtractor(sampling_rate=config.sampling_rate),
+        task="audio-emotion",
+        device=model.device,
+    )
+    pipeline.save_pretrained(folder)
+    model.train(training)
+    if adapted is not model and config.model_type == "fused-emotion":
+        _write_adapter(adapted, Path(folder) / ADAPTER)
+    return Path(folder)
+
+
+def _write_adapter(adapted: Any, folder: Path) -> None:
+    """The adapters and what else was trained, in peft's own files, and which encoders they were trained over."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    weights = {
+        f"base_model.model.{name.removeprefix('base_model.model.')}": tensor.detach().cpu().contiguous().clone()
+        for name, tensor in get_peft_model_state_dict(adapted).items()
+    }
+    config = copy.deepcopy(adapted.peft_config["default"])
+    config.base_model_name_or_path = None  # several encoders, which the configuration of the model names
+    teacher = (adapted.get_base_model() if isinstance(adapted, PeftModel) else adapted).teacher
+    facts = teacher.config.streams
+    encoders = {
+        each["name"]: weights_digest(stream.encoder)
+        for each, stream in zip(facts, teacher.streams, strict=True)
+        if each["kind"] == "encoder"
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / BASE_ENCODERS).write_text(json.dumps(encoders, indent=2) + "\n", encoding="utf-8")
+
+
+def _without_adapters(model: Any) -> PreTrainedModel:
+    """The model itself or, if peft has put adapters into it, a copy with them merged."""
+    peft = sys.modules.get("peft")
+    if peft is None:  # never imported: there are none
+        return model
+    if isinstance(model, peft.PeftModel):
+        return copy.deepcopy(model).merge_and_unload()
+    if not any(isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer) for module in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    _merge_into(model, peft)
+    del model.peft_config  # with it, `save_pretrained` would write the adapter alone
+    model._hf_peft_config_loaded = False
+    # Left by loading an adapter: `save_pretrained` would give every tensor the name that adapters have.
+    model.__dict__.pop("_weight_conversions", None)
+    return model
+
+
+def _merge_into(module: nn.Module, peft: Any) -> None:
+    """Replace each adapted layer by its merged base, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, peft.tuners.tuners_utils.BaseTunerLayer):
+            child.merge()
+            setattr(module, name, child.get_base_layer())
+        elif isinstance(child, peft.utils.other.ModulesToSaveWrapper):
+            setattr(module, name, child.modules_to_save[child.active_adapter])
+        else:
+            _merge_into(child, peft)
+
+
+def _absolute_paths(value: Any, field: str = "config") -> Iterator[tuple[str, str]]:
+    """Every string in a nested value that is an absolute path, with the field that holds it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key != "_name_or_path":  # never written
+                yield from _absolute_paths(item, f"{field}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _absolute_paths(item, f"{field}[{number}]")
+    elif isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+        yield field, value

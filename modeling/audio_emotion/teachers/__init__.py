@@ -1,0 +1,1 @@
+"""Teachers of students: their outputs, and the models that give them."""

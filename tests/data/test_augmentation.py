@@ -1,0 +1,301 @@
+"""Augmentation does what it is asked, the same way for one seed, and nothing to padding."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from audio_emotion.data.augmentation import (
+    NOISE_SLOPES,
+    AugmentationStrengths,
+    WaveformAugmentation,
+    babble,
+    colored_noise,
+    mask_spectrogram,
+    mask_time,
+    mix_clips,
+    reverberate,
+    room_response,
+    with_pauses,
+)
+
+NOTHING = {
+    "speed_probability": 0.0,
+    "reverberation_probability": 0.0,
+    "noise_probability": 0.0,
+    "gain_probability": 0.0,
+}
+
+
+@pytest.fixture
+def speech():
+    """Two seconds of a tone that comes and goes, (32000,)."""
+    seconds = torch.arange(32_000) / 16_000
+    return 0.1 * torch.sin(2 * math.pi * 220 * seconds) * (torch.sin(2 * math.pi * 2 * seconds) > 0)
+
+
+def only(**changed):
+    return WaveformAugmentation(AugmentationStrengths(**{**NOTHING, **changed}))
+
+
+def decibels(ratio):
+    return 10 * math.log10(ratio)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_added_noise_has_the_snr_that_was_asked(speech, seed):
+    augment = only(noise_probability=1.0, snr=(12.0, 12.0))
+    noise = augment(speech, seed, pool=[torch.randn(9_000), torch.randn(40_000)]) - speech
+
+    assert decibels(speech.square().sum() / noise.square().sum()) == pytest.approx(12.0, abs=0.01)
+
+
+def power_of(waveform, low, high):
+    """Between two frequencies, Hz."""
+    power, frequencies = torch.fft.rfft(waveform).abs().square(), torch.fft.rfftfreq(len(waveform), 1 / 16_000)
+    return power[(frequencies >= low) & (frequencies < high)].sum().item()
+
+
+def test_a_telephone_takes_what_is_above_half_its_rate_and_every_other_one_what_is_below_300_hz():
+    sound = torch.randn(32_000, generator=torch.Generator().manual_seed(0))
+    below = set()
+    for seed in range(16):
+        heard = only(telephone_probability=1.0, telephone_rates=(8_000,))(sound, seed)
+
+        assert heard.shape == sound.shape
+        assert power_of(heard, 800, 3_000) == pytest.approx(power_of(sound, 800, 3_000), rel=0.05)
+        assert power_of(heard, 5_000, 8_000) < 1e-4 * power_of(sound, 5_000, 8_000)
+        below.add(power_of(heard, 0, 150) < 0.2 * power_of(sound, 0, 150))
+    assert below == {True, False}
+
+
+def test_noise_lies_on_the_line_or_in_the_room():
+    tone = torch.sin(2 * math.pi * 500 * torch.arange(32_000) / 16_000) * torch.hann_window(32_000)
+    augment = only(telephone_probability=1.0, telephone_rates=(8_000,), noise_probability=1.0, snr=(10.0, 10.0))
+    above = [power_of(augment(tone, seed), 5_000, 8_000) > 500 for seed in range(16)]
+
+    assert set(above) == {True, False}
+
+
+def test_pauses_stand_before_the_clip_or_after_it_or_both_and_are_digital_silence(speech):
+    seen = set()
+    for seed in range(20):
+        heard = with_pauses(speech + 1, (0.5, 1.0), seed)
+        voice = heard.nonzero().squeeze(1)
+        before, after = int(voice[0]), len(heard) - 1 - int(voice[-1])
+
+        torch.testing.assert_close(heard[before : len(heard) - after], speech + 1)
+        assert all(each == 0 or 8_000 <= each <= 16_000 for each in (before, after))
+        seen.add((before > 0, after > 0))
+    assert seen == {(True, False), (False, True), (True, True)}
+
+
+def test_what_a_seed_does_does_not_depend_on_a_telephone_that_never_rings(speech):
+    """Results that were made before there were telephones and pauses stay reproducible."""
+    settings = {"speed_probability": 0.5, "noise_probability": 0.5, "gain_probability": 0.5}
+    stored = [73.11379, 101.63738, 144.34531]
+    ours = [only(**settings)(speech, seed).square().sum().item() for seed in range(3)]
+
+    assert ours == pytest.approx(stored, rel=1e-4)
+
+
+@pytest.mark.parametrize(("color", "fall"), [("white", 0.0), ("pink", 3.01), ("brown", 6.02)])
+def test_noise_falls_by_its_decibels_per_octave(color, fall):
+    power = torch.fft.rfft(colored_noise(160_000, color, 0)).abs().square()  # bins of 0.1 Hz
+    octaves = [power[10 * low : 20 * low].mean() for low in (100, 200, 400, 800, 1600, 3200)]
+
+    for lower, upper in itertools.pairwise(octaves):
+        assert decibels(lower / upper) == pytest.approx(fall, abs=0.8)
+
+
+def test_every_color_has_a_slope_and_is_noise_of_the_asked_length():
+    for color in NOISE_SLOPES:
+        assert colored_noise(12_345, color, 0).shape == (12_345,)
+
+
+def test_babble_holds_several_clips_and_fills_the_length():
+    pool = [torch.full((700,), 0.5), torch.full((90,), 0.01)]
+
+    heard = babble(2_000, pool, 0)
+
+    assert heard.shape == (2_000,)
+    # every voice is brought to level 1 before it is added, so constants add up to the number of voices
+    assert heard.min() == pytest.approx(heard.max().item(), abs=1e-4)
+    assert 3 <= round(heard.max().item()) <= 6
+
+
+def test_silent_babble_adds_nothing(speech):
+    augment = only(noise_probability=1.0)
+
+    for seed in range(12):
+        assert torch.isfinite(augment(speech, seed, pool=[torch.zeros(500)])).all()
+
+
+def test_silence_stays_silent():
+    assert not WaveformAugmentation()(torch.zeros(16_000), 3).any()
+
+
+def test_one_seed_gives_one_answer_and_another_gives_another(speech):
+    augment = only(speed_probability=0.5, reverberation_probability=1.0, noise_probability=1.0, gain_probability=1.0)
+    generator = torch.Generator().manual_seed(5)
+    pool = [torch.arange(3_000) / 3_000]
+
+    torch.testing.assert_close(augment(speech, 5, pool), augment(speech, 5, pool), rtol=0, atol=0)
+    torch.testing.assert_close(augment(speech, 5, pool), augment(speech, generator, pool), rtol=0, atol=0)
+    assert not torch.equal(augment(speech, 5, pool)[:20_000], augment(speech, 6, pool)[:20_000])
+
+
+def test_without_changes_the_clip_is_returned_as_it_was(speech):
+    assert torch.equal(only()(speech, 0), speech)
+
+
+@pytest.mark.parametrize("factor", [0.9, 0.95, 1.05, 1.1, 1.15])
+def test_speed_divides_the_length_and_multiplies_the_pitch(factor):
+    tone = torch.sin(2 * math.pi * 500 * torch.arange(32_000) / 16_000)
+
+    faster = only(speed_probability=1.0, speed_factors=(factor,))(tone, 0)
+
+    assert faster.shape[0] == math.ceil(round(32_000 / factor, 6))
+    peak = torch.fft.rfft(faster).abs().argmax().item() * 16_000 / len(faster)
+    assert peak == pytest.approx(500 * factor, abs=1.0)
+
+
+@pytest.mark.parametrize("length", [32_000, 4_001, 59_207])
+def test_reverberation_is_convolution_at_the_level_of_the_dry_clip(length):
+    dry = torch.randn(length, generator=torch.Generator().manual_seed(0))
+    response = room_response(0.05, 3.0, 1)
+
+    wet = reverberate(dry, response)
+
+    expected = torch.nn.functional.conv1d(
+        dry.view(1, 1, -1), response.flip(0).view(1, 1, -1), padding=len(response) - 1
+    )
+    expected = expected.flatten()[:length]
+    expected *= dry.square().mean().sqrt() / expected.square().mean().sqrt()
+    torch.testing.assert_close(wet, expected, rtol=0, atol=1e-4)
+
+
+def test_reverberation_keeps_the_onset():
+    click = torch.zeros(16_000)
+    click[5_000] = 1.0
+
+    wet = reverberate(click, room_response(0.4, 6.0, 0))
+
+    assert wet.abs().argmax() == 5_000
+    assert wet[:5_000].abs().max() < 1e-5
+    assert wet[5_001:].abs().max() > 1e-3
+
+
+def test_room_falls_by_sixty_decibels_in_its_time():
+    tail = torch.stack([room_response(0.3, 0.0, seed)[1:] for seed in range(50)]).square().mean(dim=0)
+    early, late = tail[:480].mean(), tail[2_400:2_880].mean()  # 0.15 s apart: half of rt60
+
+    assert decibels(early / late) == pytest.approx(30.0, abs=1.0)
+
+
+def test_room_has_the_direct_to_reverberant_ratio_that_was_asked():
+    response = room_response(0.3, 7.0, 2)
+
+    assert decibels(response[0].square() / response[1:].square().sum()) == pytest.approx(7.0, abs=1e-3)
+
+
+def test_gain_moves_the_level_by_its_decibels(speech):
+    louder = only(gain_probability=1.0, gain=(4.0, 4.0))(speech, 0)
+
+    torch.testing.assert_close(louder, speech * 10 ** (4 / 20))
+
+
+def test_masking_leaves_padding_alone():
+    features = torch.ones(16, 100, 20)
+    lengths = torch.tensor([100, 60, 33, 1] * 4)
+
+    masked = mask_spectrogram(features, lengths, 0)
+
+    for clip, length in zip(masked, lengths, strict=True):
+        assert torch.equal(clip[length:], torch.ones(100 - length, 20))
+
+
+def test_masks_are_whole_rows_and_columns_no_wider_than_asked():
+    features = torch.ones(200, 100, 40)
+    masked = mask_spectrogram(
+        features, torch.full((200,), 100), 0, time_masks=1, time_width=10, frequency_masks=1, frequency_width=6
+    )
+    rows, columns = (masked == 0).all(dim=2), (masked == 0).all(dim=1)  # (B, T), (B, F)
+
+    assert torch.equal(masked == 0, rows[:, :, None] | columns[:, None, :])
+    assert rows.sum(dim=1).max() == 10
+    assert columns.sum(dim=1).max() == 6
+    assert rows.any(dim=0).all()  # every frame and every bin is hidden in some clip
+    assert columns.any(dim=0).all()
+
+
+def test_time_masks_take_no_more_than_their_share_of_a_short_clip():
+    masked = mask_spectrogram(
+        torch.ones(100, 50, 8), torch.full((100,), 22), 0, time_masks=1, time_share=0.2, frequency_masks=0
+    )
+
+    assert (masked == 0).all(dim=2).sum(dim=1).max() == 4  # floor(0.2 x 22)
+
+
+def test_masking_repeats_itself_for_one_seed_and_changes_no_input():
+    features = torch.ones(4, 50, 20)
+    lengths = torch.full((4,), 50)
+
+    one, same, other = (mask_spectrogram(features, lengths, seed) for seed in (1, 1, 2))
+
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(features, torch.ones(4, 50, 20))
+
+
+def test_a_time_mask_blanks_the_same_frames_in_every_stream_and_none_beyond_the_clip():
+    states = [torch.ones(2, 3, 40, 4), torch.ones(2, 1, 40, 6)]
+    fills = [torch.full((3, 4), 7.0), torch.zeros(1, 6)]
+
+    first, second = mask_time(states, torch.tensor([40, 20]), fills, 1)
+
+    blank = second[:, 0, :, 0] == 0  # (B, T)
+    assert torch.equal(first[:, 2, :, 1] == 7, blank)
+    assert blank.any()
+    assert (blank.sum(1) <= torch.tensor([8, 4])).all()
+    assert not blank[1, 20:].any()
+
+
+def test_mixup_adds_labels_in_the_share_of_the_clips():
+    torch.manual_seed(0)
+    lengths = torch.tensor([5, 3, 4, 5])
+    states = [torch.randn(4, 2, 5, 3), torch.randn(4, 1, 5, 6)]
+    labels, ratings = torch.eye(4), torch.arange(4.0)[:, None]
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.0])
+
+    for seed in range(5):
+        mixed, shorter, shares, rated = mix_clips(states, lengths, labels, ratings, weight, seed)
+
+        partners = [
+            next((other for other in range(4) if other != clip and shares[clip, other] > 0), clip) for clip in range(4)
+        ]
+        assert partners[3] == 3  # a filler stays alone
+        assert sorted(partners) == list(range(4))
+        own = {round(shares[clip, clip].item(), 5) for clip in range(4) if partners[clip] != clip}
+        assert len(own) <= 1  # one share a batch
+        torch.testing.assert_close(rated, shares @ ratings)
+        torch.testing.assert_close(shares.sum(1), torch.ones(4))
+        assert shorter.tolist() == [min(lengths[clip], lengths[partners[clip]]).item() for clip in range(4)]
+        for before, after in zip(states, mixed, strict=True):
+            expected = torch.einsum("bc,clth->blth", shares, before[:, :, : after.shape[2]])
+            torch.testing.assert_close(after, expected)
+
+
+def test_mixup_leaves_out_what_either_clip_lacks():
+    states, lengths = [torch.ones(2, 1, 3, 2)], torch.tensor([3, 3])
+    labels = torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]])
+    ratings = torch.tensor([[0.2, torch.nan], [0.4, 0.5]])
+
+    found = [mix_clips(states, lengths, labels, ratings, torch.ones(2), seed) for seed in range(8)]
+
+    swapped = [(shares, rated) for _, _, shares, rated in found if shares.isnan().all()]
+    assert 0 < len(swapped) < 8  # a clip may be its own matching_label
+    for _, rated in swapped:
+        assert rated[:, 0].isfinite().all()
+        assert rated[:, 1].isnan().all()

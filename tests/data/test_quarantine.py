@@ -1,0 +1,178 @@
+"""A corpus with broken files: a run ends, names each of them, and hears everything else exactly once."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from audio_emotion.data.collate import batches
+from audio_emotion.data.dataset import ClipStream
+from audio_emotion.data.registry import corpus_table
+from audio_emotion.data.sampler import Order
+
+COUNT = 200
+RECIPES = {
+    name: runpy.run_path(str(Path(__file__).parents[2] / "recipes" / f"{name}.py"))
+    for name in ("distill", "fine_tune", "train_teacher")
+}
+DISTIL = RECIPES["distill"]
+
+
+def pictures_without_sound(path: Path) -> None:
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(10):
+            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            film.mux(stream.encode(picture))
+        film.mux(stream.encode())
+
+
+def break_files(folder: Path, names: list[str]) -> None:
+    """A different fault in each file, over and over."""
+    for number, name in enumerate(names):
+        path = folder / name
+        kind = number % 6
+        if kind == 0:  # truncated
+            path.write_bytes(path.read_bytes()[:600])
+        elif kind == 1:  # empty
+            path.write_bytes(b"")
+        elif kind == 2:  # wrong extension
+            path.write_text("this is no sound")
+        elif kind == 3:  # not finite
+            soundfile.write(path, np.full(8000, np.nan), 16000, subtype="FLOAT")
+        elif kind == 4:  # zero length
+            soundfile.write(path, np.zeros(0), 16000)
+        else:  # a video without audio
+            pictures_without_sound(path.with_suffix(".mp4"))
+            path.with_suffix(".mp4").rename(path)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Make a corpus of which so many clips are broken; returns its description and the broken ids."""
+
+    def make(bad: int) -> tuple[str, set[str]]:
+        random = np.random.default_rng(0)
+        lines = ["file,who,label,activation"]
+        for index in range(COUNT):
+            soundfile.write(tmp_path / f"{index:03d}.wav", 0.1 * random.standard_normal(6000), 16000)
+            lines.append(f"{index:03d}.wav,s{index % 10},{('low', 'high')[index % 2]},{index % 5 / 4}")
+        (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+        broken = [f"{index:03d}.wav" for index in random.choice(COUNT, bad, replace=False)]
+        break_files(tmp_path, broken)
+        description = {"name": "own", "license": "CC0-1.0", "citation": "Made by the test.", "source": "csv"}
+        description |= {
+            "path": "clips.csv",
+            "scale": [0, 1],
+            "emotions": ["low", "high"],
+            "dimensions": ["activation"],
+        }
+        description |= {"columns": {"audio": "file", "speaker": "who", "emotion": "label", "activation": "activation"}}
+        description |= {"dimensions_source": "rated", "splits": {"train": [f"s{n}" for n in range(10)]}}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(description))
+        return str(tmp_path / "own.yaml"), {f"own/{name.removesuffix('.wav')}" for name in broken}
+
+    return make
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_three_percent_of_broken_files_are_named_and_all_others_come_once(corpus, workers):
+    file, broken = corpus(6)
+    table = corpus_table(file)
+    stream = ClipStream(table)
+
+    heard: Counter = Counter()
+    for batch in batches(
+        stream, Order.of(table, 8, shuffle=True, num_workers=workers), ["low", "high"], ["activation"]
+    ):
+        heard.update(name for name, weight in zip(batch.ids, batch.weight, strict=True) if weight)
+
+    assert set(stream.quarantine) == broken
+    assert all(stream.quarantine.values())
+    assert heard == Counter(set(table["id"]) - broken)
+
+
+def test_a_run_on_three_percent_ends_and_one_on_six_stops_and_says_why(corpus, tmp_path):
+    arguments = {"teacher": "", "size": "nano", "epochs": 1, "labeled": 1.0}
+    file, broken = corpus(6)
+    DISTIL["main"](DISTIL["DistillArguments"](corpus=file, output=str(tmp_path / "three"), **arguments))
+
+    lines = [json.loads(line) for line in (tmp_path / "three" / "quarantine.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == broken
+    assert (tmp_path / "three" / "checkpoints" / "last" / "model.safetensors").exists()
+
+    file, _ = corpus(12)
+    with pytest.raises(ValueError, match=r"of 200 clips are bad, more than 5%.*quarantine.jsonl"):
+        DISTIL["main"](DISTIL["DistillArguments"](corpus=file, output=str(tmp_path / "six"), **arguments))
+    lines = [json.loads(line) for line in (tmp_path / "six" / "quarantine.jsonl").read_text().splitlines()]
+    assert len(lines) == 11  # the first that are more than 5 %
+
+
+@pytest.fixture
+def held_out(tmp_path) -> str:
+    """Forty clips to train on, every second without a label, and six of a test speaker; one of each is broken."""
+    lines = ["file,who,label,activation"]
+    random = np.random.default_rng(0)
+    for index in range(46):
+        soundfile.write(tmp_path / f"{index:03d}.wav", 0.1 * random.standard_normal(6000), 16000)
+        speaker = "tested" if index >= 40 else f"s{index % 4}"
+        labels = f"{('low', 'high')[index // 2 % 2]},{index % 5 / 4}" if index % 2 or index >= 40 else ","
+        lines.append(f"{index:03d}.wav,{speaker},{labels}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    break_files(tmp_path, ["007.wav", "043.wav"])
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nlicense: CC0-1.0\ncitation: made by the test\nsource: csv\npath: clips.csv\n"
+        "columns: {audio: file, speaker: who, emotion: label, activation: activation}\nscale: [0, 1]\n"
+        "emotions: [low, high]\ndimensions: [activation]\ndimensions_source: rated\n"
+        "splits: {train: [s0, s1, s2, s3], test: [tested]}\n"
+    )
+    return str(tmp_path / "own.yaml")
+
+
+def quarantine(run: Path) -> set[str]:
+    return {json.loads(line)["id"] for line in (run / "quarantine.jsonl").read_text().splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "others"),
+    [
+        ("distill", "DistillArguments", {"teacher": "", "size": "nano", "labeled": 0.5}),
+        ("fine_tune", "FineTuneArguments", {}),
+        ("train_teacher", "TeacherArguments", {"cache": "", "hidden_size": 16, "convolution_size": 16}),
+    ],
+)
+def test_a_broken_clip_of_the_test_side_costs_no_training_and_is_named(held_out, name, cls, others, tmp_path, capsys):
+    def train(run: str, **more) -> dict:
+        arguments = {"corpus": held_out, "output": str(tmp_path / run), "epochs": 1, **others, **more}
+        return RECIPES[name]["main"](RECIPES[name][cls](**arguments))
+
+    with pytest.raises(ValueError, match="1 of 6 clips are bad"):
+        train("stopped")
+    assert (tmp_path / "stopped" / "checkpoints" / "last" / "model.safetensors").exists()
+    assert quarantine(tmp_path / "stopped") == {"own/007", "own/043"}
+
+    results = train("allowed", max_bad_fraction=0.5)
+    assert results["test"]["clips"] == 5
+    assert quarantine(tmp_path / "allowed") == {"own/007", "own/043"}
+    if name == "distill":
+        assert "10 of 20 labels used" in capsys.readouterr().out
+        assert results["labeled"] == 0.5
+
+
+def test_a_teacher_with_kept_states_is_tested_without_the_broken_clips(held_out, tmp_path):
+    arguments = {"corpus": held_out, "epochs": 1, "hidden_size": 16, "convolution_size": 16}
+    arguments |= {"output": str(tmp_path / "run"), "cache": str(tmp_path / "cache")}
+
+    results = RECIPES["train_teacher"]["main"](RECIPES["train_teacher"]["TeacherArguments"](**arguments))
+
+    assert results["test"]["clips"] == 5
+    assert quarantine(tmp_path / "run") == {"own/007", "own/043"}

@@ -1,0 +1,234 @@
+"""The label-efficiency recipe: its lists, its arms, and that it goes on where it stood."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from audio_emotion.data.label_subset import labeled_clips, read_list, stratified_lists, write_lists
+from audio_emotion.evaluation.predictions import load_predictions
+from audio_emotion.teachers.outputs import TeacherOutputs
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILE = "predictions.parquet"
+ARMS = ["speech", "both-shuffled", "random-probe", "speech-teacher", "face-teacher", "both-teachers"]
+
+
+def recipe(name: str) -> dict:
+    return runpy.run_path(str(RECIPES / f"{name}.py"))
+
+
+def test_lists_hold_their_share_of_every_class_and_each_lies_in_the_next():
+    emotions = ["sad"] * 40 + ["angry"] * 60 + ["calm"] * 10 + [None] * 5
+    ids = [f"clip-{number:03d}" for number in range(len(emotions))]
+    of = dict(zip(ids, emotions, strict=True))
+
+    lists = stratified_lists(ids, emotions, [0.01, 0.1, 0.5, 1.0], seed=3)
+
+    counts = {
+        share: [sum(of[name] == emotion for name in names) for emotion in ("sad", "angry", "calm")]
+        for share, names in lists.items()
+    }
+    assert counts == {0.01: [1, 1, 1], 0.1: [4, 6, 1], 0.5: [20, 30, 5], 1.0: [40, 60, 10]}
+    assert set(lists[0.01]) < set(lists[0.1]) < set(lists[0.5]) < set(lists[1.0])
+    order = np.random.default_rng(0).permutation(len(ids))
+    again = stratified_lists([ids[place] for place in order], [emotions[place] for place in order], [0.1], seed=3)
+    assert again[0.1] == lists[0.1]
+    assert stratified_lists(ids, emotions, [0.1], seed=4)[0.1] != lists[0.1]
+
+
+def test_a_list_of_other_clips_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_text("a\nb\n")
+
+    assert labeled_clips(["a", "b", "c"], 1.0, str(tmp_path / "list.txt")) == {"a", "b"}
+    with pytest.raises(ValueError, match="'b'"):
+        labeled_clips(["a", "c"], 1.0, str(tmp_path / "list.txt"))
+    assert len(labeled_clips([str(number) for number in range(50)], 0.1)) == 5
+
+
+def test_ids_with_blanks_come_back_from_their_list(tmp_path):
+    ids = ["own/monday morning/1", "own/monday morning/2 ", "own/b"]
+
+    files = write_lists(tmp_path / "lists", ids, ["sad", "sad", "angry"], [1.0], seed=0)
+
+    assert read_list(files[1.0]) == sorted(ids)
+    (tmp_path / "by_hand.txt").write_text("own/b\r\n\nown/monday morning/1\n  \n")
+    assert read_list(str(tmp_path / "by_hand.txt")) == ["own/b", "own/monday morning/1"]
+    assert labeled_clips(ids, 1.0, files[1.0]) == set(ids)
+
+
+@pytest.mark.parametrize("given", ["recipes/configs/distill_ravdess.yaml", "recipes/configs/smoke/distill.yaml"])
+def test_the_students_arguments_are_found_from_another_folder(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    module = recipe("label_efficiency")
+
+    assert module["file_of"](given) == RECIPES.parent / given
+    assert module["file_of"](module["LabelEfficiencyArguments"]().student).is_file()
+    (tmp_path / given).parent.mkdir(parents=True)
+    (tmp_path / given).write_text("epochs: 3\n")
+    assert module["file_of"](given).read_text() == "epochs: 3\n"  # what is here comes first
+    with pytest.raises(FileNotFoundError, match=r"nobody\.yaml.*--student"):
+        module["file_of"]("nobody.yaml")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.25, 1.0])
+def test_labeled_clips_are_drawn_often_enough_to_be_a_quarter_of_a_batch(share):
+    often = recipe("label_efficiency")["draws"](share, 0.25)
+
+    assert often * share / (often * share + 1 - share) == pytest.approx(max(share, 0.25), abs=1e-3)
+
+
+def test_a_student_alone_makes_as_many_steps_as_one_with_teachers_on_as_many_labels(experiment):
+    run, _, _ = experiment
+    labeled, clips = len((run / "labels" / "seed-5" / "30.txt").read_text().split()), 36
+    alone, taught = (
+        yaml.safe_load((run / "seed-5" / "30" / arm / "config.yaml").read_text()) for arm in ("scratch", "speech")
+    )
+
+    draws = [
+        labeled * each["labeled_weight"] + (clips - labeled) * each["unlabeled_weight"] for each in (alone, taught)
+    ]
+    steps = [math.ceil(round(count) / each["batch_size"]) for count, each in zip(draws, (alone, taught), strict=True)]
+    assert steps[0] == pytest.approx(steps[1], abs=1)
+    assert alone["batch_size"] / taught["batch_size"] == pytest.approx(draws[0] / draws[1], abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> tuple[Path, dict, dict]:
+    folder = tmp_path_factory.mktemp("experiment")
+    student = {
+        "teacher": "",
+        "corpus_count": 60,
+        "size": "nano",
+        "epochs": 1,
+        "product_weight": 1.0,
+        "product_fit": True,
+    }
+    (folder / "student.yaml").write_text(yaml.safe_dump(student))
+    module = recipe("label_efficiency")
+    arguments = {
+        "output": str(folder / "run"),
+        "student": str(folder / "student.yaml"),
+        "fractions": [0.3, 1.0],
+        "seeds": [5],
+        "arms": ["scratch"],
+        "other_arms": ARMS,
+        "other_fraction": 0.3,
+        "encoder": "log-mel",
+        "cache": str(folder / "cache"),
+        "cross_fit": 3,
+        "repeats": 20,
+    }
+    return folder / "run", arguments, module["main"](module["LabelEfficiencyArguments"](**arguments))
+
+
+def test_every_arm_is_run_where_it_was_asked_for_and_scored_on_the_same_clips(experiment):
+    run, _, results = experiment
+
+    assert {(point["arm"], point["fraction"]) for point in results["points"]} == {
+        *(("scratch", fraction) for fraction in (0.3, 1.0)),
+        *((arm, 0.3) for arm in ARMS),
+    }
+    assert json.loads((run / "results.json").read_text())["points"] == results["points"]
+    assert {each["units"] for each in results["comparisons"]} == {2}  # both test speakers
+    assert results["intervals_over"] == "clips"  # two speakers are too few
+    table = (run / "table.md").read_text()
+    assert table.count("interval over clips") == 2
+    assert "over speakers" not in table
+    for point in results["points"]:
+        assert f"{point['uar']:.3f}" in table
+    assert (run / "curve.png").stat().st_size > 10_000
+
+
+def test_students_and_teachers_use_the_labels_of_the_list_and_no_others(experiment):
+    run, _, _ = experiment
+    labels = str(run / "labels" / "seed-5" / "30.txt")
+
+    configs = [yaml.safe_load(path.read_text()) for path in (run / "seed-5" / "30").glob("**/config.yaml")]
+    named = [config.get("labeled_list", config.get("labels")) for config in configs if "output" not in config
+             or config["output"].endswith(("scratch", "speech", "both-shuffled", "face"))]  # fmt: skip
+    assert len(named) == 6  # three students, two teachers, the probe
+    assert set(named) == {labels}
+    student = json.loads((run / "seed-5" / "30" / "speech" / "results.json").read_text())
+    assert student["labeled"] == len(Path(labels).read_text().split()) / 36
+
+
+def test_shuffled_faces_say_the_same_of_other_clips(experiment):
+    teachers = experiment[0] / "seed-5" / "30" / "teachers"
+    face, shuffled = (TeacherOutputs.load(teachers / name / "teacher_outputs") for name in ("face", "face-shuffled"))
+    face = face.of(shuffled.ids)
+
+    assert not torch.equal(face.logits, shuffled.logits)
+    assert torch.equal(face.logits.sort(0).values, shuffled.logits.sort(0).values)
+    place = {tuple(logits.tolist()): row for row, logits in enumerate(face.logits)}
+    rows = [place[tuple(logits.tolist())] for logits in shuffled.logits]
+    assert torch.equal(face.embedding[rows], shuffled.embedding)  # logits and embedding move together
+
+
+def test_finished_arms_are_not_run_again_and_new_ones_are_added(experiment):
+    run, arguments, first = experiment
+    written = {path: path.stat().st_mtime_ns for path in run.glob("seed-5/**/model.safetensors")}
+    module = recipe("label_efficiency")
+
+    more = module["main"](module["LabelEfficiencyArguments"](**{**arguments, "other_arms": [*ARMS, "face"]}))
+
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert [point for point in more["points"] if point["arm"] != "face"] == first["points"]
+    assert {point["arm"] for point in more["points"]} == {"scratch", "face", *ARMS}
+    with pytest.raises(ValueError, match="'nonsense'"):
+        module["main"](module["LabelEfficiencyArguments"](**{**arguments, "arms": ["nonsense"]}))
+
+
+def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
+    random = np.random.default_rng(0)
+    lines = ["file,who,label"]
+    for index in range(36):
+        tone = np.sin(np.arange(8000) * (0.05 + 0.3 * (index // 6 % 2)))
+        soundfile.write(tmp_path / f"{index:02d}.wav", 0.1 * tone + 0.01 * random.standard_normal(8000), 16000)
+        lines.append(f"{index:02d}.wav,s{index % 6},{('low', 'high')[index // 6 % 2]}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    description = {"name": "own", "license": "CC0-1.0", "citation": "Made by the test.", "source": "csv"}
+    description |= {"path": "clips.csv", "emotions": ["low", "high"], "dimensions": []}
+    description |= {"columns": {"audio": "file", "speaker": "who", "emotion": "label"}}
+    for fold, test in {1: ["s0", "s1"], 2: ["s2", "s3", "s4"]}.items():
+        splits = {"train": sorted({"s0", "s1", "s2", "s3", "s4", "s5"} - set(test)), "test": test}
+        (tmp_path / f"fold-{fold}.yaml").write_text(yaml.safe_dump(description | {"splits": splits}))
+    student = {"teacher": "", "corpus": str(tmp_path / "fold-1.yaml"), "split": str(tmp_path / "fold-{fold}.yaml")}
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(student | {"size": "nano", "epochs": 1, "batch_size": 8}))
+    module = recipe("label_efficiency")
+    arguments = {
+        "output": str(tmp_path / "run"),
+        "student": str(tmp_path / "student.yaml"),
+        "fractions": [1.0],
+        "seeds": [0],
+        "arms": ["speech-teacher", "scratch"],
+        "encoder": "log-mel",
+        "cache": str(tmp_path / "cache"),
+        "cross_fit": 2,
+        "repeats": 20,
+        "results": str(tmp_path / "results"),
+    }
+
+    results = module["main"](module["LabelEfficiencyArguments"](**arguments, folds=[1, 2]))
+
+    assert results["test_clips"] == 30
+    teacher = next(row for row in results["rows"] if row["arm"] == "speech-teacher")
+    folds = [
+        load_predictions(tmp_path / "run" / f"fold-{fold}" / "seed-0" / "100" / "teachers" / "speech" / FILE)[0]
+        for fold in (1, 2)
+    ]
+    assert [len(fold.ids) for fold in folds] == [12, 18]
+    right = [fold.logits.argmax(1) == fold.labels for fold in folds]
+    assert teacher["accuracy"] == pytest.approx(np.concatenate(right).mean())
+    names = {f"scratch-100-percent-fold-{fold}-seed-0.{end}" for fold in (1, 2) for end in ("json", "parquet")}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == names
+    with pytest.raises(ValueError, match="--folds"):
+        module["main"](module["LabelEfficiencyArguments"](**arguments))
