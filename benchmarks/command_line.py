@@ -2,8 +2,8 @@
 
     python benchmarks/command_line.py --counts 500 2000
 
-Makes that many sounds of 0.3 to 1 s by code, judges each folder in a process of its own with the embedded student, and
-prints files per second and the highest resident memory of each process as JSON lines.
+Generates that many sounds of 0.3 to 1 s, runs the command on each folder in a separate process with the default model,
+and prints files per second and peak resident memory as JSON Lines.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-# The child tells its own peak, so that nothing has to watch it; ru_maxrss is in kB on Linux, in bytes on macOS.
+# The child process prints its own peak memory; ru_maxrss is in kB on Linux, in bytes on macOS.
 CHILD = """
 import resource, sys
 from audio_emotion_cli import main
@@ -28,7 +28,7 @@ raise SystemExit(code)
 
 
 def make_folder(folder: Path, count: int) -> None:
-    """`count` hums of 0.3 to 1 s, 200 a folder."""
+    """Write `count` hums of 0.3 to 1 s, 200 in each folder."""
     random = np.random.default_rng(0)
     for number in range(count):
         seconds = np.arange(int(16000 * random.uniform(0.3, 1.0))) / 16000
@@ -41,7 +41,7 @@ def make_folder(folder: Path, count: int) -> None:
 
 
 def measure(folder: Path, count: int, batch_size: int) -> dict[str, float]:
-    """MatchedClassifier a folder and say how fast, loading included, and with how much memory."""
+    """Speed, loading included, and peak memory of one run."""
     output = folder.with_suffix(f".{batch_size}.jsonl")
     command = ["predict", str(folder), "--format", "json", "--output", str(output)]
     command += ["--batch-size", str(batch_size), "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""Put a run, a data set of pseudo-labels or a metric on the Hub: the same as `audio-emotion publish`.
+"""Publish a model, pseudo-labels or a metric on the Hub: the same as `audio-emotion publish`.
 
 python recipes/publish.py runs/distill_ravdess --repo somebody/student --dry-run --output runs/student_to_publish
 python recipes/publish.py runs/distill_ravdess --repo somebody/student --private --tag v1

@@ -1,4 +1,4 @@
-"""Clips with sound and pictures, made by code: colored discs for faces, dark bars in each for eyes and mouth."""
+"""Synthetic clips with audio and video: faces are colored discs with dark bars for eyes and mouth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 WIDTH, HEIGHT, RADIUS = 192, 128, 28
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 40)}
-CODECS = {  # pictures, sound, and the rate that the sound's encoder takes
+CODECS = {  # of video and audio, and the sampling rate of the audio encoder
     "mp4": ("libx264", "aac", 16000),
     "flv": ("flv", "libmp3lame", 22050),
     "webm": ("libvpx", "libopus", 48000),
@@ -27,8 +27,8 @@ class Face:
 
     Attributes:
         color: one of `COLORS`.
-        mouth: from seconds to how far it is open, 0..1.
-        place: from seconds to its center in pixels; None where it is out of sight.
+        mouth: opening 0..1 as a function of seconds.
+        place: center in pixels as a function of seconds; None while out of view.
     """
 
     color: str = "red"
@@ -36,8 +36,8 @@ class Face:
     place: Callable[[float], tuple[float, float] | None] = lambda time: (64.0, 64.0)
 
 
-def babble(seconds: float, seed: int = 0, rate: int = 16000) -> tuple[np.ndarray, Callable[[float], float]]:
-    """Noise `(S,)` that swells and fades at random like speech, and its loudness 0..1 at any time."""
+def random_audio(seconds: float, seed: int = 0, rate: int = 16000) -> tuple[np.ndarray, Callable[[float], float]]:
+    """Noise `(S,)` of randomly varying loudness, like speech, and its loudness 0..1 as a function of seconds."""
     random = np.random.default_rng(seed)
     knots = np.arange(0, seconds + 0.4, 0.2)
     levels = random.permutation(np.linspace(0, 1, len(knots)))
@@ -49,13 +49,13 @@ def babble(seconds: float, seed: int = 0, rate: int = 16000) -> tuple[np.ndarray
     return (0.4 * np.interp(times, knots, levels) * random.uniform(-1, 1, len(times))).astype(np.float32), loudness
 
 
-def talking(loudness: Callable[[float], float]) -> Callable[[float], float]:
-    """A mouth that opens and closes eight times a second, the wider the louder: it moves when there is sound."""
+def moving_mouth(loudness: Callable[[float], float]) -> Callable[[float], float]:
+    """A mouth that opens and closes at 8 Hz with an amplitude proportional to the loudness."""
     return lambda time: 0.5 + 0.5 * loudness(time) * np.sin(2 * np.pi * 8 * time)
 
 
 def draw(faces: Sequence[Face], time: float) -> np.ndarray:
-    """A picture `(HEIGHT, WIDTH, 3)`."""
+    """A frame `(HEIGHT, WIDTH, 3)`."""
     pixels = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     down, across = np.mgrid[:HEIGHT, :WIDTH]
     for face in faces:
@@ -72,7 +72,7 @@ def draw(faces: Sequence[Face], time: float) -> np.ndarray:
 
 
 def find_discs(pixels: np.ndarray) -> np.ndarray:
-    """A detector of the discs: boxes `(N, 4)`."""
+    """Detector of the discs: boxes `(N, 4)`."""
     red, green = pixels[..., 0].astype(int), pixels[..., 1].astype(int)
     boxes = []
     for inside in (red - green > 80, green - red > 80):
@@ -84,48 +84,48 @@ def find_discs(pixels: np.ndarray) -> np.ndarray:
 
 def encode(
     suffix: str,
-    pictures: Callable[[float], np.ndarray] | None,
-    sound: np.ndarray | None,
+    draw_frame: Callable[[float], np.ndarray] | None,
+    audio: np.ndarray | None,
     seconds: float,
     rate: int = 25,
-    late: float = 0.0,
+    delay: float = 0.0,
 ) -> bytes:
-    """A file.
+    """Content of a media file.
 
     Args:
         suffix: one of `CODECS`.
-        pictures: from seconds to pixels; None for sound alone.
-        sound: `(S,)` at 16 kHz; None for a silent film.
-        seconds: of the pictures.
-        rate: pictures a second.
-        late: seconds between the beginning of the sound and the first picture, whose time is then `late`.
+        draw_frame: pixels as a function of seconds; None for audio only.
+        audio: `(S,)` at 16 kHz; None for video only.
+        seconds: of video.
+        rate: frames per second.
+        delay: seconds from the start of the audio to the first frame, whose time is then `delay`.
     """
-    picture_codec, sound_codec, sound_rate = CODECS[suffix]
+    video_codec, audio_codec, audio_rate = CODECS[suffix]
     file = io.BytesIO()
     with av.open(file, "w", format="matroska" if suffix == "mkv" else suffix) as container:
         streams = {}
-        if pictures is not None:
-            streams["video"] = container.add_stream(picture_codec, rate=rate)
-            first = pictures(late)
+        if draw_frame is not None:
+            streams["video"] = container.add_stream(video_codec, rate=rate)
+            first = draw_frame(delay)
             streams["video"].width, streams["video"].height = first.shape[1], first.shape[0]
             streams["video"].pix_fmt = "yuv420p"
             streams["video"].bit_rate = 2_000_000
-        if sound is not None:
-            streams["audio"] = container.add_stream(sound_codec, rate=sound_rate)
+        if audio is not None:
+            streams["audio"] = container.add_stream(audio_codec, rate=audio_rate)
             streams["audio"].layout = "mono"
         packets = []
-        if pictures is not None:
+        if draw_frame is not None:
             for number in range(round(seconds * rate)):
-                frame = av.VideoFrame.from_ndarray(pictures(late + number / rate), format="rgb24")
-                frame.pts = number + round(late * rate)
+                frame = av.VideoFrame.from_ndarray(draw_frame(delay + number / rate), format="rgb24")
+                frame.pts = number + round(delay * rate)
                 packets += streams["video"].encode(frame)
             packets += streams["video"].encode(None)
-        if sound is not None:
-            frame = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
+        if audio is not None:
+            frame = av.AudioFrame.from_ndarray(audio[None].astype(np.float32), format="fltp", layout="mono")
             frame.sample_rate, frame.pts = 16000, 0
             encoder = streams["audio"].codec_context
             to_encoder = av.AudioResampler(
-                format=encoder.format.name, layout="mono", rate=sound_rate, frame_size=encoder.frame_size or 1024
+                format=encoder.format.name, layout="mono", rate=audio_rate, frame_size=encoder.frame_size or 1024
             )
             for part in [*to_encoder.resample(frame), *to_encoder.resample(None)]:
                 packets += streams["audio"].encode(part)
@@ -135,7 +135,6 @@ def encode(
     return file.getvalue()
 
 
-def write_clip(path: Path, faces: Sequence[Face], sound: np.ndarray, seconds: float | None = None) -> None:
-    """A talking disc or several, as a file of the suffix of `path`."""
-    seconds = len(sound) / 16000 if seconds is None else seconds
-    path.write_bytes(encode(path.suffix[1:], lambda time: draw(faces, time), sound, seconds))
+def write_clip(path: Path, faces: Sequence[Face], audio: np.ndarray) -> None:
+    """Write a clip of one or more faces in the format of the suffix of `path`."""
+    path.write_bytes(encode(path.suffix[1:], lambda time: draw(faces, time), audio, len(audio) / 16000))

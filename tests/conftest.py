@@ -1,4 +1,4 @@
-"""Tiny models and a second of something like speech, for every test."""
+"""Fixtures: tiny models and synthetic speech."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def tiny_encoders(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture
-def make_foreign_model():
-    """Write a tiny wav2vec 2.0 classifier with random weights, as anybody might publish one; returns its folder."""
+def make_external_model():
+    """Write a tiny wav2vec 2.0 classifier of transformers with random weights; returns its folder."""
 
     def make(folder: Path, names: list[str]) -> str:
         torch.manual_seed(0)
@@ -129,7 +129,7 @@ def tiny_teacher(tiny_teacher_config) -> FusedEmotionForAudioClassification:
 
 @pytest.fixture(params=["student", "teacher"])
 def tiny_model(request):
-    """Both models, one after the other."""
+    """Student and teacher."""
     return request.getfixturevalue(f"tiny_{request.param}")
 
 

@@ -1,4 +1,4 @@
-"""Reading audio: every form gives the same waveform, and what cannot be heard is refused by name."""
+"""Reading audio: every form gives the same waveform, and an invalid source is refused by name."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_path_bytes_file_and_row_give_the_samples_of_the_file(speech, tmp_path):
         assert clip.flags == ()
 
 
-def test_url_is_fetched(speech, tmp_path):
+def test_a_url_is_downloaded(speech, tmp_path):
     (tmp_path / "clip.wav").write_bytes(encoded(speech))
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -101,7 +101,7 @@ def test_url_is_fetched(speech, tmp_path):
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000])
-def test_any_rate_becomes_the_same_tone_at_16_khz(rate):
+def test_any_rate_is_resampled_to_the_same_tone_at_16_khz(rate):
     clip = read_audio({"array": tone(rate), "sampling_rate": rate})
 
     assert clip.waveform.shape[0] == pytest.approx(24000, abs=1)
@@ -131,7 +131,7 @@ def test_channels_are_averaged_in_either_layout(speech, layout, count):
         (lambda x: torch.from_numpy(x).bfloat16(), 2**-8),
     ],
 )
-def test_integers_and_half_precision_come_out_within_a_quantum(speech, integers, quantum):
+def test_integers_and_half_precision_are_scaled_within_a_quantum(speech, integers, quantum):
     clip = read_audio({"array": integers(speech.astype(np.float32)), "sampling_rate": 16000})
 
     np.testing.assert_allclose(clip.waveform, speech, atol=quantum)
@@ -151,7 +151,7 @@ def test_compressed_formats_are_decoded(form, tolerance):
     assert abs(samples.std() - stereo.std()) < tolerance
 
 
-def test_sound_track_of_a_video_container_is_decoded():
+def test_the_audio_track_of_a_video_is_decoded():
     av = pytest.importorskip("av")
     content = io.BytesIO()
     with av.open(content, "w", format="mp4") as container:
@@ -184,7 +184,7 @@ def test_sound_track_of_a_video_container_is_decoded():
         (np.concatenate([np.zeros(160000), chord()]), ("pauses",)),
     ],
 )
-def test_flags_say_what_is_odd(samples, flags):
+def test_flags_name_the_problem(samples, flags):
     assert read_audio({"array": samples, "sampling_rate": 16000}).flags == flags
 
 
@@ -219,7 +219,7 @@ def test_flags_say_what_is_odd(samples, flags):
         ({"text": "hello"}, r"dict: expected.*'text'"),
         ({"bytes": None, "path": None}, r"audio under \['bytes', 'path'\], got None"),
         ({"wave": np.zeros(16000), "sampling_rate": 16000}, r"got the keys \['sampling_rate', 'wave'\]"),
-        ({"audio": [b"one", b"two"], "emotion": ["sad", "sad"]}, "several rows, 2 under.*Iterate over the data set"),
+        ({"audio": [b"one", b"two"], "emotion": ["sad", "sad"]}, "several rows, 2 under.*Iterate over the dataset"),
         ("", "got an empty path"),
         ("s3://bucket/clip.wav", "got s3://bucket"),
         ("FTP://host/clip.wav", "got ftp://host"),
@@ -228,12 +228,12 @@ def test_flags_say_what_is_odd(samples, flags):
         (None, "NoneType object"),
     ],
 )
-def test_what_cannot_be_heard_is_refused_with_its_reason(source, message):
+def test_an_invalid_source_is_refused_with_its_reason(source, message):
     with pytest.raises(ValueError, match=message):
         read_audio(source)
 
 
-def test_a_file_that_is_cut_short_is_refused_by_its_name(speech, tmp_path):
+def test_a_truncated_file_is_refused_by_name(speech, tmp_path):
     path = tmp_path / "cut.flac"
     content = encoded(speech, format="FLAC", subtype="PCM_16")
     path.write_bytes(content[: len(content) // 2])
@@ -243,7 +243,7 @@ def test_a_file_that_is_cut_short_is_refused_by_its_name(speech, tmp_path):
 
 
 @pytest.mark.parametrize(("form", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("MP3", None)])
-def test_a_file_that_claims_more_than_it_holds_is_refused(form, subtype, speech):
+def test_a_file_shorter_than_its_header_states_is_refused(form, subtype, speech):
     content = encoded(speech, format=form, subtype=subtype)
 
     assert len(read_audio(content).waveform) >= 32000
@@ -259,7 +259,7 @@ def test_a_wav_of_unknown_length_from_a_pipe_is_read(speech):
     np.testing.assert_array_equal(read_audio(bytes(content)).waveform, speech)
 
 
-def test_a_file_with_a_rate_or_channels_that_no_recording_has_is_refused(speech):
+def test_a_file_with_an_impossible_rate_or_number_of_channels_is_refused(speech):
     slow, wide = bytearray(encoded(speech)), encoded(np.zeros((16000, 40)))
     slow[24:28] = (1).to_bytes(4, "little")
 
@@ -269,7 +269,7 @@ def test_a_file_with_a_rate_or_channels_that_no_recording_has_is_refused(speech)
         read_audio(wide)
 
 
-def test_a_pipe_and_a_device_are_refused_instead_of_read_forever(tmp_path):
+def test_a_pipe_and_a_device_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
 
     for path in (tmp_path / "pipe.wav", "/dev/zero"):
@@ -277,7 +277,7 @@ def test_a_pipe_and_a_device_are_refused_instead_of_read_forever(tmp_path):
             read_audio(path)
 
 
-def test_flags_of_a_part_are_those_of_a_clip_of_its_own(speech):
+def test_flags_of_a_part_are_those_of_the_part_as_a_clip(speech):
     loud = np.concatenate([np.zeros(16000), 2 * speech, np.clip(5 * tone(16000), -1, 1)])
 
     clip = read_audio({"array": loud, "sampling_rate": 16000})
@@ -289,7 +289,7 @@ def test_flags_of_a_part_are_those_of_a_clip_of_its_own(speech):
     assert clip.flags_between(3.0, 4.5) == ("clipped",)
 
 
-def test_the_band_of_a_part_is_that_of_its_clip(speech):
+def test_narrow_band_of_a_part_is_that_of_its_clip(speech):
     telephone = resample(resample(speech, 16000, 8000), 8000, 16000)
     vowel = tone(16000, seconds=1.0)
 
@@ -319,7 +319,7 @@ def test_a_clip_that_is_mostly_silence_is_flagged_at_any_gain(speech, silence, g
     assert read_audio({"array": gain * np.concatenate([silence[:16000], speech]), "sampling_rate": 16000}).flags == ()
 
 
-def test_of_channels_that_cancel_the_loudest_is_heard(speech):
+def test_the_loudest_of_canceling_channels_is_taken(speech):
     channels = np.stack([0.9 * speech, -speech])  # their mean keeps a 400th of their power
 
     clip = read_audio({"array": channels, "sampling_rate": 16000})
@@ -328,11 +328,11 @@ def test_of_channels_that_cancel_the_loudest_is_heard(speech):
     assert clip.flags == ("canceled",)
 
 
-def test_a_file_object_that_stands_at_its_end_is_refused_and_not_rewound(speech):
+def test_a_file_object_at_its_end_is_refused_and_not_rewound(speech):
     file = io.BytesIO(encoded(speech))
     read_audio(file)
 
-    with pytest.raises(ValueError, match=r"stands at its end. Call its `seek\(0\)`"):
+    with pytest.raises(ValueError, match=r"is at its end. Call its `seek\(0\)`"):
         read_audio(file)
     file.seek(0)
     np.testing.assert_array_equal(read_audio(file).waveform, speech)
@@ -340,7 +340,7 @@ def test_a_file_object_that_stands_at_its_end_is_refused_and_not_rewound(speech)
         read_audio(io.BytesIO())
 
 
-def test_resample_leaves_the_same_rate_alone_and_keeps_channels():
+def test_resample_returns_the_same_rate_unchanged_and_keeps_channels():
     stereo = np.stack([tone(48000), tone(48000)], axis=1).astype(np.float32)
 
     assert resample(stereo, 48000, 48000) is stereo

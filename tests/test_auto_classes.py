@@ -1,4 +1,4 @@
-"""Loading: the Auto classes find everything, bit for bit, and never make weights up."""
+"""Loading by the Auto classes: bit-identical outputs, and an error for missing weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def change_weights(folder, change):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_what_is_loaded_says_the_same_bit_for_bit(tiny_model, folder, speech):
+def test_a_loaded_model_has_the_same_outputs_bit_for_bit(tiny_model, folder, speech):
     loaded = AutoModelForAudioClassification.from_pretrained(folder)
     base = AutoModel.from_pretrained(folder)
     clip = AutoFeatureExtractor.from_pretrained(folder)(speech, sampling_rate=16000, return_tensors="pt")
@@ -41,8 +41,8 @@ def test_what_is_loaded_says_the_same_bit_for_bit(tiny_model, folder, speech):
         assert torch.equal(after[name], before[name]), name
 
 
-def test_front_end_of_a_loaded_model_equals_a_fresh_one(folder):
-    # transformers builds models without memory: a buffer outside the checkpoint would come back as garbage.
+def test_the_front_end_of_a_loaded_model_equals_a_new_one(folder):
+    # transformers builds models on the meta device: a buffer outside the checkpoint would be uninitialized memory.
     loaded = AutoModelForAudioClassification.from_pretrained(folder)
     (front_end,) = [module for module in loaded.modules() if isinstance(module, LogMel)]
     fresh = LogMel(front_end.num_mel_bins, front_end.sampling_rate)
@@ -60,7 +60,7 @@ def test_a_missing_head_is_an_error_that_names_its_tensors(folder):
         pipeline("audio-emotion", model=str(folder), device="cpu")
 
 
-def test_a_missing_part_of_the_body_is_an_error_even_for_new_heads(tiny_model, folder):
+def test_a_missing_tensor_of_the_base_model_is_an_error_even_with_new_heads(tiny_model, folder):
     name = next(name for name in tiny_model.state_dict() if name.endswith("trunk.embedding.weight"))
     change_weights(folder, lambda weights: weights.pop(name))
 
@@ -68,7 +68,7 @@ def test_a_missing_part_of_the_body_is_an_error_even_for_new_heads(tiny_model, f
         type(tiny_model).from_pretrained(folder, new_heads=True)
 
 
-def test_a_missing_part_of_the_body_is_an_error_without_heads_too(tiny_model, folder):
+def test_a_missing_tensor_of_the_base_model_is_an_error_without_heads_too(tiny_model, folder):
     name = next(name for name in tiny_model.state_dict() if name.endswith("trunk.embedding.weight"))
     change_weights(folder, lambda weights: weights.pop(name))
 
@@ -76,24 +76,24 @@ def test_a_missing_part_of_the_body_is_an_error_without_heads_too(tiny_model, fo
         AutoModel.from_pretrained(folder)
 
 
-def test_the_model_without_heads_leaves_them_without_a_word_and_reports_other_strangers(folder):
+def test_the_model_without_heads_ignores_heads_and_reports_other_unexpected_tensors(folder):
     _, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert info["unexpected_keys"] == set()
 
-    change_weights(folder, lambda weights: weights.update({"trunk.stranger": torch.zeros(1)}))
+    change_weights(folder, lambda weights: weights.update({"trunk.unknown": torch.zeros(1)}))
     _, info = AutoModel.from_pretrained(folder, output_loading_info=True)
-    assert info["unexpected_keys"] == {"trunk.stranger"}
+    assert info["unexpected_keys"] == {"trunk.unknown"}
 
 
 def test_the_model_with_heads_reports_a_head_that_it_does_not_have(folder):
-    change_weights(folder, lambda weights: weights.update({"heads.stranger.weight": torch.zeros(1)}))
+    change_weights(folder, lambda weights: weights.update({"heads.unknown.weight": torch.zeros(1)}))
 
     _, info = AutoModelForAudioClassification.from_pretrained(folder, output_loading_info=True)
 
-    assert info["unexpected_keys"] == {"heads.stranger.weight"}
+    assert info["unexpected_keys"] == {"heads.unknown.weight"}
 
 
-def test_a_head_of_another_shape_is_an_error_unless_new_heads_are_asked_for(tiny_model, folder):
+def test_a_head_of_another_shape_is_an_error_without_new_heads(tiny_model, folder):
     change_weights(folder, lambda weights: weights.update({"heads.emotions.weight": torch.zeros(7, 10)}))
 
     with pytest.raises((ValueError, RuntimeError), match=r"heads\.emotions\.weight|mismatch"):
@@ -103,25 +103,25 @@ def test_a_head_of_another_shape_is_an_error_unless_new_heads_are_asked_for(tiny
     assert torch.isfinite(model.heads.emotions.weight).all()
 
 
-def test_pipeline_needs_no_trust_where_the_package_is_imported(tiny_model, folder, speech):
+def test_the_pipeline_needs_no_trust_remote_code_where_the_package_is_imported(tiny_model, folder, speech):
     assert "custom_pipelines" in json.loads((folder / "config.json").read_text())
 
-    judge = pipeline("audio-emotion", model=str(folder), device="cpu")
+    pipe = pipeline("audio-emotion", model=str(folder), device="cpu")
 
-    assert type(judge.model) is type(tiny_model)
-    assert judge({"array": speech, "sampling_rate": 16000})["duration"] == 2.0
+    assert type(pipe.model) is type(tiny_model)
+    assert pipe({"array": speech, "sampling_rate": 16000})["duration"] == 2.0
 
 
-def test_stock_classification_gives_our_scores(folder, speech):
+def test_the_audio_classification_pipeline_gives_the_same_scores(folder, speech):
     clip = {"array": speech, "sampling_rate": 16000}
     ours = pipeline("audio-emotion", model=str(folder), device="cpu")(clip)["emotions"]
-    stock = pipeline("audio-classification", model=str(folder), device="cpu")(dict(clip))
+    classification = pipeline("audio-classification", model=str(folder), device="cpu")(dict(clip))
 
-    assert [each["label"] for each in stock] == [each["label"] for each in ours]
-    assert [each["score"] for each in stock] == pytest.approx([each["score"] for each in ours], abs=1e-6)
+    assert [each["label"] for each in classification] == [each["label"] for each in ours]
+    assert [each["score"] for each in classification] == pytest.approx([each["score"] for each in ours], abs=1e-6)
 
 
-def test_a_published_folder_names_its_own_task(tiny_student, speech, tmp_path):
+def test_a_published_checkpoint_names_its_task(tiny_student, speech, tmp_path):
     write_checkpoint(tiny_student, tmp_path)
 
     named, unnamed = pipeline("audio-emotion", model=str(tmp_path)), pipeline(model=str(tmp_path))

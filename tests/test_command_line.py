@@ -1,4 +1,4 @@
-"""The command `audio-emotion`: its answers are the pipeline's, its exit codes tell the truth, a kill loses nothing."""
+"""The command `audio-emotion`: outputs, exit codes, and continuation after a kill."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from transformers import AutoModelForAudioClassification, pipeline
 
 import audio_emotion
 from audio_emotion.hub.checkpoint import write_checkpoint
-from audio_emotion_cli import BROKE_OFF, FINE, SOME_FAILED, USAGE, argument_parser, main
-from audio_emotion_cli.compare import FolderPredictions, compared
-from audio_emotion_cli.inputs import clips_of
-from audio_emotion_cli.plot import DOTS, Overview
+from audio_emotion_cli import EXIT_ABORTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, argument_parser, main
+from audio_emotion_cli.compare import FolderPredictions, compare_folders
+from audio_emotion_cli.inputs import find_clips
+from audio_emotion_cli.plot import MAX_POINTS, Overview
 from audio_emotion_cli.rows import RowWriter, continue_file
 
 ROOT = Path(__file__).parents[1]
@@ -63,8 +63,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def answer(number: int, windows: int = 0) -> dict:
-    """Something that a pipeline might say."""
+def prediction(number: int, windows: int = 0) -> dict:
+    """An output as the pipeline returns it."""
     if number % 3 == 2:
         return {"error": f'it is no, "audio"\n{number}', "input": "x"}
     span = {
@@ -75,14 +75,14 @@ def answer(number: int, windows: int = 0) -> dict:
     return {**span, "scale": [0.0, 1.0], "duration": 2.5, "flags": ["short"]} | ({"windows": spans} if spans else {})
 
 
-def test_script_of_the_project_is_this_command():
+def test_the_installed_script_is_this_command():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert project["scripts"] == {"audio-emotion": "audio_emotion_cli:main"}
 
 
-def said_without_heavy_imports(*words: str) -> str:
-    """What the command writes; it has ended well and imported nothing heavy."""
+def output_without_heavy_imports(*words: str) -> str:
+    """Stdout of the command, after a check that it succeeded and imported nothing heavy."""
     code = (
         "import sys, audio_emotion_cli as c\n"
         "try:\n    c.main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
@@ -95,7 +95,7 @@ def said_without_heavy_imports(*words: str) -> str:
 
 
 def test_help_imports_nothing_heavy():
-    assert "--batch-size" in said_without_heavy_imports("predict", "--help")
+    assert "--batch-size" in output_without_heavy_imports("predict", "--help")
 
 
 def test_every_argument_has_a_help_text():
@@ -111,59 +111,59 @@ def test_every_argument_has_a_help_text():
     assert lacking == []
 
 
-def test_version_is_the_package_s_and_imports_nothing_heavy():
-    assert said_without_heavy_imports("--version") == f"audio-emotion {audio_emotion.__version__}\n"
+def test_version_is_that_of_the_package_and_imports_nothing_heavy():
+    assert output_without_heavy_imports("--version") == f"audio-emotion {audio_emotion.__version__}\n"
 
 
 def test_folders_are_walked_in_one_order_without_hidden_and_other_files(folder):
     (folder / "b" / "circle").symlink_to(folder)
 
-    found = [Path(name).relative_to(folder).as_posix() for name in clips_of([str(folder)])]
+    found = [Path(name).relative_to(folder).as_posix() for name in find_clips([str(folder)])]
 
     assert found == ["a.wav", "b/bad.wav", "b/two.wav", "c.flac"]
-    assert list(clips_of(["no.wav", str(folder / "notes.txt")])) == ["no.wav", str(folder / "notes.txt")]
+    assert list(find_clips(["no.wav", str(folder / "notes.txt")])) == ["no.wav", str(folder / "notes.txt")]
 
 
-def test_walking_reads_no_directory_before_its_turn(folder, monkeypatch):
+def test_walking_reads_directories_lazily(folder, monkeypatch):
     read: list[str] = []
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (read.append(str(path)), scan(path))[1])
 
-    walk = clips_of([str(folder), str(folder / "b")])
+    walk = find_clips([str(folder), str(folder / "b")])
     next(walk)
 
     assert read == [str(folder)]
 
 
-def test_json_rows_are_what_the_pipeline_says(folder, checkpoint, capsys):
+def test_json_rows_are_the_output_of_the_pipeline(folder, checkpoint, capsys):
     code = main(
         ["predict", str(folder), "--model", checkpoint, "--format", "json", "--top-k", "2", "--scale", "1", "7"]
     )
 
     out, err = capsys.readouterr()
     rows = [json.loads(line) for line in out.splitlines()]
-    judge = pipeline("audio-emotion", model=checkpoint, device="cpu")
-    assert code == SOME_FAILED
+    recognizer = pipeline("audio-emotion", model=checkpoint, device="cpu")
+    assert code == EXIT_SOME_FAILED
     assert [Path(row["input"]).name for row in rows] == ["a.wav", "bad.wav", "two.wav", "c.flac"]
     assert "bad.wav" in rows[1]["error"]
     assert rows[1].keys() == {"input", "error"}
     assert rows[1]["error"] in err
     assert "1 of 4 inputs failed" in err
     for row in (rows[0], rows[2], rows[3]):
-        said = judge(row.pop("input"), top_k=2, scale=(1, 7))
-        assert row["dimensions"] == pytest.approx(said["dimensions"], abs=1e-4)
-        assert [each["label"] for each in row["emotions"]] == [each["label"] for each in said["emotions"]]
-        assert (row["scale"], row["duration"], row["flags"]) == ([1.0, 7.0], said["duration"], said["flags"])
+        expected = recognizer(row.pop("input"), top_k=2, scale=(1, 7))
+        assert row["dimensions"] == pytest.approx(expected["dimensions"], abs=1e-4)
+        assert [each["label"] for each in row["emotions"]] == [each["label"] for each in expected["emotions"]]
+        assert (row["scale"], row["duration"], row["flags"]) == ([1.0, 7.0], expected["duration"], expected["flags"])
 
 
-def test_csv_and_rttm_hold_the_same_answers_as_json(folder, checkpoint, capsys):
-    said = {}
+def test_csv_and_rttm_hold_the_same_predictions_as_json(folder, checkpoint, capsys):
+    written = {}
     for kind in ("json", "csv", "rttm"):
         main(["predict", str(folder / "b" / "two.wav"), "--model", checkpoint, "--format", kind, "--window", "0.5"])
-        said[kind] = capsys.readouterr().out
-    windows = json.loads(said["json"])["windows"]
-    table = list(csv.DictReader(said["csv"].splitlines()))
-    turns = [line.split() for line in said["rttm"].splitlines()]
+        written[kind] = capsys.readouterr().out
+    windows = json.loads(written["json"])["windows"]
+    table = list(csv.DictReader(written["csv"].splitlines()))
+    turns = [line.split() for line in written["rttm"].splitlines()]
 
     assert len(windows) == len(table) == len(turns) == 3  # 1.25 s: the last window is half as long
     for window, row, turn in zip(windows, table, turns, strict=True):
@@ -181,9 +181,9 @@ def test_csv_and_rttm_hold_the_same_answers_as_json(folder, checkpoint, capsys):
 
 @pytest.mark.parametrize("kind", ["csv", "table"])
 def test_a_window_s_row_has_its_own_flags_and_a_clip_s_row_those_of_the_clip(kind):
-    whole = answer(0)
+    whole = prediction(0)
     whole["flags"] = ["silence", "clipped"]
-    windowed = {**answer(0, windows=3), "flags": ["silence", "clipped"]}
+    windowed = {**prediction(0, windows=3), "flags": ["silence", "clipped"]}
     for window, flags in zip(windowed["windows"], (["silence", "short"], [], ["clipped"]), strict=True):
         window["flags"] = flags
     writer = RowWriter(kind, DIMENSIONS, EMOTIONS, True)
@@ -191,8 +191,8 @@ def test_a_window_s_row_has_its_own_flags_and_a_clip_s_row_those_of_the_clip(kin
     rows = [line for each in (whole, windowed) for line in writer.lines("a.wav", each).splitlines()]
 
     # In a table they stand before the name, which two blanks part from them.
-    told = [row.split(",")[3] if kind == "csv" else row.removesuffix("  a.wav")[-20:] for row in rows]
-    found = [{flag for flag in ("silence", "clipped", "short") if flag in each} for each in told]
+    shown = [row.split(",")[3] if kind == "csv" else row.removesuffix("  a.wav")[-20:] for row in rows]
+    found = [{flag for flag in ("silence", "clipped", "short") if flag in each} for each in shown]
     assert found == [{"silence", "clipped"}, {"silence", "short"}, set(), {"clipped"}]
 
 
@@ -222,7 +222,7 @@ def seen(screen: list[str]) -> list[str]:
     return lines
 
 
-def test_on_a_terminal_rows_and_progress_leave_each_other_whole_and_a_failure_is_told_once(
+def test_on_a_terminal_rows_and_progress_bar_do_not_mix_and_a_failure_is_shown_once(
     folder, checkpoint, monkeypatch, capsys
 ):
     arguments = ["predict", str(folder), "--model", checkpoint, "--batch-size", "1"]
@@ -236,7 +236,7 @@ def test_on_a_terminal_rows_and_progress_leave_each_other_whole_and_a_failure_is
 
     lines = seen(screen)
     rows = [line.rstrip() for line in piped.out.splitlines()]
-    assert code == SOME_FAILED
+    assert code == EXIT_SOME_FAILED
     assert len(rows) == 5  # a header and four clips
     assert [line for line in lines if line in rows] == rows
     left = [line for line in lines if line and line not in rows]
@@ -245,19 +245,19 @@ def test_on_a_terminal_rows_and_progress_leave_each_other_whole_and_a_failure_is
     assert "bad.wav" in piped.err  # of which stdout, going elsewhere, says nothing to whoever watches
 
 
-def test_table_names_what_went_wrong_and_a_run_without_errors_is_fine(folder, checkpoint, capsys):
+def test_table_shows_errors_and_exit_codes_differ(folder, checkpoint, capsys):
     failed = main(["predict", str(folder), str(folder / "none.wav"), "--model", checkpoint])
     text = capsys.readouterr().out
     fine = main(["predict", str(folder / "a.wav"), "--model", checkpoint])
 
-    assert (failed, fine) == (SOME_FAILED, FINE)
+    assert (failed, fine) == (EXIT_SOME_FAILED, EXIT_OK)
     assert "bad.wav: expected audio" in text
     assert "none.wav: expected an audio file" in text
     assert "0.00 to 2.00" in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["predict", "CLIPS", "--output", "out", "--format", "table"], "--format json"),
         (["predict", "CLIPS", "--hop", "1"], "--window"),
@@ -277,15 +277,15 @@ def test_table_names_what_went_wrong_and_a_run_without_errors_is_fine(folder, ch
         (["predict", "-"], "standard input is not read"),
     ],
 )
-def test_what_cannot_be_done_ends_with_2_and_a_remedy(arguments, said, folder, tmp_path, monkeypatch, capsys):
+def test_unusable_input_ends_with_2_and_a_remedy(arguments, message, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     places = {"CLIPS": str(folder), "EMPTY": str(tmp_path / "empty")}
 
     code = main([places.get(each, each) for each in arguments])
 
-    assert code == USAGE
-    assert said in capsys.readouterr().err
+    assert code == EXIT_USAGE
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--output", "out.jsonl", "--format", "json"], ["--format", "csv"]])
@@ -298,13 +298,13 @@ def test_a_folder_without_clips_leaves_neither_a_header_nor_a_file(
 
     code = main(["predict", "empty", "--model", checkpoint, *arguments])
 
-    said = capsys.readouterr()
-    assert (code, said.out) == (USAGE, "")
-    assert "no audio files in empty" in said.err
+    output = capsys.readouterr()
+    assert (code, output.out) == (EXIT_USAGE, "")
+    assert "no audio files in empty" in output.err
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_model_that_is_neither_folder_nor_on_the_hub_is_said_to_be_neither(monkeypatch, capsys):
+def test_the_error_for_an_unknown_model_mentions_folder_and_hub(monkeypatch, capsys):
     asked = []
 
     def fail(model: str, **_) -> None:
@@ -315,38 +315,38 @@ def test_a_model_that_is_neither_folder_nor_on_the_hub_is_said_to_be_neither(mon
 
     codes = [main(["info", model]) for model in ("nope/nope", "nope", "./nope/nope")]
 
-    said = capsys.readouterr().err.splitlines()
-    assert codes == [USAGE] * 3
+    message = capsys.readouterr().err.splitlines()
+    assert codes == [EXIT_USAGE] * 3
     assert asked == ["nope/nope"]  # the others can be no Hub id of ours, so nobody waits for the network
-    assert all("no such folder here" in line for line in said)
-    assert ["no way to the Hub" in line for line in said] == [True, False, False]
+    assert all("no such folder here" in line for line in message)
+    assert ["no way to the Hub" in line for line in message] == [True, False, False]
 
 
 @pytest.mark.parametrize("wrong", ["x", "1.5", "0", "-1", ""])
-def test_a_batch_size_that_is_no_whole_number_is_answered_in_words(wrong, capsys):
+def test_the_error_for_an_invalid_batch_size_is_readable(wrong, capsys):
     with pytest.raises(SystemExit) as end:
         main(["predict", "a.wav", f"--batch-size={wrong}"])
 
-    said = capsys.readouterr().err
-    assert end.value.code == USAGE
-    assert f"argument --batch-size: expected a whole number of at least 1, got {wrong!r}" in said
-    assert "at_least_one" not in said
+    message = capsys.readouterr().err
+    assert end.value.code == EXIT_USAGE
+    assert f"argument --batch-size: expected a whole number of at least 1, got {wrong!r}" in message
+    assert "positive_int" not in message
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "a", "--batch-size", "0"], ["sing"]])
 def test_wrong_arguments_end_with_2(arguments):
     with pytest.raises(SystemExit) as end:
         main(arguments)
-    assert end.value.code == USAGE
+    assert end.value.code == EXIT_USAGE
 
 
-def test_what_nobody_foresaw_ends_with_3(folder, checkpoint, monkeypatch, capsys):
+def test_an_unexpected_error_ends_with_3(folder, checkpoint, monkeypatch, capsys):
     def fall(*_):
         raise ZeroDivisionError("unforeseen")
 
     monkeypatch.setattr(RowWriter, "lines", fall)
 
-    assert main(["predict", str(folder), "--model", checkpoint]) == BROKE_OFF
+    assert main(["predict", str(folder), "--model", checkpoint]) == EXIT_ABORTED
     assert "unforeseen" in capsys.readouterr().err
 
 
@@ -355,8 +355,8 @@ def test_what_nobody_foresaw_ends_with_3(folder, checkpoint, monkeypatch, capsys
 )
 def test_a_file_cut_at_any_byte_is_continued_to_the_same_file(kind, windows, tmp_path):
     writer = RowWriter(kind, DIMENSIONS, EMOTIONS, windows > 0)
-    answers = {name: answer(number, windows) for number, name in enumerate(ODD_NAMES)}
-    rows = [writer.header(), *(writer.lines(name, each) for name, each in answers.items())]
+    predictions = {name: prediction(number, windows) for number, name in enumerate(ODD_NAMES)}
+    rows = [writer.header(), *(writer.lines(name, each) for name, each in predictions.items())]
     whole = "".join(rows).encode(errors="surrogateescape")
     path = tmp_path / "out"
 
@@ -368,16 +368,16 @@ def test_a_file_cut_at_any_byte_is_continued_to_the_same_file(kind, windows, tmp
         with path.open("a", errors="surrogateescape", newline="") as file:
             if not file.tell():
                 file.write(writer.header())
-            file.writelines(writer.lines(name, answers[name]) for name in left)
+            file.writelines(writer.lines(name, predictions[name]) for name in left)
         assert path.read_bytes() == whole, cut
-        assert [row.failed for row in seen] == ["error" in answers[row.clip] for row in seen]
+        assert [row.failed for row in seen] == ["error" in predictions[row.clip] for row in seen]
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "rttm"])
 def test_a_file_is_not_continued_where_the_clips_have_changed(kind, tmp_path):
     writer = RowWriter(kind, DIMENSIONS, EMOTIONS, False)
     path = tmp_path / "out"
-    path.write_text(writer.header() + "".join(writer.lines(name, answer(0)) for name in "abc"))
+    path.write_text(writer.header() + "".join(writer.lines(name, prediction(0)) for name in "abc"))
     before = path.read_bytes()
 
     for clips in ("axbc", "bc", "ab"):
@@ -394,32 +394,32 @@ def test_output_of_another_command_is_not_continued(folder, checkpoint, tmp_path
 
     again = main(begin)  # all done: nothing is doubled, and the bad clip is still reported
     other = main([*begin, "--scale", "1", "7"])
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     out.with_name("out.jsonl.command.json").unlink()
     strange = main(begin)
 
-    assert (again, other, strange) == (SOME_FAILED, USAGE, USAGE)
-    assert "1 of 4 inputs failed (1 of them in an earlier run)" in said
-    assert "another scale" in said
-    assert "not made by this command" in capsys.readouterr().err
+    assert (again, other, strange) == (EXIT_SOME_FAILED, EXIT_USAGE, EXIT_USAGE)
+    assert "1 of 4 inputs failed (1 of them in an earlier run)" in message
+    assert "different settings: scale" in message
+    assert "not written by this command" in capsys.readouterr().err
     assert out.read_bytes() == made
 
 
 def test_output_is_continued_whether_or_not_a_folder_ends_with_a_slash(folder, checkpoint, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
 
-    def judge(slashes: str) -> int:
+    def predict(slashes: str) -> int:
         model = f"{checkpoint}{slashes}"
         return main(["predict", f"{folder}{slashes}", "--model", model, "--format", "json", "--output", str(out)])
 
-    judge("/")
+    predict("/")
     made = out.read_bytes()
     out.write_bytes(made[:-10])  # torn
-    codes = [judge(slashes) for slashes in ("", "/", "//")]
+    codes = [predict(slashes) for slashes in ("", "/", "//")]
 
-    assert codes == [SOME_FAILED] * 3  # bad.wav
-    assert [json.loads(line)["input"] for line in out.read_text().splitlines()] == list(clips_of([str(folder)]))
-    assert "another" not in capsys.readouterr().err
+    assert codes == [EXIT_SOME_FAILED] * 3  # bad.wav
+    assert [json.loads(line)["input"] for line in out.read_text().splitlines()] == list(find_clips([str(folder)]))
+    assert "different settings" not in capsys.readouterr().err
 
 
 def test_output_is_not_continued_with_retrained_weights(folder, checkpoint, tmp_path, capsys):
@@ -428,13 +428,13 @@ def test_output_is_not_continued_with_retrained_weights(folder, checkpoint, tmp_
     weights = load_file(Path(checkpoint) / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, Path(checkpoint) / "model.safetensors")
 
-    assert main(begin) == USAGE
-    assert "another weights" in capsys.readouterr().err
+    assert main(begin) == EXIT_USAGE
+    assert "different settings: weights" in capsys.readouterr().err
 
 
-def test_picture_of_a_continued_run_shows_what_a_whole_run_shows(folder, checkpoint, tmp_path, monkeypatch):
+def test_plot_of_a_continued_run_equals_that_of_a_whole_run(folder, checkpoint, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(Overview, "draw", lambda self, path: drawn.append((self.dots, self.emotions, self.count)))
+    monkeypatch.setattr(Overview, "draw", lambda self, path: drawn.append((self.points, self.emotions, self.count)))
     for kind in ("json", "csv"):
         out = tmp_path / f"out.{kind}"
         begin = ["predict", str(folder), "--model", checkpoint, "--format", kind, "--output", str(out), "--plot", "p"]
@@ -448,21 +448,21 @@ def test_picture_of_a_continued_run_shows_what_a_whole_run_shows(folder, checkpo
         assert emotions == pytest.approx(emotions_after, abs=1e-4)
 
 
-def test_picture_counts_every_answer_in_bounded_memory(tmp_path):
+def test_plot_counts_every_prediction_in_bounded_memory(tmp_path):
     overview = Overview((1.0, 7.0))
     random = np.random.default_rng(0)
-    for valence, activation in random.uniform(1, 7, size=(DOTS + 500, 2)):
+    for valence, activation in random.uniform(1, 7, size=(MAX_POINTS + 500, 2)):
         overview.add([{"dimensions": {"valence": valence, "activation": activation}, "emotions": []}])
     overview.add([{"dimensions": {"valence": 7.0, "activation": 1.0}, "emotions": [{"label": "sad", "score": 1.0}]}])
 
-    overview.draw(str(tmp_path / "picture.png"))
+    overview.draw(str(tmp_path / "plot.png"))
 
-    assert (len(overview.dots), overview.density.sum()) == (DOTS, DOTS + 501)
+    assert (len(overview.points), overview.density.sum()) == (MAX_POINTS, MAX_POINTS + 501)
     assert overview.density[-1, 0] >= 1
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_info_tells_what_the_checkpoint_holds(tiny_student, tmp_path, capsys):
+def test_info_shows_the_facts_of_the_checkpoint(tiny_student, tmp_path, capsys):
     tiny_student.config.training_data = [
         {
             "corpus": "toy",
@@ -474,13 +474,13 @@ def test_info_tells_what_the_checkpoint_holds(tiny_student, tmp_path, capsys):
     tiny_student.config.dimensions_source = "rated"
     model = str(write_checkpoint(tiny_student, tmp_path / "model"))
 
-    assert main(["info", model, "--format", "json"]) == FINE
+    assert main(["info", model, "--format", "json"]) == EXIT_OK
     facts = json.loads(capsys.readouterr().out)
-    assert main(["info", model]) == FINE
+    assert main(["info", model]) == EXIT_OK
     text = capsys.readouterr().out
 
     assert (facts["kind"], facts["parameters"]) == ("student", tiny_student.num_parameters())
-    assert (facts["license"], facts["speakers_heard"], facts["complete"]) == ("MIT", 2, True)
+    assert (facts["license"], facts["num_training_speakers"], facts["complete"]) == ("MIT", 2, True)
     for fact in ("MIT", f"{tiny_student.num_parameters():,}", "toy: 1 speakers (2)", "3 dimensions and 4 emotions"):
         assert fact in text
 
@@ -491,11 +491,11 @@ def test_info_of_a_checkpoint_without_a_head_ends_with_2_and_names_it(checkpoint
     assert len(kept) < len(weights)
     save_file(kept, Path(checkpoint) / "model.safetensors", metadata={"format": "pt"})
 
-    assert main(["info", checkpoint]) == USAGE
+    assert main(["info", checkpoint]) == EXIT_USAGE
     assert "heads.dimensions" in capsys.readouterr().err
 
 
-def judged_at_random(names: list[str], seed: int) -> FolderPredictions:
+def random_predictions(names: list[str], seed: int) -> FolderPredictions:
     random = np.random.default_rng(seed)
     emotions = random.dirichlet([1.0, 1.0], size=len(names))
     return FolderPredictions(
@@ -504,10 +504,10 @@ def judged_at_random(names: list[str], seed: int) -> FolderPredictions:
 
 
 def test_comparison_of_pairs_is_the_formula_over_matching_names():
-    reference = judged_at_random(["a", "b", "c", "only here"], 0)
-    other = judged_at_random(["c", "only there", "b", "a"], 1)
+    reference = random_predictions(["a", "b", "c", "only here"], 0)
+    other = random_predictions(["c", "only there", "b", "a"], 1)
 
-    result = compared(reference, other, DIMENSIONS, EMOTIONS)
+    result = compare_folders(reference, other, DIMENSIONS, EMOTIONS)
 
     assert (result["paired"], result["pairs"], result["unpaired"]) == (True, 3, 2)
     pairs = [(0, 3), (1, 2), (2, 0)]
@@ -527,9 +527,9 @@ def test_comparison_of_pairs_is_the_formula_over_matching_names():
 
 
 def test_comparison_of_a_folder_with_itself_finds_no_difference():
-    one = judged_at_random(list("abcdef"), 0)
+    one = random_predictions(list("abcdef"), 0)
 
-    result = compared(one, one, DIMENSIONS, EMOTIONS)
+    result = compare_folders(one, one, DIMENSIONS, EMOTIONS)
 
     assert all(each["interval"] == [0.0, 0.0] for each in result["dimensions"].values())
     assert result["category_agreement"] == {"value": 1.0, "interval": [1.0, 1.0]}
@@ -537,9 +537,9 @@ def test_comparison_of_a_folder_with_itself_finds_no_difference():
 
 
 def test_comparison_without_pairs_is_of_whole_folders():
-    reference, other = judged_at_random([f"r{n}" for n in range(40)], 0), judged_at_random(list("abcdef"), 1)
+    reference, other = random_predictions([f"r{n}" for n in range(40)], 0), random_predictions(list("abcdef"), 1)
 
-    result = compared(reference, other, DIMENSIONS, EMOTIONS)
+    result = compare_folders(reference, other, DIMENSIONS, EMOTIONS)
 
     assert (result["paired"], result["clips"]) == (False, {"reference": 40, "other": 6})
     for column, name in enumerate(DIMENSIONS):
@@ -561,7 +561,7 @@ def test_compare_pairs_clips_by_their_place_below_the_folders(folder, checkpoint
     code = main(["compare", str(folder), str(other), "--model", checkpoint, "--format", "json"])
 
     result = json.loads(capsys.readouterr().out)
-    assert code == SOME_FAILED  # bad.wav
+    assert code == EXIT_SOME_FAILED  # bad.wav
     assert list(result["failed"]) == [str(folder / "b" / "bad.wav")]
     assert (result["pairs"], result["unpaired"]) == (2, 1)
     assert all(abs(each["difference"]) < 1e-4 for each in result["dimensions"].values())
@@ -660,12 +660,12 @@ def test_every_example_of_its_page_runs(tmp_path, speech, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     codes = [main(each) for each in examples]
-    said: dict = {}
-    exec(code, said)
+    names: dict = {}
+    exec(code, names)
 
-    assert codes == [FINE] * len(examples)
+    assert codes == [EXIT_OK] * len(examples)
     assert len(examples) == 9
-    assert list(said["valence"]) == ["clips/one.wav"]
-    assert said["failed"] == []
-    assert (tmp_path / "answers.png").is_file()
+    assert list(names["valence"]) == ["clips/one.wav"]
+    assert names["failed"] == []
+    assert (tmp_path / "predictions.png").is_file()
     capsys.readouterr()

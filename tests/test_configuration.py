@@ -1,4 +1,4 @@
-"""Configurations: what is wrong is refused by name, and JSON changes nothing."""
+"""Configurations: invalid fields are refused by name, and saving preserves every field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
 from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
-from audio_emotion.configuration_student_emotion import STUDENT_SIZES, StudentEmotionConfig
+from audio_emotion.configuration_student_emotion import StudentEmotionConfig
+from audio_emotion.layers import TRUNKS
 
 LOG_MEL = {"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40}
 BOTH = [
@@ -18,7 +19,7 @@ BOTH = [
 
 
 @pytest.mark.parametrize(("kind", "fields"), BOTH)
-def test_a_configuration_survives_its_file(kind, fields, tmp_path):
+def test_a_configuration_is_loaded_as_it_was_saved(kind, fields, tmp_path):
     config = kind(
         **fields,
         emotions=["calm", "angry"],
@@ -39,8 +40,8 @@ def test_a_configuration_survives_its_file(kind, fields, tmp_path):
 
 @pytest.mark.parametrize(("kind", "fields"), BOTH)
 @pytest.mark.parametrize("value", [0, 1, 0.0, 0.25])
-def test_a_whole_number_is_as_good_as_a_float(kind, fields, value, tmp_path):
-    """JSON and YAML write 1.0 as 1 where they please, and strict fields would refuse it."""
+def test_a_whole_number_is_accepted_as_a_float(kind, fields, value, tmp_path):
+    """JSON and YAML may write 1.0 as 1, which a strict float field would refuse."""
     kind(**fields, dropout=value, dimension_weights=[1, 0, 0.5]).save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     written["dropout"] = int(value) if value == int(value) else value
@@ -63,7 +64,7 @@ def test_stream_dropout_may_be_a_whole_number():
         (StudentEmotionConfig, "frame_per_step", "frames_per_step"),
         (StudentEmotionConfig, "emotion", "emotions"),
         (FusedEmotionConfig, "projecton_size", "projection_size"),
-        (FusedEmotionConfig, "readout", "pooling"),
+        (FusedEmotionConfig, "poolling", "pooling"),
     ],
 )
 def test_a_misspelled_field_is_an_error_that_names_the_right_one(kind, misspelled, meant):
@@ -82,7 +83,7 @@ def test_a_misspelled_field_is_an_error_that_names_the_right_one(kind, misspelle
         ({"emotions": ["calm", "calm"]}, "emotions"),
     ],
 )
-def test_fields_that_do_not_agree_are_refused_by_name(kind, fields, wrong, named):
+def test_inconsistent_fields_are_refused_by_name(kind, fields, wrong, named):
     with pytest.raises((ValueError, StrictDataclassClassValidationError), match=named):
         kind(**fields, **wrong)
 
@@ -110,15 +111,15 @@ def test_an_unknown_size_is_an_error_that_names_the_known_ones():
         StudentEmotionConfig.of_size("huge")
 
 
-def test_a_field_replaces_that_of_the_size():
+def test_a_field_overrides_that_of_the_size():
     config = StudentEmotionConfig.of_size("nano", hidden_size=40, emotions=["calm"])
 
     assert config.hidden_size == 40
-    assert config.convolution_size == STUDENT_SIZES["nano"]["convolution_size"]
+    assert config.convolution_size == TRUNKS["tc-gru"].sizes["nano"]["convolution_size"]
 
 
 @pytest.mark.parametrize(("kind", "fields"), BOTH)
-def test_a_model_of_dimensions_alone_has_no_labels(kind, fields, tmp_path):
+def test_a_model_of_dimensions_only_has_no_labels(kind, fields, tmp_path):
     kind(**fields).save_pretrained(tmp_path)
     for config in (kind(**fields), kind.from_pretrained(tmp_path)):
         assert list(config.emotions) == []
@@ -135,7 +136,7 @@ def test_a_model_of_dimensions_alone_has_no_labels(kind, fields, tmp_path):
         lambda config: setattr(config, "emotions", ["x", "y"]),
     ],
 )
-def test_emotions_and_labels_are_one_thing_whichever_is_assigned(assign):
+def test_emotions_and_labels_are_consistent_whichever_is_assigned(assign):
     config = StudentEmotionConfig(emotions=["a", "b", "c"])
     assign(config)
 
@@ -145,21 +146,44 @@ def test_emotions_and_labels_are_one_thing_whichever_is_assigned(assign):
     assert config.num_labels == 2
 
 
-def test_labels_alone_name_the_emotions():
+def test_labels_without_emotions_name_the_emotions():
     config = StudentEmotionConfig(id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1})
 
     assert config.emotions == ["x", "y"]
 
 
-def test_a_number_of_labels_alone_makes_as_many_emotions():
+def test_a_number_of_labels_creates_as_many_emotions():
     config = StudentEmotionConfig(num_labels=3)
 
     assert config.emotions == ["LABEL_0", "LABEL_1", "LABEL_2"]
     assert config.num_labels == 3
 
 
-def test_the_order_of_more_than_ten_labels_is_that_of_numbers(tmp_path):
+def test_more_than_ten_labels_are_ordered_by_number(tmp_path):
     names = [f"emotion {number}" for number in range(12)]
     StudentEmotionConfig(emotions=names).save_pretrained(tmp_path)
 
     assert StudentEmotionConfig.from_pretrained(tmp_path).emotions == names
+
+
+@pytest.mark.parametrize(("kind", "fields"), BOTH)
+@pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
+@pytest.mark.parametrize("pooling", ["last", "attentive"])
+def test_the_former_key_read_out_is_read_as_pooling_and_written_as_pooling(kind, fields, trunk, pooling, tmp_path):
+    kind(**fields, look_ahead=0, trunk=trunk, pooling="statistics").save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["pooling"]
+    (tmp_path / "config.json").write_text(json.dumps(written | {"read_out": pooling}))
+
+    config = kind.from_pretrained(tmp_path)
+    config.save_pretrained(tmp_path)
+
+    again = json.loads((tmp_path / "config.json").read_text())
+    assert config.pooling == pooling
+    assert "read_out" not in again
+    assert kind.from_pretrained(tmp_path).pooling == pooling
+
+
+def test_an_unknown_former_pooling_is_refused():
+    with pytest.raises(StrictDataclassClassValidationError, match=r"`pooling` must be one of .*'mean'"):
+        StudentEmotionConfig(read_out="mean")

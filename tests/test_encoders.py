@@ -1,4 +1,4 @@
-"""Every encoder family enters by one door, and neither padding, batching nor saving changes what it says."""
+"""Every encoder family is loaded in the same way, and padding, batching and saving do not change the outputs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ from transformers import (
     WhisperModel,
 )
 
-from audio_emotion.encoders import load_encoder, normalized_waveform, on_grid, whisper_hidden_states, whisper_log_mel
+from audio_emotion.encoders import (
+    load_encoder,
+    normalize_waveform,
+    resample_to_grid,
+    whisper_hidden_states,
+    whisper_log_mel,
+)
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 
 TOLERANCE = 1e-4  # DESIGN: padding and batching change nothing, float32
-# Weights ten times the stock 0.02: with tiny ones, what leaks out of padding would stay below the tolerance.
+# Weights ten times the default 0.02: with smaller ones, the leakage of padding would be below the tolerance.
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24} | {
     "initializer_range": 0.2
 }
@@ -68,7 +74,7 @@ FAMILIES: dict[str, tuple[PreTrainedConfig, bool]] = {
         Data2VecAudioConfig(**SIZES, **CONVOLUTIONS, num_conv_pos_embeddings=2, conv_pos_kernel_size=5),
         True,
     ),
-    "whisper": (WhisperConfig(**WHISPER, max_source_positions=100), False),  # pieces of 2 s
+    "whisper": (WhisperConfig(**WHISPER, max_source_positions=100), False),  # chunks of 2 s
     "wav2vec2-bert": (Wav2Vec2BertConfig(**SIZES, feature_projection_input_dim=160), False),
     "wav2vec2-25-hz": (
         Wav2Vec2Config(
@@ -91,7 +97,7 @@ EXTRACTORS = {
 
 @pytest.fixture(scope="session")
 def encoder_folders(tmp_path_factory) -> dict[str, Path]:
-    """A folder for each family, as one finds it on the Hub: weights, configuration and preprocessing facts."""
+    """A folder for each family, as on the Hub: weights, configuration and preprocessor configuration."""
     folders = {}
     for seed, (name, (config, _)) in enumerate(FAMILIES.items()):
         torch.manual_seed(seed)
@@ -125,7 +131,7 @@ def clips(*lengths: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor
 
 
 def furthest(one, other) -> float:
-    """The largest difference of two outputs in anything that they say of a clip."""
+    """The largest difference between two outputs for a clip."""
     names = ("dimensions", "logits", "embedding")
     return max((getattr(one, name) - getattr(other, name)).abs().max().item() for name in names)
 
@@ -136,14 +142,14 @@ def rows(output, order: list[int]):
 
 
 def without_gradient(parameters) -> set[str]:
-    """Names of the trainable parameters that got no gradient, or one of nothing but zeros."""
+    """Names of the trainable parameters without a gradient, or with one of zeros."""
     return {
         name for name, p in parameters if p.requires_grad and (p.grad is None or not p.grad.abs().max().item() > 0)
     }
 
 
 def loss_of(model) -> torch.Tensor:
-    """A loss that reaches every head."""
+    """A loss with a gradient for every head."""
     _, waveform, mask = clips(16000, 12000, 14000)
     targets = torch.tensor([[0.1, 0.9, 0.4], [0.8, 0.2, 0.6], [0.4, 0.5, 0.9]])
     return model(waveform, mask, labels=torch.tensor([0, 2, 1]), dimension_labels=targets).loss
@@ -151,7 +157,7 @@ def loss_of(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(build, family):
+def test_padding_and_batch_order_do_not_change_the_outputs(build, family):
     model = build(family)
     alone, waveform, mask = clips(9000, 20000, 16123, 4000)
 
@@ -165,7 +171,7 @@ def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(build, 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_batch_of_one_with_padding_is_the_clip_without_it(build, family):
+def test_padding_does_not_change_a_batch_of_one(build, family):
     model = build(family)
     (clip,), _, _ = clips(9000)
     padded, mask = torch.nn.functional.pad(clip, (0, 5000)), torch.nn.functional.pad(torch.ones(1, 9000), (0, 5000))
@@ -174,7 +180,7 @@ def test_a_batch_of_one_with_padding_is_the_clip_without_it(build, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_families_that_padding_changes_are_found_by_measurement(build, family):
+def test_families_whose_outputs_padding_changes_are_detected(build, family):
     facts = build(family).config.streams[0]
 
     assert facts["one_at_a_time"] is FAMILIES[family][1]
@@ -183,7 +189,7 @@ def test_families_that_padding_changes_are_found_by_measurement(build, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_streams_line_up_on_the_50_hz_grid(build, family):
+def test_streams_are_aligned_on_the_50_hz_grid(build, family):
     model = build(family)
     _, waveform, mask = clips(32000, 20000)
 
@@ -198,7 +204,7 @@ def test_streams_line_up_on_the_50_hz_grid(build, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_saved_teacher_comes_back_bit_for_bit(build, family, tmp_path):
+def test_a_saved_teacher_is_loaded_bit_for_bit(build, family, tmp_path):
     model = build(family)
     _, waveform, mask = clips(16000, 9000)
     model.save_pretrained(tmp_path)
@@ -227,7 +233,7 @@ def test_encoder_weights_are_those_of_the_file(build, encoder_folders, family):
 
 
 @torch.no_grad()
-def test_two_encoders_and_the_filterbank_fuse_and_padding_changes_nothing(build, tmp_path):
+def test_padding_does_not_change_the_outputs_of_two_encoders_and_the_filterbank(build, tmp_path):
     model = build("wav2vec2-group", "whisper")
     alone, waveform, mask = clips(9000, 20000)
 
@@ -242,7 +248,7 @@ def test_two_encoders_and_the_filterbank_fuse_and_padding_changes_nothing(build,
     assert furthest(again(waveform, mask), batched) == 0
 
 
-def test_an_encoder_without_its_preprocessing_facts_is_an_error(encoder_folders, tmp_path):
+def test_an_encoder_without_preprocessor_config_is_an_error(encoder_folders, tmp_path):
     source = encoder_folders["wav2vec2-layer"]
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
@@ -271,7 +277,7 @@ def test_an_encoder_stored_in_float16_is_computed_in_float32(encoder_folders, tm
 
 
 @torch.no_grad()
-def test_chosen_layers_are_the_ones_that_are_mixed(encoder_folders):
+def test_only_the_selected_layers_are_mixed(encoder_folders):
     source = str(encoder_folders["hubert-layer"])
     _, waveform, mask = clips(9000)
     torch.manual_seed(0)
@@ -285,7 +291,7 @@ def test_chosen_layers_are_the_ones_that_are_mixed(encoder_folders):
 
 
 @torch.no_grad()
-def test_a_new_layer_mix_is_the_plain_mean_of_the_layers_in_every_stream(build):
+def test_a_new_layer_mix_is_the_mean_of_the_layers_in_every_stream(build):
     model = build("hubert-layer", "whisper")
     _, waveform, mask = clips(9000)
 
@@ -298,7 +304,7 @@ def test_a_new_layer_mix_is_the_plain_mean_of_the_layers_in_every_stream(build):
 
 
 @torch.no_grad()
-def test_a_learned_layer_mix_is_loaded_and_not_set_back(build, tmp_path):
+def test_a_learned_layer_mix_is_loaded_and_not_reset(build, tmp_path):
     model = build("hubert-layer")
     mix = model.teacher.streams[0].layer_mix
     mix.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
@@ -314,11 +320,11 @@ def test_a_learned_layer_mix_is_loaded_and_not_set_back(build, tmp_path):
 
 
 @torch.no_grad()
-def test_the_waveform_is_normalized_as_the_extractor_of_wav2vec2_does_it():
+def test_the_waveform_is_normalized_as_by_the_feature_extractor_of_wav2vec2():
     alone, waveform, mask = clips(9000, 5000)
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
 
-    ours = normalized_waveform(waveform + 0.05 * mask, mask)  # a constant offset, too
+    ours = normalize_waveform(waveform + 0.05 * mask, mask)  # a constant offset, too
 
     for row, clip in enumerate(alone):
         expected = extractor((clip[0] + 0.05).numpy(), sampling_rate=16000, return_tensors="pt")["input_values"]
@@ -326,13 +332,13 @@ def test_the_waveform_is_normalized_as_the_extractor_of_wav2vec2_does_it():
 
 
 @torch.no_grad()
-def test_hidden_states_are_those_of_the_stock_encoder(build, encoder_folders):
+def test_hidden_states_are_those_of_the_encoder_in_transformers(build, encoder_folders):
     for family in ("wav2vec2-group", "wavlm-layer", "wav2vec2-bert"):
         (clip,), _, mask = clips(16000)
         extractor = EXTRACTORS.get(family, Wav2Vec2FeatureExtractor(do_normalize=True))
         inputs = extractor(clip[0].numpy(), sampling_rate=16000, return_tensors="pt")
-        stock = AutoModel.from_pretrained(encoder_folders[family])(**inputs, output_hidden_states=True)
-        expected = torch.stack([*stock.hidden_states[:-1], stock.last_hidden_state], dim=1)
+        reference = AutoModel.from_pretrained(encoder_folders[family])(**inputs, output_hidden_states=True)
+        expected = torch.stack([*reference.hidden_states[:-1], reference.last_hidden_state], dim=1)
 
         ours, frames = build(family).teacher.streams[0].encode(clip, mask)
 
@@ -340,14 +346,14 @@ def test_hidden_states_are_those_of_the_stock_encoder(build, encoder_folders):
         assert frames.item() == ours.shape[2]
 
 
-def test_a_slower_frame_rate_is_repeated_on_the_grid_and_a_faster_one_thinned():
+def test_frames_of_a_lower_rate_are_repeated_on_the_grid_and_of_a_higher_rate_left_out():
     states = torch.arange(4.0).view(1, 1, 4, 1)
 
-    repeated, frames = on_grid(states, torch.tensor([3]), 25.0)
+    repeated, frames = resample_to_grid(states, torch.tensor([3]), 25.0)
     assert repeated.flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert frames.tolist() == [6]
 
-    thinned, frames = on_grid(states, torch.tensor([4]), 100.0)
+    thinned, frames = resample_to_grid(states, torch.tensor([4]), 100.0)
     assert thinned.flatten().tolist() == [0, 2]
     assert frames.tolist() == [2]
 
@@ -358,7 +364,7 @@ EXEMPT = ("masked_spec_embed", "k_proj.bias", "linear_k.bias", "embed_positions.
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fully_fine_tuned_every_parameter_gets_a_gradient(build, family):
+def test_in_full_fine_tuning_every_parameter_has_a_gradient(build, family):
     model = build(family).train()
     loss_of(model).backward()
 
@@ -368,7 +374,7 @@ def test_fully_fine_tuned_every_parameter_gets_a_gradient(build, family):
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-group", "wavlm-layer", "whisper", "wav2vec2-bert"])
-def test_a_frozen_encoder_stays_in_evaluation_and_everything_else_learns(build, family):
+def test_a_frozen_encoder_stays_in_evaluation_mode_and_all_other_parameters_have_a_gradient(build, family):
     model = build(family)
     model.teacher.freeze_encoders()
     model.train()
@@ -400,7 +406,7 @@ NEW = ["heads", "trunk", "layer_mix", "streams.0.projection", "streams.1.project
         ("wav2vec2-bert", r".*encoder\.layers\.\d+\.ffn[12]\.(intermediate_dense|output_dense)"),
     ],
 )
-def test_every_parameter_that_lora_makes_trainable_gets_a_gradient(build, family, target):
+def test_every_parameter_that_lora_makes_trainable_has_a_gradient(build, family, target):
     model = build(family)
     model.add_adapter(LoraConfig(r=2, target_modules=target, modules_to_save=NEW, init_lora_weights=False))
     model.train()
@@ -413,8 +419,8 @@ def test_every_parameter_that_lora_makes_trainable_gets_a_gradient(build, family
     assert without_gradient(trainable) == set()
 
 
-def test_lora_on_the_attention_projections_of_wavlm_gets_no_gradient(build):
-    """A defect of transformers, whose attention goes past its modules. When this fails, it has been mended."""
+def test_lora_on_the_attention_projections_of_wavlm_has_no_gradient(build):
+    """A defect of transformers, whose attention bypasses its modules. If this test fails, it has been fixed."""
     model = build("wavlm-layer")
     model.add_adapter(LoraConfig(r=2, target_modules=r".*attention\.(q_proj|v_proj)", init_lora_weights=False))
     model.train()
@@ -427,11 +433,11 @@ def test_lora_on_the_attention_projections_of_wavlm_gets_no_gradient(build):
 
 
 @torch.no_grad()
-def test_a_merged_lora_checkpoint_says_what_the_adapted_model_said(build, tmp_path):
+def test_a_merged_lora_checkpoint_has_the_outputs_of_the_adapted_model(build, tmp_path):
     plain = build("hubert-layer")
     _, waveform, mask = clips(9000, 12000)
     before = plain(waveform, mask)
-    # Weights of B that are not 0 stand for a trained adapter.
+    # As in a trained adapter, the weights of B are not 0.
     adapted = get_peft_model(plain, LoraConfig(r=2, target_modules=FEED_FORWARD, init_lora_weights=False)).eval()
     after = adapted.base_model.model(waveform, mask)
     assert furthest(after, before) > 10 * TOLERANCE
@@ -461,8 +467,8 @@ def whisper_stream(build):
 
 
 @torch.no_grad()
-def test_whisper_hears_clips_longer_than_its_positions(build):
-    """The tiny encoder has positions for 2 s, the stock one for 30 s: more is run in pieces."""
+def test_whisper_processes_clips_longer_than_its_positions(build):
+    """The tiny encoder has positions for 2 s, a pretrained one for 30 s: longer clips are split into chunks."""
     model = build("whisper")
     alone, waveform, mask = clips(70123, 5000, 32000, 41000)
 
@@ -476,7 +482,7 @@ def test_whisper_hears_clips_longer_than_its_positions(build):
 
 
 @torch.no_grad()
-def test_whisper_says_the_same_whatever_computes_its_attention(build):
+def test_the_attention_implementation_does_not_change_the_outputs_of_whisper(build):
     model = build("whisper")
     _, waveform, mask = clips(9000, 20000)
     fused = model(waveform, mask)
@@ -488,7 +494,7 @@ def test_whisper_says_the_same_whatever_computes_its_attention(build):
 
 
 @torch.no_grad()
-def test_mixed_precision_leaves_the_features_of_whisper_alone(build):
+def test_mixed_precision_does_not_change_the_features_of_whisper(build):
     _, waveform, mask = clips(9000, 20000)
     expected, _ = whisper_log_mel(waveform, mask.sum(-1), 80)
     model = build("whisper")
@@ -504,7 +510,7 @@ def test_mixed_precision_leaves_the_features_of_whisper_alone(build):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["whisper", "wavlm-layer", "wav2vec2-bert"])
-def test_a_teacher_loaded_in_bfloat16_says_nearly_the_same(build, family, tmp_path):
+def test_bfloat16_changes_the_outputs_of_a_teacher_little(build, family, tmp_path):
     model = build(family)
     _, waveform, mask = clips(9000, 20000)
     model.save_pretrained(tmp_path)
@@ -520,7 +526,7 @@ def test_a_teacher_loaded_in_bfloat16_says_nearly_the_same(build, family, tmp_pa
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_very_short_clips_get_a_finite_answer(build, family):
+def test_very_short_clips_have_finite_outputs(build, family):
     model = build(family)
     alone, waveform, mask = clips(800, 1600, 4800, 16000)  # 0.05, 0.1, 0.3 and 1 s
 
@@ -562,7 +568,7 @@ def real_speech() -> list[np.ndarray]:
 
 
 @needs_real_whisper
-def test_our_features_are_those_of_the_whisper_extractor(real_speech):
+def test_features_are_those_of_the_feature_extractor_of_whisper(real_speech):
     extractor = WhisperFeatureExtractor.from_pretrained(REAL_WHISPER)
     for clip in real_speech:
         expected = extractor(clip, sampling_rate=16000, return_tensors="pt")["input_features"]
@@ -575,23 +581,23 @@ def test_our_features_are_those_of_the_whisper_extractor(real_speech):
 
 @needs_real_whisper
 @torch.no_grad()
-def test_our_hidden_states_of_30_s_are_those_of_the_stock_encoder(real_whisper, real_speech):
+def test_hidden_states_of_30_s_are_those_of_whisper_in_transformers(real_whisper, real_speech):
     clip = np.tile(np.concatenate(real_speech), 20)[: 30 * 16000]
     extractor = WhisperFeatureExtractor.from_pretrained(REAL_WHISPER)
     features = extractor(clip, sampling_rate=16000, return_tensors="pt")["input_features"]
-    stock = real_whisper(features, output_hidden_states=True).hidden_states
+    reference = real_whisper(features, output_hidden_states=True).hidden_states
 
     ours, lengths = whisper_hidden_states(real_whisper, features, torch.tensor([3000]))
 
     assert lengths.item() == 1500
-    assert len(ours) == len(stock)
-    for one, other in zip(ours, stock, strict=True):
+    assert len(ours) == len(reference)
+    for one, other in zip(ours, reference, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 @needs_real_whisper
 @torch.no_grad()
-def test_padding_changes_no_answer_of_a_teacher_on_real_speech(real_speech):
+def test_padding_does_not_change_the_outputs_of_a_teacher_on_real_speech(real_speech):
     torch.manual_seed(0)
     model = FusedEmotionForAudioClassification.from_encoders([str(REAL_WHISPER), "log-mel"], **TEACHER).eval()
     short, long = (torch.tensor(clip) for clip in real_speech)

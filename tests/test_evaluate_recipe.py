@@ -1,4 +1,4 @@
-"""recipes/evaluate.py: pictures, groups, foreign models, comparisons; two processes as one."""
+"""recipes/evaluate.py: plots, groups, external models, comparisons; two processes give the scores of one."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def student(folder: Path, seed: int, **config) -> str:
 @pytest.fixture(scope="module")
 def evaluate():
     recipe = runpy.run_path(str(RECIPES / "evaluate.py"))
-    quick = {"corpus_count": 50, "repeats": 20, "pictures": False}
+    quick = {"corpus_count": 50, "repeats": 20, "plots": False}
     return lambda **arguments: recipe["main"](recipe["EvaluateArguments"](**{**quick, **arguments}))
 
 
-def test_an_evaluation_leaves_numbers_by_group_predictions_and_pictures(evaluate, tmp_path):
+def test_an_evaluation_writes_scores_per_group_predictions_and_plots(evaluate, tmp_path):
     one, other = (student(tmp_path / f"model-{seed}", seed) for seed in range(2))
     evaluate(model=other, output=str(tmp_path / "other"))
-    results = evaluate(model=one, output=str(tmp_path / "one"), against=[str(tmp_path / "other")], pictures=True)
+    results = evaluate(model=one, output=str(tmp_path / "one"), against=[str(tmp_path / "other")], plots=True)
 
     written = json.loads((tmp_path / "one" / "results.json").read_text())
     assert written == json.loads(json.dumps(results))
@@ -55,7 +55,7 @@ def test_an_evaluation_leaves_numbers_by_group_predictions_and_pictures(evaluate
     for kind in groups:
         assert sum(scores["clips"] for scores in groups[kind].values()) == written["test"]["clips"] == 10
 
-    # Everything can be remade from the predictions.
+    # The scores can be computed again from the predictions.
     predictions, emotions, dimensions = load_predictions(tmp_path / "one" / "predictions.parquet")
     again = measure(predictions, emotions, dimensions, corpus_info("synthetic").dimensions_source)
     for name in (name for name, value in again.items() if isinstance(value, float)):
@@ -67,31 +67,31 @@ def test_an_evaluation_leaves_numbers_by_group_predictions_and_pictures(evaluate
     theirs = json.loads((tmp_path / "other" / "results.json").read_text())["test"]
     difference = written["test"]["ccc_valence"] - theirs["ccc_valence"]
     assert found["ccc_valence"]["difference"] == pytest.approx(difference, abs=1e-6)
-    pictures = {path.name for path in (tmp_path / "one" / "pictures").iterdir()}
-    assert pictures == {"confusion.png", "reliability.png", "scatter.png", "speakers.png", "comparison.png"}
-    assert all((tmp_path / "one" / "pictures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
+    plots = {path.name for path in (tmp_path / "one" / "plots").iterdir()}
+    assert plots == {"confusion.png", "reliability.png", "scatter.png", "speakers.png", "comparison.png"}
+    assert all((tmp_path / "one" / "plots" / name).read_bytes()[:4] == b"\x89PNG" for name in plots)
 
 
-def test_a_condition_is_an_evaluation_of_changed_clips(evaluate, tmp_path):
+def test_a_corruption_changes_the_clips_that_are_evaluated(evaluate, tmp_path):
     model = student(tmp_path / "model", 0, level="relative")
     clean = evaluate(model=model, output=str(tmp_path / "clean"))
     against = [str(tmp_path / "clean")]
     quiet, noise = (
-        evaluate(model=model, output=str(tmp_path / name), condition=name, against=against)
+        evaluate(model=model, output=str(tmp_path / name), corruption=name, against=against)
         for name in ("quiet", "noise")
     )
 
-    assert [each["condition"] for each in (clean, quiet, noise)] == ["", "quiet", "noise"]
+    assert [each["corruption"] for each in (clean, quiet, noise)] == ["", "quiet", "noise"]
     costs = [each["against"][against[0]]["ccc_valence"]["difference"] for each in (quiet, noise)]
     assert costs[1] == pytest.approx(noise["test"]["ccc_valence"] - clean["test"]["ccc_valence"], abs=1e-6)
-    assert abs(costs[0]) < 1e-3 < abs(costs[1])  # no gain changes an answer of this student
+    assert abs(costs[0]) < 1e-3 < abs(costs[1])  # the outputs of this student do not depend on the level
     with pytest.raises(ValueError, match=r"telephone.*got 'underwater'"):
-        evaluate(model=model, output=str(tmp_path / "other"), condition="underwater")
+        evaluate(model=model, output=str(tmp_path / "other"), corruption="underwater")
 
 
-def test_a_foreign_model_gets_the_score_of_its_own_argmax(evaluate, make_foreign_model, tmp_path):
+def test_an_external_model_is_scored_by_its_own_logits(evaluate, make_external_model, tmp_path):
     shuffled = list(reversed(SYNTHETIC))
-    folder = make_foreign_model(tmp_path / "theirs", [name.upper() for name in shuffled])
+    folder = make_external_model(tmp_path / "external", [name.upper() for name in shuffled])
     results = evaluate(model=folder, output=str(tmp_path / "run"), batch_size=4)
 
     predictions, emotions, dimensions = load_predictions(tmp_path / "run" / "predictions.parquet")
@@ -109,8 +109,8 @@ def test_a_foreign_model_gets_the_score_of_its_own_argmax(evaluate, make_foreign
         np.testing.assert_allclose(predictions.logits[place], expected, atol=1e-5)
 
 
-def test_foreign_names_without_a_partner_stop_and_a_label_map_helps(evaluate, make_foreign_model, tmp_path):
-    folder = make_foreign_model(tmp_path / "theirs", ["joyous", *SYNTHETIC[1:], "boredom"])
+def test_classes_without_a_match_raise_unless_a_label_map_is_given(evaluate, make_external_model, tmp_path):
+    folder = make_external_model(tmp_path / "external", ["joyous", *SYNTHETIC[1:], "boredom"])
     with pytest.raises(ValueError, match=rf"joyous.*boredom.*{SYNTHETIC[0]}"):
         evaluate(model=folder, output=str(tmp_path / "run"))
 
@@ -120,8 +120,8 @@ def test_foreign_names_without_a_partner_stop_and_a_label_map_helps(evaluate, ma
     assert 0 <= results["test"]["uar"] <= 1
 
 
-def test_a_foreign_checkpoint_without_its_head_is_refused(make_foreign_model, tmp_path):
-    folder = make_foreign_model(tmp_path / "theirs", SYNTHETIC)
+def test_an_external_checkpoint_without_its_head_raises(make_external_model, tmp_path):
+    folder = make_external_model(tmp_path / "external", SYNTHETIC)
     Wav2Vec2ForSequenceClassification.from_pretrained(folder).wav2vec2.save_pretrained(folder)
     config = json.loads((Path(folder) / "config.json").read_text())
     config["architectures"] = ["Wav2Vec2ForSequenceClassification"]
@@ -131,44 +131,44 @@ def test_a_foreign_checkpoint_without_its_head_is_refused(make_foreign_model, tm
         MatchedClassifier(folder, SYNTHETIC, DIMENSIONS)
 
 
-def test_a_foreign_regression_is_read_by_the_names_of_its_outputs(make_foreign_model, tmp_path):
-    folder = make_foreign_model(tmp_path / "theirs", ["arousal", "dominance", "valence"])
-    judge = MatchedClassifier(folder, SYNTHETIC, DIMENSIONS).eval()
+def test_an_external_regression_is_matched_by_the_names_of_its_outputs(make_external_model, tmp_path):
+    folder = make_external_model(tmp_path / "external", ["arousal", "dominance", "valence"])
+    model = MatchedClassifier(folder, SYNTHETIC, DIMENSIONS).eval()
     waveform = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
-        said = judge(waveform, torch.ones(2, 16000))
-    assert judge.emotions == []
-    assert said.logits.shape == (2, 0)
-    raw = judge._foreign(waveform, torch.ones(2, 16000)).logits
-    torch.testing.assert_close(said.dimensions, raw[:, [0, 2, 1]])
+        output = model(waveform, torch.ones(2, 16000))
+    assert model.emotions == []
+    assert output.logits.shape == (2, 0)
+    raw = model._external(waveform, torch.ones(2, 16000)).logits
+    torch.testing.assert_close(output.dimensions, raw[:, [0, 2, 1]])
 
 
-def test_a_foreign_model_is_judged_clip_by_clip_so_padding_changes_nothing(make_foreign_model, tmp_path):
-    judge = MatchedClassifier(make_foreign_model(tmp_path / "theirs", SYNTHETIC), SYNTHETIC, DIMENSIONS).eval()
+def test_padding_does_not_change_the_outputs_of_an_external_model(make_external_model, tmp_path):
+    model = MatchedClassifier(make_external_model(tmp_path / "external", SYNTHETIC), SYNTHETIC, DIMENSIONS).eval()
     clip = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
     padded = torch.cat([clip, torch.zeros(1, 8000)], dim=1)
     mask = torch.tensor([[1] * 16000 + [0] * 8000])
 
     with torch.no_grad():
-        torch.testing.assert_close(judge(padded, mask).logits, judge(clip, torch.ones(1, 16000)).logits)
+        torch.testing.assert_close(model(padded, mask).logits, model(clip, torch.ones(1, 16000)).logits)
 
 
-def test_heard_speakers_and_public_models_that_heard_the_corpus_are_refused(evaluate, tmp_path):
-    heard = [
+def test_a_test_speaker_in_the_training_data_raises_or_marks_the_results(evaluate, tmp_path):
+    training_data = [
         {
             "corpus": "other",
             "speakers": ["other/1"],
             "teachers": [{"corpus": "synthetic", "speakers": ["synthetic/09"]}],
         }
     ]
-    folder = student(tmp_path / "model", 0, training_data=heard)
+    folder = student(tmp_path / "model", 0, training_data=training_data)
 
     with pytest.raises(ValueError, match="synthetic/09"):
         evaluate(model=folder, output=str(tmp_path / "run"))
     marked = evaluate(model=folder, output=str(tmp_path / "run"), contaminated=True)
     assert marked["contaminated_by"] == ["synthetic/09"]
-    assert evaluate(model=folder, output=str(tmp_path / "run"), side="train")["contaminated_by"] == []
+    assert evaluate(model=folder, output=str(tmp_path / "run"), split="train")["contaminated_by"] == []
 
 
 @pytest.mark.slow
@@ -201,6 +201,6 @@ def test_two_launched_processes_give_the_numbers_of_one_with_an_uneven_last_batc
         scores.append(json.loads((tmp_path / name / "results.json").read_text())["test"])
 
     assert scores[0]["clips"] == scores[1]["clips"]
-    assert scores[0]["clips"] % 6 % 2 == 1  # the last batch is uneven, and so are the shares of it
+    assert scores[0]["clips"] % 6 % 2 == 1  # the last batch is uneven, and so are its parts
     for name in (name for name, value in scores[1].items() if isinstance(value, float)):
         assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-6), name

@@ -1,4 +1,4 @@
-"""Fine-tuning: somebody's own clips, categories and scale into a checkpoint that knows them."""
+"""Fine-tuning on a described corpus with its own categories and scale."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {"neutral": "flat", "calm": "flat", "happy": "pleased", "angry": "cross"
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
-    """Sixty sounds of ten speakers in a CSV with categories and a scale that no corpus of ours has."""
+    """Sixty clips of ten speakers in a CSV, with categories and a scale that no built-in corpus has."""
     folder = tmp_path_factory.mktemp("own")
     with (folder / "clips.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -44,7 +44,7 @@ def own(tmp_path_factory) -> Path:
         "emotions": ["flat", "pleased", "cross"],
         "dimensions": ["activation"],
         "dimensions_source": "rated",
-        "splits": {"shares": {"train": 0.6, "validation": 0.2, "test": 0.2}, "seed": 0},
+        "splits": {"fractions": {"train": 0.6, "validation": 0.2, "test": 0.2}, "seed": 0},
     }
     (folder / "callcenter.yaml").write_text(yaml.safe_dump(description))
     return folder
@@ -58,7 +58,7 @@ def tuned(own, tmp_path_factory) -> Path:
     return output
 
 
-def test_a_fine_tuned_model_speaks_in_the_names_of_its_data(own, tuned):
+def test_a_fine_tuned_model_predicts_the_categories_of_its_corpus(own, tuned):
     clip = next(iter(sorted(own.glob("*.wav"))))
 
     answer = pipeline("audio-emotion", model=str(tuned / "checkpoints" / "last"))(str(clip))
@@ -67,7 +67,7 @@ def test_a_fine_tuned_model_speaks_in_the_names_of_its_data(own, tuned):
     assert set(answer["dimensions"]) == {"activation"}
 
 
-def test_it_says_what_it_has_heard_before_and_now_and_under_which_terms(tuned):
+def test_a_fine_tuned_model_records_old_and_new_training_data_and_license(tuned):
     config = json.loads((tuned / "checkpoints" / "last" / "config.json").read_text())
     results = json.loads((tuned / "results.json").read_text())
 
@@ -79,7 +79,7 @@ def test_it_says_what_it_has_heard_before_and_now_and_under_which_terms(tuned):
     assert config["dimensions_source"] == "rated"
 
 
-def test_frozen_tuning_changes_the_heads_alone(own, tuned, tmp_path):
+def test_frozen_tuning_changes_only_the_heads(own, tuned, tmp_path):
     source = tuned / "checkpoints" / "last"
     arguments = {"corpus": str(own / "callcenter.yaml"), "model": str(source), "tuning": "frozen", "epochs": 1}
     RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
@@ -91,7 +91,7 @@ def test_frozen_tuning_changes_the_heads_alone(own, tuned, tmp_path):
     assert all(name.startswith("heads.") for name in changed)
 
 
-def test_heads_have_the_size_of_the_data(tuned):
+def test_heads_have_the_size_of_the_corpus_labels(tuned):
     model = AutoModelForAudioClassification.from_pretrained(tuned / "checkpoints" / "last")
 
     assert model.heads.emotions.out_features == 3
@@ -110,10 +110,10 @@ def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_sco
     assert not any(name.startswith("control") for name in results["test"])
 
 
-def test_a_corpus_without_dimensions_is_learnt_and_who_was_heard_before_is_said(own, tuned, tmp_path, capsys):
+def test_a_corpus_without_dimensions_trains_and_contamination_is_reported(own, tuned, tmp_path, capsys):
     description = yaml.safe_load((own / "callcenter.yaml").read_text())
-    heard = json.loads((tuned / "results.json").read_text())["train_speakers"]
-    names = [name.removeprefix("callcenter/") for name in heard]
+    earlier = json.loads((tuned / "results.json").read_text())["train_speakers"]
+    names = [name.removeprefix("callcenter/") for name in earlier]
     description |= {"dimensions": [], "splits": {"train": names[:2], "test": names[2:3]}}
     description["columns"].pop("activation")
     for key in ("scale", "dimensions_source"):
@@ -127,9 +127,9 @@ def test_a_corpus_without_dimensions_is_learnt_and_who_was_heard_before_is_said(
     assert not any(name.startswith("ccc") for name in results["test"])
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "checkpoints" / "last")
     assert model.heads.dimensions is None
-    assert results["contaminated_by"] == heard[2:3]
+    assert results["contaminated_by"] == earlier[2:3]
     printed = capsys.readouterr().out
-    assert heard[2] in printed[printed.index("WARNING") : printed.index("test (contaminated): ")]
+    assert earlier[2] in printed[printed.index("WARNING") : printed.index("test (contaminated): ")]
 
 
 def test_lora_on_a_student_is_refused(own, tmp_path):

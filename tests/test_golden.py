@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 MAKER = runpy.run_path(str(Path(__file__).parent / "assets" / "make_golden.py"))
-TOLERANCE = 1e-6  # float32; outputs lie within ±10
+TOLERANCE = 1e-6  # float32; outputs are within ±10
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """A nested answer as one flat mapping from place to value."""
+    """A nested output as one flat mapping from path to value."""
     if isinstance(value, dict):
         return {key: leaf for name, each in value.items() for key, leaf in leaves(each, f"{path}.{name}").items()}
     if isinstance(value, list):
@@ -38,14 +38,14 @@ def test_outputs_of_a_stored_checkpoint_are_unchanged(name: str):
 
 
 @pytest.mark.parametrize("name", MAKER["MODELS"])
-def test_pipeline_answers_of_a_stored_checkpoint_are_unchanged(name: str):
+def test_pipeline_outputs_of_a_stored_checkpoint_are_unchanged(name: str):
     stored = leaves(json.loads((MAKER["FOLDER"] / f"{name}.json").read_text()))
 
-    answers = leaves(MAKER["answers"](MAKER["MODELS"][name]))
+    outputs = leaves(MAKER["answers"](MAKER["MODELS"][name]))
 
-    assert answers.keys() == stored.keys()
-    numbers = {place for place, value in stored.items() if isinstance(value, float)}
-    assert {place: answers[place] for place in stored if place not in numbers} == {
-        place: stored[place] for place in stored if place not in numbers
+    assert outputs.keys() == stored.keys()
+    numbers = {path for path, value in stored.items() if isinstance(value, float)}
+    assert {path: outputs[path] for path in stored if path not in numbers} == {
+        path: stored[path] for path in stored if path not in numbers
     }
-    assert max(abs(answers[place] - stored[place]) for place in numbers) <= 6 * TOLERANCE  # dimensions on 1..7
+    assert max(abs(outputs[path] - stored[path]) for path in numbers) <= 6 * TOLERANCE  # dimensions on 1..7

@@ -33,14 +33,14 @@ def test_import_adds_at_most_a_tenth_to_that_of_transformers_pipeline():
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - known}))"
     )
 
-    shares, added = zip(*(run(code).split("\n") for _ in range(3)), strict=True)
+    ratios, added = zip(*(run(code).split("\n") for _ in range(3)), strict=True)
 
-    assert min(map(float, shares)) < 0.1
-    # Nothing heavy can hide in the import alone either, if no other library comes in.
+    assert min(map(float, ratios)) < 0.1
+    # No other library is imported, which could be slow elsewhere.
     assert set(" ".join(added).split()) <= {"audio_emotion", "transformers", "soundfile", "soxr", "cffi"}
 
 
-def test_where_torch_is_absent_the_package_imports_and_says_what_is_missing():
+def test_without_torch_the_package_imports_and_names_what_is_missing():
     code = (
         "sys.modules['torch'] = None\n"
         "import audio_emotion\n"
@@ -60,21 +60,21 @@ def test_version_is_that_of_the_project():
     assert audio_emotion.__version__ == project["version"]
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     assert [name for name in audio_emotion.__all__ if getattr(audio_emotion, name, None) is None] == []
     with pytest.raises(AttributeError, match="Emotions"):
         audio_emotion.Emotions  # noqa: B018
 
 
 @pytest.mark.parametrize("error", ["OSError('libc10_cuda.so')", "RuntimeError('different CUDA versions')"])
-def test_a_torchaudio_that_cannot_be_imported_is_hidden_from_transformers(error, monkeypatch, tmp_path):
+def test_a_broken_torchaudio_is_hidden_from_transformers(error, monkeypatch, tmp_path):
     (tmp_path / "torchaudio.py").write_text(f"raise {error}")
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchaudio.left_over", sys)  # and is put back as it was afterwards
     monkeypatch.syspath_prepend(tmp_path)
 
-    audio_emotion._set_broken_torchaudio_aside()
+    audio_emotion._hide_broken_torchaudio()
 
     assert importlib.util.find_spec("torchaudio") is None
     assert "torchaudio.left_over" not in sys.modules

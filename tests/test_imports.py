@@ -1,4 +1,4 @@
-"""Imports inside the package point one way, and what travels in a checkpoint imports only what it finds there."""
+"""Imports between the packages run in one direction, and files in a checkpoint import only what they find there."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "modeling" / "audio_emotion"
 
-NOT_CARRIED = {"__init__.py", "runtime.py"}  # the façade, and the ONNX runtime that lives without torch
+# A file imports from its own layer and from earlier ones. The files directly in the package are the model's.
+LAYERS = ("model", "data", "evaluation", "teachers", "training", "hub")
+ABOVE_THE_PACKAGE = {"recipes", "audio_emotion_cli", "audio_emotion_command"}
+NOT_CARRIED = {"__init__.py", "diarization.py"}  # files beside the model that no checkpoint needs
 # transformers itself depends on huggingface_hub, whose `strict` checks every configuration of transformers, ours too.
 CARRIED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub"}
-CARRIED_AUDIO_IMPORTS = CARRIED_IMPORTS | {"soundfile", "soxr"}  # only in pipeline_*.py and audio_input*.py
-DRAWERS = {"utils", "helpers", "misc", "common"}
+CARRIED_AUDIO_IMPORTS = CARRIED_IMPORTS | {"soundfile", "soxr"}  # only in pipeline_*.py and audio_io.py
+VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
 
 # How transformers finds the files that a checkpoint must carry: by lines of text, docstrings included.
 RELATIVE_IMPORT_LINE = re.compile(r"^\s*(?:from\s+\.\S*\s+import\b|import\s+\.\S+\s*$)", flags=re.MULTILINE)
@@ -34,7 +37,7 @@ def files_of(package: Path) -> dict[str, Path]:
 
 
 def carried_files(package: Path) -> list[Path]:
-    """The checkpoint room: files beside the model, which travel in every published checkpoint."""
+    """The files directly in the package that published checkpoints carry."""
     return [path for path in sorted(package.glob("*.py")) if path.name not in NOT_CARRIED]
 
 
@@ -46,7 +49,7 @@ def import_nodes(path: Path) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def absolute_roots(path: Path) -> set[str]:
-    """Top-level names of everything that one file imports absolutely."""
+    """Top-level names of the absolute imports of one file."""
     roots = set()
     for node in import_nodes(path):
         if isinstance(node, ast.Import):
@@ -72,7 +75,7 @@ def own_imports(path: Path, package: Path, modules: set[str]) -> set[str]:
 
 
 def cycles(package: Path) -> list[str]:
-    """The first circle of imports, if there is one."""
+    """The first import cycle, if there is one."""
     files = files_of(package)
     graph = {name: own_imports(path, package, set(files)) for name, path in files.items()}
     try:
@@ -82,9 +85,27 @@ def cycles(package: Path) -> list[str]:
     return []
 
 
-def drawers(package: Path) -> list[str]:
-    """Modules and folders whose name says nothing of what is in them."""
-    return [name for name in files_of(package) if DRAWERS & set(name.split("."))]
+def imports_of_later_layers(package: Path) -> list[str]:
+    """Imports against the order of `LAYERS`; the façade `__init__` counts as the model's."""
+    files = files_of(package)
+    found = []
+    for name, path in files.items():
+        for imported in sorted(own_imports(path, package, set(files)) - {package.name}):
+            if layer_of(imported) > layer_of(name):
+                found.append(f"{name} imports {imported}")
+    return found
+
+
+def layer_of(module: str) -> int:
+    """Position in `LAYERS` of a module given by its dotted name; an unknown folder is an error."""
+    _, *path = module.split(".")
+    is_in_a_folder = len(path) > 1 or (path[:1] and path[0] in LAYERS)
+    return LAYERS.index(path[0]) if is_in_a_folder else 0
+
+
+def vague_names(package: Path) -> list[str]:
+    """Modules and folders whose name does not describe their content."""
+    return [name for name in files_of(package) if VAGUE_NAMES & set(name.split("."))]
 
 
 def bare_relative_imports(package: Path) -> list[str]:
@@ -97,34 +118,34 @@ def bare_relative_imports(package: Path) -> list[str]:
     ]
 
 
-def imports_of_recipes(package: Path) -> list[str]:
-    """A recipe imports the package, never the other way."""
-    return [path.name for path in files_of(package).values() if "recipes" in absolute_roots(path)]
+def imports_of_callers(package: Path) -> list[str]:
+    """Recipes and the command line import the package, never the reverse."""
+    return [path.name for path in files_of(package).values() if ABOVE_THE_PACKAGE & absolute_roots(path)]
 
 
-def room_leaves(package: Path) -> list[str]:
-    """Relative imports of a carried file that are no sibling in the room: they would be missing from a checkpoint."""
-    room = {path.stem for path in carried_files(package)}
+def imports_missing_from_a_checkpoint(package: Path) -> list[str]:
+    """Relative imports of a carried file that are not carried with it."""
+    siblings = {path.stem for path in carried_files(package)}
     return [
         f"{path.name}:{node.lineno} imports {'.' * node.level}{node.module or ''}"
         for path in carried_files(package)
         for node in import_nodes(path)
-        if isinstance(node, ast.ImportFrom) and node.level and (node.level > 1 or (node.module or "") not in room)
+        if isinstance(node, ast.ImportFrom) and node.level and (node.level > 1 or (node.module or "") not in siblings)
     ]
 
 
-def strangers(package: Path) -> list[str]:
+def undeclared_imports(package: Path) -> list[str]:
     """Absolute imports of a carried file that a bare transformers installation may lack."""
     found = []
     for path in carried_files(package):
-        reads_audio = path.name.startswith(("pipeline_", "audio_input"))
+        reads_audio = path.name.startswith(("pipeline_", "audio_io"))
         allowed = (CARRIED_AUDIO_IMPORTS if reads_audio else CARRIED_IMPORTS) | sys.stdlib_module_names
         found += [f"{path.name} imports {root}" for root in sorted(absolute_roots(path) - allowed)]
     return found
 
 
-def imports_in_prose(package: Path) -> list[str]:
-    """Relative imports that stand only in a docstring: transformers takes them for real ones and the save breaks."""
+def imports_in_docstrings(package: Path) -> list[str]:
+    """Relative imports inside a docstring: transformers takes them for real ones, and saving fails."""
     found = []
     for path in carried_files(package):
         text = path.read_text(encoding="utf-8")
@@ -144,15 +165,16 @@ def test_package_has_modules_to_look_at():
     "rule",
     [
         cycles,
-        drawers,
+        imports_of_later_layers,
+        imports_of_callers,
+        vague_names,
         bare_relative_imports,
-        imports_of_recipes,
-        room_leaves,
-        strangers,
-        imports_in_prose,
+        imports_missing_from_a_checkpoint,
+        undeclared_imports,
+        imports_in_docstrings,
     ],
 )
-def test_package_keeps(rule: Callable[[Path], list[str]]):
+def test_the_package_follows_the_rule(rule: Callable[[Path], list[str]]):
     assert rule(PACKAGE) == []
 
 
@@ -160,42 +182,52 @@ def test_package_keeps(rule: Callable[[Path], list[str]]):
     ("rule", "file", "line"),
     [
         (cycles, "heads.py", "from .modeling_toy import head"),
-        (cycles, "training/loop.py", "def late():\n    from audio_emotion.evaluation import metrics"),
-        (drawers, "training/utils.py", ""),
-        (drawers, "helpers/files.py", ""),
+        (cycles, "training/loop.py", "def late():\n    from audio_emotion.training import optim"),
+        (imports_of_later_layers, "heads.py", "from .training.loop import step"),
+        (imports_of_later_layers, "__init__.py", "from audio_emotion.hub.publish import publish"),
+        (imports_of_later_layers, "__init__.py", "from .hub.publish import publish"),
+        (imports_of_later_layers, "evaluation/metrics.py", "def late():\n    from audio_emotion.training import loop"),
+        (imports_of_later_layers, "data/__init__.py", "import audio_emotion.evaluation.metrics"),
+        (imports_of_later_layers, "training/loop.py", "from audio_emotion.hub.publish import publish"),
+        (imports_of_callers, "training/loop.py", "from recipes.distill import main"),
+        (imports_of_callers, "hub/publish.py", "from audio_emotion_cli import main"),
+        (vague_names, "training/utils.py", ""),
+        (vague_names, "helpers/files.py", ""),
         (bare_relative_imports, "heads.py", "from . import losses"),
         (bare_relative_imports, "training/loop.py", "from .. import losses"),
-        (imports_of_recipes, "training/loop.py", "from recipes.distill import main"),
-        (room_leaves, "heads.py", "from .training.loop import step"),
-        (room_leaves, "heads.py", "from .runtime import run"),
-        (strangers, "heads.py", "from audio_emotion.training import loop"),
-        (strangers, "heads.py", "def late():\n    import scipy.signal"),
-        (strangers, "heads.py", "import soundfile"),
-        (strangers, "pipeline_toy.py", "import torchaudio"),
-        (imports_in_prose, "heads.py", '"""Use it so:\n\n    from .losses import ccc\n"""'),
+        (imports_missing_from_a_checkpoint, "heads.py", "from .training.loop import step"),
+        (imports_missing_from_a_checkpoint, "heads.py", "from .diarization import read_rttm"),
+        (undeclared_imports, "heads.py", "from audio_emotion.training import loop"),
+        (undeclared_imports, "heads.py", "def late():\n    import scipy.signal"),
+        (undeclared_imports, "heads.py", "import soundfile"),
+        (undeclared_imports, "pipeline_toy.py", "import torchaudio"),
+        (imports_in_docstrings, "heads.py", '"""Use it so:\n\n    from .losses import ccc\n"""'),
     ],
 )
-def test_rule_sees_a_violation(rule: Callable[[Path], list[str]], file: str, line: str, tmp_path: Path):
+def test_a_violation_of_the_rule_is_found(rule: Callable[[Path], list[str]], file: str, line: str, tmp_path: Path):
     package = tmp_path / "audio_emotion"
-    sound = {
+    valid = {
         "__init__.py": "from .modeling_toy import Toy",
         "losses.py": "import torch",
         "heads.py": "import math\nimport torch.nn.functional as F\nfrom .losses import ccc",
         "modeling_toy.py": "from transformers import PreTrainedModel\nfrom .heads import head",
         "pipeline_toy.py": "import soundfile\nimport soxr\nfrom .modeling_toy import Toy",
-        "runtime.py": "import onnxruntime",
-        "training/__init__.py": "",
-        "training/loop.py": "from audio_emotion import Toy\nfrom audio_emotion.losses import ccc",
+        "diarization.py": "import pyannote",
+        "data/__init__.py": "",
         "evaluation/__init__.py": "",
-        "evaluation/metrics.py": "from audio_emotion.training import loop",
+        "evaluation/metrics.py": "from audio_emotion.losses import ccc",
+        "training/__init__.py": "",
+        "training/loop.py": "from audio_emotion import Toy\nfrom audio_emotion.evaluation.metrics import uar",
+        "training/optim.py": "from audio_emotion.training.loop import step",
+        "hub/publish.py": "from audio_emotion.training.loop import step",
     }
-    for name, text in sound.items():
+    for name, text in valid.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)
     assert rule(package) == []
 
     changed = package / file
     changed.parent.mkdir(exist_ok=True)
-    changed.write_text(f"{sound.get(file, '')}\n{line}\n")
+    changed.write_text(f"{valid.get(file, '')}\n{line}\n")
 
     assert len(rule(package)) == 1

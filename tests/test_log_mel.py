@@ -1,4 +1,4 @@
-"""The log-mel front end: its numbers, its frames, and that a checkpoint keeps it."""
+"""The log-mel front end: numbers, frames, statistics and the relative level."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def noise(samples: int) -> torch.Tensor:
     return 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
 
 
-def test_frames_are_the_log_of_the_mel_power_written_out():
+def test_frames_are_the_log_of_the_mel_power_by_its_formula():
     """HTK mel, triangles, power of a Hann-windowed frame: by the formulas, in float64."""
     bins, waveform = 12, noise(2000)
-    frames = LogMel(bins, RATE).unnormalized(waveform)[0]
+    frames = LogMel(bins, RATE).compute_log_mel(waveform)[0]
 
     def mel(hertz: float) -> float:
         return 2595.0 * np.log10(1.0 + hertz / 700.0)
@@ -50,20 +50,20 @@ def test_frames_are_those_of_transformers():
         mel_floor=0.0,
     )
 
-    ours = LogMel(bins, RATE).unnormalized(waveform)[0].numpy()
+    ours = LogMel(bins, RATE).compute_log_mel(waveform)[0].numpy()
 
     np.testing.assert_allclose(ours, np.log(power.T + FLOOR), atol=1e-3)
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(400, 1), (559, 1), (560, 2), (16000, 98)])
-def test_only_frames_that_lie_wholly_inside_the_clip_count(samples, frames):
+def test_only_frames_entirely_inside_the_clip_count(samples, frames):
     features, lengths = LogMel(10, RATE)(noise(samples), torch.ones(1, samples))
 
     assert features.shape == (1, frames, 10)
     assert lengths.tolist() == [frames]
 
 
-def test_padding_adds_zeros_and_changes_no_frame():
+def test_padding_adds_zeros_and_does_not_change_the_frames():
     front_end = LogMel(10, RATE)
     front_end.set_statistics(torch.full((10,), -3.0), torch.full((10,), 2.0))
     clip = noise(1000)
@@ -80,7 +80,7 @@ def test_padding_adds_zeros_and_changes_no_frame():
 
 def test_statistics_are_fixed_and_not_those_of_the_clip():
     front_end = LogMel(10, RATE)
-    raw = front_end.unnormalized(noise(RATE))
+    raw = front_end.compute_log_mel(noise(RATE))
     front_end.set_statistics(raw.mean((0, 1)), raw.std((0, 1)))
 
     features, _ = front_end(noise(RATE), torch.ones(1, RATE))
@@ -95,7 +95,7 @@ def test_digital_silence_is_finite():
     assert LogMel(10, RATE)(torch.zeros(1, 800), torch.ones(1, 800))[0].isfinite().all()
 
 
-def test_mixed_precision_leaves_the_front_end_alone():
+def test_mixed_precision_does_not_change_the_front_end():
     front_end, waveform = LogMel(10, RATE), noise(RATE)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed, _ = front_end(waveform, torch.ones(1, RATE))
@@ -103,7 +103,7 @@ def test_mixed_precision_leaves_the_front_end_alone():
     assert torch.equal(mixed, front_end(waveform, torch.ones(1, RATE))[0])
 
 
-def test_steps_are_neighboring_frames_side_by_side_and_an_unfilled_one_is_left_out():
+def test_steps_are_stacked_frames_and_an_incomplete_one_is_left_out():
     frames = torch.arange(14.0).view(2, 7, 1)
     frames[1, 5:] = 0
 
@@ -127,9 +127,9 @@ def test_a_frame_mask_has_as_many_ones_as_frames():
 
 def test_relative_frames_are_ratios_to_the_power_so_far_by_amplitude():
     waveform = noise(4000) * torch.linspace(0.2, 1.0, 4000)
-    power = LogMel(10, RATE).unnormalized(waveform)[0].double().exp() - FLOOR
+    power = LogMel(10, RATE).compute_log_mel(waveform)[0].double().exp() - FLOOR
 
-    ours = LogMel(10, RATE, "relative").unnormalized(waveform)[0]
+    ours = LogMel(10, RATE, "relative").compute_log_mel(waveform)[0]
 
     each = power.mean(-1)
     for t in range(len(power)):
@@ -139,37 +139,37 @@ def test_relative_frames_are_ratios_to_the_power_so_far_by_amplitude():
 
 
 @pytest.mark.parametrize("pause", [0.0, 3e-4], ids=["digital silence", "-70 dB"])
-def test_ten_seconds_of_pause_do_not_move_the_relative_frames_of_a_voice(pause):
+def test_ten_seconds_of_pause_hardly_change_the_relative_frames_of_a_voice(pause):
     voice, front_end = noise(RATE), LogMel(10, RATE, "relative")
     paused = torch.cat([pause * noise(10 * RATE), voice], dim=1)
 
-    alone, after = front_end.unnormalized(voice), front_end.unnormalized(paused)[:, 1000:]
+    alone, after = front_end.compute_log_mel(voice), front_end.compute_log_mel(paused)[:, 1000:]
 
     assert (after - alone)[:, 50:].abs().max() < 0.1  # their mean over all frames would move them by 3
 
 
 @pytest.mark.parametrize("gain", [1e-2, 0.3, 4.0])
-def test_no_gain_changes_a_relative_frame_and_every_gain_an_absolute_one(gain):
+def test_gain_changes_absolute_frames_and_not_relative_ones(gain):
     waveform = noise(RATE) * torch.linspace(0.0, 1.0, RATE)
 
     relative, absolute = (LogMel(10, RATE, level) for level in ("relative", "absolute"))
 
-    difference = (relative.unnormalized(gain * waveform) - relative.unnormalized(waveform)).abs()
+    difference = (relative.compute_log_mel(gain * waveform) - relative.compute_log_mel(waveform)).abs()
     assert difference.max() < 1e-3
-    difference = (absolute.unnormalized(gain * waveform) - absolute.unnormalized(waveform))[0, 50:].abs()
+    difference = (absolute.compute_log_mel(gain * waveform) - absolute.compute_log_mel(waveform))[0, 50:].abs()
     assert difference.min() > 0.5
 
 
-def test_a_relative_frame_sees_nothing_that_comes_after_it():
+def test_a_relative_frame_does_not_depend_on_later_samples():
     front_end, waveform = LogMel(10, RATE, "relative"), noise(RATE)
     loud_end = torch.cat([waveform[:, :8000], 10 * waveform[:, 8000:]], dim=1)
 
-    ours, cut = front_end.unnormalized(loud_end), front_end.unnormalized(waveform[:, :8000])
+    ours, cut = front_end.compute_log_mel(loud_end), front_end.compute_log_mel(waveform[:, :8000])
 
     torch.testing.assert_close(ours[:, : cut.shape[1]], cut)
 
 
 def test_relative_frames_of_digital_silence_are_finite_and_the_floor():
-    frames = LogMel(10, RATE, "relative").unnormalized(torch.zeros(1, 800))
+    frames = LogMel(10, RATE, "relative").compute_log_mel(torch.zeros(1, 800))
 
     torch.testing.assert_close(frames, torch.full_like(frames, float(np.log(RELATIVE_FLOOR))))

@@ -35,7 +35,7 @@ def test_concordance_is_lins_formula_per_column(pairs):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-def test_the_loss_is_one_minus_the_weighted_mean(pairs):
+def test_the_dimension_loss_is_one_minus_the_weighted_mean_ccc(pairs):
     predictions, targets = pairs
     each = concordance(predictions, targets, torch.ones(9, 3))
 
@@ -46,7 +46,7 @@ def test_the_loss_is_one_minus_the_weighted_mean(pairs):
 
 
 @pytest.mark.parametrize("missing", [float("nan"), float("inf"), float("-inf")])
-def test_missing_targets_are_as_if_the_pair_were_not_there(pairs, missing):
+def test_pairs_with_a_missing_target_are_left_out(pairs, missing):
     predictions, targets = pairs
     holes = targets.clone()
     holes[2, 0] = holes[5, 0] = holes[7, 1] = missing
@@ -72,7 +72,7 @@ def test_a_dimension_without_any_target_is_left_out(pairs):
     assert loss.item() == pytest.approx((1 - (each[0] + each[2]) / 2).item(), abs=1e-6)
 
 
-def test_a_batch_without_any_target_costs_nothing_and_has_a_finite_gradient(pairs):
+def test_a_batch_without_targets_has_loss_0_and_a_finite_gradient(pairs):
     predictions, targets = pairs
 
     loss = dimension_loss(predictions, torch.full_like(targets, float("nan")), THIRDS, torch.ones(9))
@@ -83,7 +83,7 @@ def test_a_batch_without_any_target_costs_nothing_and_has_a_finite_gradient(pair
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_constant_predictions_cost_one_and_still_learn(pairs, value):
+def test_constant_predictions_have_loss_1_and_a_gradient(pairs, value):
     _, targets = pairs
     constant = torch.full((9, 3), value, requires_grad=True)
 
@@ -105,7 +105,7 @@ def test_constant_predictions_of_constant_targets_are_finite():
 
 
 def outputs_and_labels(extra: int) -> tuple[EmotionOutput, dict[str, torch.Tensor]]:
-    """Six clips, and `extra` strange ones that only fill the batch."""
+    """Six clips, and `extra` ones that pad the batch."""
     generator = torch.Generator().manual_seed(3)
     size = 6 + extra
     output = EmotionOutput(
@@ -121,7 +121,7 @@ def outputs_and_labels(extra: int) -> tuple[EmotionOutput, dict[str, torch.Tenso
     return output, {"labels": labels, "dimension_labels": targets, "weight": weight}
 
 
-def test_clips_of_weight_0_change_no_term():
+def test_clips_of_weight_0_do_not_change_the_terms():
     output, given = outputs_and_labels(extra=3)
     given["labels"][7] = -100
     given["dimension_labels"][8] = float("nan")
@@ -174,7 +174,7 @@ def test_soft_labels_are_the_cross_entropy_with_a_distribution():
     assert emotion_loss(logits, one_hot, torch.ones(3)).item() == pytest.approx(hard.item(), abs=1e-6)
 
 
-def test_label_smoothing_spreads_its_share_over_all_classes():
+def test_label_smoothing_spreads_its_fraction_over_all_classes():
     logits, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0])
     smoothed = 0.9 * torch.nn.functional.one_hot(labels, 4).float() + 0.1 / 4
 
@@ -183,7 +183,7 @@ def test_label_smoothing_spreads_its_share_over_all_classes():
     assert loss.item() == pytest.approx(emotion_loss(logits, smoothed, torch.ones(5)).item(), abs=1e-6)
 
 
-def test_a_batch_without_labels_costs_nothing():
+def test_a_batch_without_labels_has_loss_0():
     logits = torch.randn(2, 3, requires_grad=True)
     loss = emotion_loss(logits, torch.tensor([-100, -100]), torch.ones(2))
     loss.backward()
@@ -193,7 +193,7 @@ def test_a_batch_without_labels_costs_nothing():
 
 
 @pytest.mark.parametrize("missing", [float("nan"), float("inf")])
-def test_variance_loss_is_the_gaussian_likelihood_and_leaves_the_prediction_alone(missing):
+def test_variance_loss_is_the_gaussian_likelihood_with_a_detached_prediction(missing):
     dimensions = torch.tensor([[0.2, 0.5], [0.7, 0.1]], requires_grad=True)
     log_variance = torch.tensor([[-1.0, 0.5], [-2.0, 0.0]], requires_grad=True)
     targets = torch.tensor([[0.4, missing], [0.6, 0.9]])

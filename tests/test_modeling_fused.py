@@ -1,4 +1,4 @@
-"""The fused teacher: fusion by its formula, streams that can be missing, and loading that never lies."""
+"""The teacher: fusion by its formula, dropped streams, cached states and loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
-from audio_emotion.encoders import averaged_steps
+from audio_emotion.encoders import average_steps
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
 
 TEACHER = {"emotions": ["calm", "angry", "sad"], "projection_size": 8, "convolution_size": 8} | {
@@ -48,16 +48,16 @@ def test_a_stream_is_a_softmax_over_standardized_layers_then_a_projection(source
     stream.layer_mix.set_statistics(mean, deviation)
 
     mixed = torch.zeros(2, states.shape[2], 16)
-    shares = stream.layer_mix.weight[0].exp() / stream.layer_mix.weight[0].exp().sum()
+    weights = stream.layer_mix.weight[0].exp() / stream.layer_mix.weight[0].exp().sum()
     for layer in range(3):
-        mixed += shares[layer] * (states[:, layer] - mean[layer]) / deviation[layer]
+        mixed += weights[layer] * (states[:, layer] - mean[layer]) / deviation[layer]
 
     expected = mixed @ stream.projection.weight.T + stream.projection.bias
     torch.testing.assert_close(stream(states, mask), expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_layers_side_by_side_are_standardized_one_by_one_and_survive_saving(sources, tmp_path):
+def test_concatenated_layers_are_standardized_one_by_one_and_saved(sources, tmp_path):
     model = teacher(sources, layer_fusion="concatenate")
     stream = model.teacher.streams[0]
     states, _ = stream.encode(*batch())
@@ -77,7 +77,7 @@ def test_layers_side_by_side_are_standardized_one_by_one_and_survive_saving(sour
 
 
 @torch.no_grad()
-def test_concatenation_puts_the_streams_side_by_side_in_their_order(sources):
+def test_concatenation_keeps_the_order_of_the_streams(sources):
     model = teacher(sources).teacher
     states, lengths = model.encode(*batch())
     mask = (torch.arange(states[0].shape[2]) < lengths[:, None]).float()
@@ -99,8 +99,8 @@ def test_a_gate_is_one_softmax_over_the_streams_per_frame(sources):
     fused = model.fuse(states, lengths)
 
     views = [stream(state, mask) for stream, state in zip(model.streams, states, strict=True)]
-    shares = model.gate(torch.cat(views, dim=-1)).softmax(-1)
-    expected = sum(shares[..., number, None] * view for number, view in enumerate(views))
+    weights = model.gate(torch.cat(views, dim=-1)).softmax(-1)
+    expected = sum(weights[..., number, None] * view for number, view in enumerate(views))
     torch.testing.assert_close(fused, expected * mask[..., None])
     assert fused.shape == (2, states[0].shape[2], 8)
     assert not fused[1, lengths[1] :].any()
@@ -110,13 +110,13 @@ def test_a_gate_is_one_softmax_over_the_streams_per_frame(sources):
 @pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("frames_per_step", [1, 2])
 @torch.no_grad()
-def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, pooling, frames_per_step):
+def test_padding_does_not_change_the_outputs_with_any_fusion(sources, fusion, pooling, frames_per_step):
     fields = {"fusion": fusion, "pooling": pooling, "frames_per_step": frames_per_step}
     model = teacher(sources, stream_dropout=0.3, **fields)
     waveform, mask = batch()
-    for silent in ([], ["first"], ["second", "log-mel"]):
-        if silent:
-            model.teacher.drop_streams(silent)
+    for names in ([], ["first"], ["second", "log-mel"]):
+        if names:
+            model.teacher.drop_streams(names)
         batched, alone = model(waveform, mask), model(waveform[1:, :9600])
 
         assert (batched.embedding[1] - alone.embedding[0]).abs().max() < 1e-4
@@ -124,7 +124,7 @@ def test_padding_changes_no_answer_whatever_the_fusion(sources, fusion, pooling,
 
 
 @torch.no_grad()
-def test_a_model_without_stream_dropout_cannot_do_without_a_stream(sources):
+def test_dropping_a_stream_needs_a_model_trained_with_stream_dropout(sources):
     model = teacher(sources)
 
     with pytest.raises(ValueError, match="stream_dropout"):
@@ -132,14 +132,14 @@ def test_a_model_without_stream_dropout_cannot_do_without_a_stream(sources):
 
 
 @pytest.mark.parametrize("names", [["third"], ["first", "second", "log-mel"]])
-def test_streams_to_drop_must_be_some_of_those_that_there_are(sources, names):
+def test_streams_to_drop_must_exist_and_not_be_all(sources, names):
     with pytest.raises(ValueError, match="first"):
         teacher(sources, stream_dropout=0.5).teacher.drop_streams(names)
 
 
 @pytest.mark.parametrize("fusion", ["concatenate", "gate"])
 @torch.no_grad()
-def test_a_dropped_stream_is_not_run_and_has_no_say(sources, fusion, monkeypatch):
+def test_a_dropped_stream_is_not_run_and_does_not_affect_the_outputs(sources, fusion, monkeypatch):
     model = teacher(sources, fusion=fusion, stream_dropout=0.5)
     waveform, mask = batch()
     whole = model(waveform, mask)
@@ -152,28 +152,28 @@ def test_a_dropped_stream_is_not_run_and_has_no_say(sources, fusion, monkeypatch
     assert torch.equal(model(waveform, mask).embedding, dropped.embedding)
     assert not torch.allclose(dropped.embedding, whole.embedding)
     model.teacher.drop_streams([])
-    assert model.teacher.silent == set()
+    assert model.teacher.dropped == set()
 
 
 @pytest.mark.parametrize("fusion", ["concatenate", "gate"])
 @torch.no_grad()
-def test_dropping_at_inference_is_what_training_silenced(sources, fusion):
-    """A clip whose first stream is silenced in training is fused as if that stream had been dropped."""
+def test_dropping_at_inference_equals_dropout_in_training(sources, fusion):
+    """A clip whose first stream is dropped in training is fused as if that stream had been dropped."""
     model = teacher(sources, fusion=fusion, stream_dropout=0.5).teacher
     states, lengths = model.encode(*batch())
     model.train()
-    model._silence_some = lambda heard: torch.tensor([[False, True, True], [False, True, True]])
-    silenced = model.fuse(states, lengths)
+    model._drop_at_random = lambda present: torch.tensor([[False, True, True], [False, True, True]])
+    dropped = model.fuse(states, lengths)
     model.eval()
 
-    torch.testing.assert_close(model.fuse([None, *states[1:]], lengths), silenced)
+    torch.testing.assert_close(model.fuse([None, *states[1:]], lengths), dropped)
 
 
-def test_stream_dropout_silences_its_share_and_never_everything(sources):
+def test_stream_dropout_drops_its_fraction_and_never_all_streams(sources):
     model = teacher(sources, stream_dropout=0.4).teacher
     torch.manual_seed(0)
 
-    kept = model._silence_some(torch.ones(20000, 3, dtype=torch.bool))
+    kept = model._drop_at_random(torch.ones(20000, 3, dtype=torch.bool))
 
     assert kept.any(-1).all()
     # A clip that would lose all three, 0.4 to the third, keeps all three.
@@ -181,7 +181,7 @@ def test_stream_dropout_silences_its_share_and_never_everything(sources):
 
 
 @torch.no_grad()
-def test_stream_dropout_is_for_training_alone(sources):
+def test_stream_dropout_is_off_in_evaluation(sources):
     model = teacher(sources, stream_dropout=0.9, dropout=0.0)
     plain = teacher(sources, stream_dropout=0.0, dropout=0.0)
 
@@ -189,17 +189,17 @@ def test_stream_dropout_is_for_training_alone(sources):
 
 
 @torch.no_grad()
-def test_training_can_start_from_cached_states(sources):
+def test_cached_states_give_the_same_outputs(sources):
     model = teacher(sources)
     waveform, mask = batch()
 
     states, lengths = model.teacher.encode(waveform, mask)
 
-    assert torch.equal(model.judge(states, lengths).dimensions, model(waveform, mask).dimensions)
+    assert torch.equal(model(states=states, lengths=lengths).dimensions, model(waveform, mask).dimensions)
 
 
 @torch.no_grad()
-def test_steps_are_means_of_neighboring_frames_and_a_last_unfilled_one_is_left_out(sources):
+def test_steps_are_means_of_frames_and_an_incomplete_last_one_is_left_out(sources):
     waveform, mask = batch()
     frames, lengths = teacher(sources).teacher.encode(waveform, mask)
     steps, counts = teacher(sources, frames_per_step=3).teacher.encode(waveform, mask)
@@ -215,7 +215,7 @@ def test_steps_are_means_of_neighboring_frames_and_a_last_unfilled_one_is_left_o
 def test_a_clip_shorter_than_a_step_is_the_mean_of_its_true_frames():
     states = torch.arange(4.0).view(1, 1, 4, 1)
 
-    assert averaged_steps(states, torch.tensor([3]), 5).tolist() == [[[[1.0]]]]
+    assert average_steps(states, torch.tensor([3]), 5).tolist() == [[[[1.0]]]]
 
 
 def test_a_step_of_no_frames_is_an_error():
@@ -224,7 +224,7 @@ def test_a_step_of_no_frames_is_an_error():
 
 
 @torch.no_grad()
-def test_the_filterbank_alone_is_a_teacher_too():
+def test_a_teacher_may_have_the_filterbank_as_its_only_stream():
     model = teacher(["log-mel"])
     waveform, mask = batch()
 
@@ -235,7 +235,7 @@ def test_the_filterbank_alone_is_a_teacher_too():
 
 
 @torch.no_grad()
-def test_the_model_without_heads_loads_from_the_one_with_heads_and_is_no_classifier_itself(sources, tmp_path):
+def test_the_model_without_heads_loads_from_the_one_with_heads_and_not_the_reverse(sources, tmp_path):
     model = teacher(sources)
     model.save_pretrained(tmp_path / "whole")
 
@@ -259,12 +259,12 @@ def test_the_model_without_heads_can_be_built_from_encoders(sources):
 
 
 def test_two_encoders_of_one_name_are_an_error(sources):
-    with pytest.raises(Exception, match="its own name"):
+    with pytest.raises(Exception, match="distinct names"):
         teacher([sources[0], sources[0]])
 
 
 @torch.no_grad()
-def test_labels_given_on_loading_make_new_heads_and_keep_the_encoders(sources, tmp_path):
+def test_labels_given_on_loading_initialize_new_heads_and_keep_the_encoders(sources, tmp_path):
     model = teacher(sources)
     model.save_pretrained(tmp_path)
 
@@ -277,7 +277,7 @@ def test_labels_given_on_loading_make_new_heads_and_keep_the_encoders(sources, t
     assert torch.equal(tuned(*batch()).embedding, model(*batch()).embedding)
 
 
-def test_a_saved_teacher_names_no_folder_of_this_machine(sources, tmp_path):
+def test_a_saved_teacher_contains_no_local_path(sources, tmp_path):
     model = teacher(sources)
     model.save_pretrained(tmp_path)
 

@@ -1,7 +1,8 @@
-"""Students: small, streaming, and the same alone, in a batch and after loading."""
+"""Students: size, streaming, padding, precision and loading."""
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 
@@ -14,9 +15,9 @@ from audio_emotion.configuration_student_emotion import StudentEmotionConfig
 from audio_emotion.layers import HOP, WINDOW, LogMel
 from audio_emotion.modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
 
-TOLERANCE = 1e-4  # DESIGN: padding and batching change nothing, float32
+TOLERANCE = 1e-4  # of padding and batching, float32
 TINY = {"num_mel_bins": 20, "convolution_size": 8, "hidden_size": 12, "embedding_size": 10, "predict_variance": True}
-SAID = ("dimensions", "logits", "log_variance", "embedding")
+OUTPUTS = ("dimensions", "logits", "log_variance", "embedding")
 
 
 def student(**fields) -> StudentEmotionForAudioClassification:
@@ -38,14 +39,14 @@ def clips(*lengths: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor
     return alone, waveform, mask
 
 
-def furthest(one, other, row: int) -> float:
+def largest_difference(one, other, row: int) -> float:
     """The largest difference between a clip alone and the same clip as a row of a batch."""
-    return max((one[name][0] - other[name][row]).abs().max().item() for name in SAID)
+    return max((one[name][0] - other[name][row]).abs().max().item() for name in OUTPUTS)
 
 
 @pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @pytest.mark.parametrize(("size", "limit"), [("nano", 75_000), ("small", 500_000), ("base", 2_000_000)])
-def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit, trunk):
+def test_a_size_is_within_its_parameter_limit_with_eight_emotions_and_variance(size, limit, trunk):
     config = StudentEmotionConfig.of_size(size, trunk=trunk, emotions=list("abcdefgh"), predict_variance=True)
 
     parameters = StudentEmotionForAudioClassification(config).num_parameters()
@@ -64,7 +65,7 @@ def test_a_size_keeps_its_limit_with_eight_emotions_and_variance(size, limit, tr
     ids=str,
 )
 @torch.no_grad()
-def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(pooling, trunk):
+def test_padding_and_batch_order_do_not_change_the_outputs(pooling, trunk):
     model = student(pooling=pooling, **trunk)
     alone, waveform, mask = clips(9000, 20000, 800, 300, 16123)
 
@@ -74,24 +75,24 @@ def test_a_clip_alone_padded_and_in_any_batch_order_gets_the_same_answer(pooling
     shuffled = model(waveform[order], mask[order])
     for row, clip in enumerate(alone):
         one = model(clip)
-        assert furthest(one, batched, row) < TOLERANCE
-        assert furthest(one, shuffled, order.index(row)) < TOLERANCE
+        assert largest_difference(one, batched, row) < TOLERANCE
+        assert largest_difference(one, shuffled, order.index(row)) < TOLERANCE
 
 
 @torch.no_grad()
-def test_what_lies_in_the_padding_does_not_matter():
+def test_the_content_of_the_padding_does_not_change_the_outputs():
     model = student()
     _, waveform, mask = clips(9000, 20000)
     dirty = waveform + (1 - mask) * 5.0
 
-    assert furthest(model(dirty, mask), model(waveform, mask), 0) == 0
+    assert largest_difference(model(dirty, mask), model(waveform, mask), 0) == 0
 
 
 @pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize("frames_per_step", [2, 4, 8])
 @pytest.mark.parametrize("trunk", [{"trunk": "tc-gru"}, {"trunk": "convolutional"}, {"level": "relative"}], ids=str)
 @torch.no_grad()
-def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(pooling, frames_per_step, trunk):
+def test_the_output_at_a_frame_is_that_of_the_clip_cut_there(pooling, frames_per_step, trunk):
     model = student(pooling=pooling, frames_per_step=frames_per_step, **trunk)
     alone, waveform, mask = clips(12000, 20000)
 
@@ -102,7 +103,7 @@ def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(po
         assert steps == ((clip.shape[1] - WINDOW) // HOP + 1) // frames_per_step
         torch.testing.assert_close(whole.frame_dimensions[row, steps - 1], whole.dimensions[row])
         for t in range(0, steps, 5):
-            end = HOP * (frames_per_step * (t + 1) - 1) + WINDOW  # the last sample that step t has heard
+            end = HOP * (frames_per_step * (t + 1) - 1) + WINDOW  # the end of the last sample of step t
             for cut in (end, end + 1, end + HOP * frames_per_step - 1):  # and until the next step is full
                 if cut > clip.shape[1]:
                     continue
@@ -114,20 +115,20 @@ def test_a_frame_says_what_the_model_would_have_said_had_the_clip_ended_there(po
 @pytest.mark.parametrize("seconds", [0.01, 0.025, 0.05, 0.1, 0.2, 0.3])
 @pytest.mark.parametrize("frames_per_step", [2, 8])
 @torch.no_grad()
-def test_very_short_clips_get_a_finite_answer(seconds, frames_per_step):
+def test_very_short_clips_have_finite_outputs(seconds, frames_per_step):
     output = student(frames_per_step=frames_per_step)(clips(int(16000 * seconds))[1], output_frames=True)
 
-    assert all(output[name].isfinite().all() for name in SAID)
+    assert all(output[name].isfinite().all() for name in OUTPUTS)
     assert output.frame_dimensions.shape[1] == output.frame_mask.shape[1] >= 1
 
 
 @pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @torch.no_grad()
-def test_without_its_teachers_heads_a_student_says_the_same_and_its_checkpoint_holds_none(trunk, tmp_path):
+def test_removing_the_teacher_heads_does_not_change_the_outputs(trunk, tmp_path):
     model = student(trunk=trunk, teacher_emotions={"speech": ["a", "b"], "face": ["c", "d", "e"]})
     _, waveform, mask = clips(9000, 20000)
 
-    alone = model.without_teachers()
+    alone = model.without_teacher_heads()
     alone.save_pretrained(tmp_path)
     again = StudentEmotionForAudioClassification.from_pretrained(tmp_path)
 
@@ -135,11 +136,11 @@ def test_without_its_teachers_heads_a_student_says_the_same_and_its_checkpoint_h
     assert again.config.teacher_emotions is None
     assert not [name for name in load_file(tmp_path / "model.safetensors") if "teacher" in name]
     assert again(waveform, mask).teacher_logits is None
-    assert furthest(again(waveform, mask), model(waveform, mask), 0) == 0
+    assert largest_difference(again(waveform, mask), model(waveform, mask), 0) == 0
 
 
 @pytest.mark.parametrize("fields", [{"bidirectional": True}, {"look_ahead": 1}], ids=str)
-def test_the_convolutional_trunk_refuses_what_does_not_stream(fields):
+def test_the_convolutional_trunk_refuses_look_ahead_and_bidirectional(fields):
     with pytest.raises(StrictDataclassClassValidationError, match=r"convolutional trunk is causal"):
         student(trunk="convolutional", **fields)
     with pytest.raises(StrictDataclassClassValidationError, match=r"`trunk` must be one of"):
@@ -147,7 +148,7 @@ def test_the_convolutional_trunk_refuses_what_does_not_stream(fields):
 
 
 @torch.no_grad()
-def test_no_gain_changes_an_answer_of_a_student_that_hears_relative_level():
+def test_gain_does_not_change_the_outputs_with_relative_level():
     (clip,), waveform, mask = clips(16000)
     for level, moves in (("relative", False), ("absolute", True)):
         model = student(level=level)
@@ -157,8 +158,8 @@ def test_no_gain_changes_an_answer_of_a_student_that_hears_relative_level():
 
 
 @torch.no_grad()
-def test_a_student_with_eight_bit_linear_layers_says_nearly_the_same():
-    """The usual way onto a small CPU."""
+def test_eight_bit_linear_layers_change_the_outputs_little():
+    """Dynamic quantization, the common method for small CPUs."""
     model = student().eval()
     waveform = clips(16000)[1]
 
@@ -176,18 +177,18 @@ def test_a_waveform_without_a_batch_axis_or_with_channels_is_refused(shape):
         student()(torch.zeros(shape))
 
 
-def test_a_level_that_there_is_not_is_refused():
+def test_an_unknown_level_is_refused():
     with pytest.raises((ValueError, StrictDataclassClassValidationError), match="level"):
         student(level="loud")
 
 
-def test_a_bidirectional_student_refuses_to_judge_frames():
+def test_a_bidirectional_student_refuses_output_frames():
     with pytest.raises(ValueError, match="bidirectional"):
         student(bidirectional=True)(clips(8000)[1], output_frames=True)
 
 
 @torch.no_grad()
-def test_dimensions_lie_in_0_to_1_and_every_output_has_its_shape():
+def test_dimensions_are_in_0_to_1_and_every_output_has_its_shape():
     model = student(teacher_emotions={"speech": ["a", "b"], "face": ["c", "d", "e", "f"]})
     output = model(100 * clips(9000, 20000)[1], output_frames=True)
     steps = output.frame_mask.shape[1]
@@ -205,7 +206,7 @@ def test_dimensions_lie_in_0_to_1_and_every_output_has_its_shape():
 
 
 @torch.no_grad()
-def test_a_head_that_the_model_does_not_have_says_nothing():
+def test_the_output_of_a_missing_head_is_none():
     output = student(emotions=[], predict_variance=False)(clips(9000)[1], output_frames=True)
     assert output.logits is output.log_variance is output.teacher_logits is output.frame_logits is None
 
@@ -226,7 +227,7 @@ def test_the_loss_is_the_sum_of_the_terms_and_reaches_every_parameter(trunk):
 
 
 @torch.no_grad()
-def test_a_tuple_holds_the_same_as_the_output():
+def test_return_dict_false_gives_the_same_values_as_a_tuple():
     model = student()
     waveform = clips(9000)[1]
 
@@ -235,7 +236,7 @@ def test_a_tuple_holds_the_same_as_the_output():
 
 @pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @torch.no_grad()
-def test_a_saved_student_comes_back_bit_for_bit(trunk, tmp_path):
+def test_a_saved_student_is_loaded_bit_for_bit(trunk, tmp_path):
     model = student(teacher_emotions={"speech": ["a", "b"]}, trunk=trunk)
     _, waveform, mask = clips(9000, 20000)
     model.save_pretrained(tmp_path)
@@ -245,7 +246,7 @@ def test_a_saved_student_comes_back_bit_for_bit(trunk, tmp_path):
 
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    assert furthest(again(waveform, mask), model(waveform, mask), 0) == 0
+    assert largest_difference(again(waveform, mask), model(waveform, mask), 0) == 0
     fresh = LogMel(20, 16000)
     assert torch.equal(again.student.log_mel.window, fresh.window)
     assert torch.equal(again.student.log_mel.filters, fresh.filters)
@@ -253,6 +254,30 @@ def test_a_saved_student_comes_back_bit_for_bit(trunk, tmp_path):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_a_checkpoint_with_the_former_names_is_loaded(tmp_path):
+    model = student(trunk="convolutional", pooling="attentive")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["read_out"] = config.pop("pooling")  # as the first checkpoints have it
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, waveform, mask = clips(9000, 20000)
+
+    loaded = StudentEmotionForAudioClassification.from_pretrained(tmp_path)
+
+    assert loaded.config.pooling == "attentive"
+    assert torch.equal(loaded(waveform, mask).embedding, model(waveform, mask).embedding)
+    # Names of tensors in published checkpoints, which renaming an attribute would change.
+    assert {
+        "student.log_mel.deviation",
+        "student.trunk.recurrence.blocks.0.normalisation.weight",
+        "student.trunk.recurrence.blocks.0.depthwise.weight",
+        "student.trunk.read_out.score.weight",
+        "student.trunk.embedding.weight",
+        "heads.emotions.weight",
+    } <= set(load_file(tmp_path / "model.safetensors"))
+
+
 def test_the_model_without_heads_loads_from_the_one_with_heads(tmp_path):
     model = student()
     _, waveform, mask = clips(9000, 20000)
@@ -266,7 +291,7 @@ def test_the_model_without_heads_loads_from_the_one_with_heads(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("trunk", ["tc-gru", "convolutional"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_student_loaded_in_half_precision_says_nearly_the_same(dtype, trunk, tmp_path):
+def test_half_precision_changes_the_outputs_of_a_student_little(dtype, trunk, tmp_path):
     model = student(trunk=trunk)
     _, waveform, mask = clips(9000, 20000)
     model.save_pretrained(tmp_path)
@@ -283,7 +308,7 @@ def test_a_student_loaded_in_half_precision_says_nearly_the_same(dtype, trunk, t
 
 
 @torch.no_grad()
-def test_mixed_precision_says_nearly_the_same():
+def test_mixed_precision_changes_the_outputs_little():
     model = student()
     _, waveform, mask = clips(9000, 20000)
 
@@ -294,7 +319,7 @@ def test_mixed_precision_says_nearly_the_same():
 
 
 def without(folder, start: str) -> None:
-    """Take the tensors whose names begin so out of a checkpoint."""
+    """Remove the tensors with this prefix from a checkpoint."""
     file = folder / "model.safetensors"
     kept = {name: tensor for name, tensor in load_file(file).items() if not name.startswith(start)}
     save_file(kept, file, metadata={"format": "pt"})
@@ -318,14 +343,14 @@ def test_a_checkpoint_of_another_shape_is_an_error_that_names_the_tensors(tmp_pa
         StudentEmotionForAudioClassification.from_pretrained(tmp_path, id2label={0: "x"}, label2id={"x": 0})
 
 
-def test_a_headless_checkpoint_is_no_classifier(tmp_path):
+def test_a_checkpoint_without_heads_is_refused_by_the_model_with_heads(tmp_path):
     student().student.save_pretrained(tmp_path)
 
     with pytest.raises(ValueError, match=r"heads\.dimensions\.weight"):
         StudentEmotionForAudioClassification.from_pretrained(tmp_path)
 
 
-def test_new_heads_forgive_heads_and_nothing_else(tmp_path):
+def test_new_heads_allows_missing_heads_and_nothing_else(tmp_path):
     model = student()
     model.save_pretrained(tmp_path)
     without(tmp_path, "heads.log_variance")
@@ -346,7 +371,7 @@ def test_new_heads_forgive_heads_and_nothing_else(tmp_path):
     "labels",
     [{"id2label": {0: "x", 1: "y"}, "label2id": {"x": 0, "y": 1}}, {"emotions": ["x", "y"]}],
 )
-def test_labels_given_on_loading_make_new_heads_with_these_names(labels, tmp_path):
+def test_labels_given_on_loading_initialize_new_heads_with_these_names(labels, tmp_path):
     model = student()
     model.save_pretrained(tmp_path / "old")
 
@@ -382,7 +407,7 @@ def test_a_misspelled_field_on_loading_is_an_error(tmp_path):
         StudentEmotionForAudioClassification.from_pretrained(tmp_path, hiden_size=9)
 
 
-def test_a_new_student_is_drawn_from_the_seed_and_not_from_memory():
+def test_a_new_student_is_initialized_from_the_seed():
     first, second = student().state_dict(), student().state_dict()
 
     for name, tensor in first.items():

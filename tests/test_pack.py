@@ -1,4 +1,4 @@
-"""Packing: nothing lost, nothing changed, nothing half written."""
+"""Packing keeps every clip and label unchanged, and leaves no incomplete file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 import soundfile
 import yaml
 
-from audio_emotion.data.custom import described_split
-from audio_emotion.data.registry import corpus_info, corpus_rows, corpus_table, shard_files, sides
+from audio_emotion.data.custom import load_custom_corpus
+from audio_emotion.data.protocols import SPLITS
+from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_rows, corpus_table, shard_files
 from audio_emotion.data.shards import read_shard, read_videos
 
 COUNT = 40
@@ -28,8 +29,8 @@ def pack(output: Path, **arguments) -> dict:
     return PACK["main"](PACK["PackArguments"](output=str(output), **arguments))
 
 
-def heard(corpus: str) -> list[dict]:
-    """Rows of a packed corpus with the audio that they point at."""
+def rows_with_audio(corpus: str) -> list[dict]:
+    """Rows of a packed corpus, their audio read from the shards."""
     shards = [list(read_shard(file)) for file in shard_files(corpus)]
     return [row | shards[row["shard"]][row["row"]] for row in corpus_table(corpus)]
 
@@ -55,31 +56,31 @@ def own(tmp_path) -> Path:
     (tmp_path / "clips.csv").write_text("file,who\n" + "\n".join(lines) + "\n")
     description = {"name": "own", "license": "CC-BY-4.0", "citation": "Nobody 2026.", "source": "csv"}
     description |= {"path": "clips.csv", "columns": {"audio": "file", "speaker": "who"}}
-    description |= {"splits": {"shares": {"train": 0.8, "test": 0.2}}}
+    description |= {"splits": {"fractions": {"train": 0.8, "test": 0.2}}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(description))
     return tmp_path / "own.yaml"
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
-def test_a_packed_corpus_is_the_corpus_itself(packed, tmp_path, form):
+def test_a_packed_corpus_equals_its_source(packed, tmp_path, form):
     if form == "webdataset":  # from the parquet shards: packed twice
         pack(tmp_path / "tars", corpus=str(packed / "corpus.yaml"), format=form)
     corpus = str((packed if form == "parquet" else tmp_path / "tars") / "corpus.yaml")
 
-    rows = heard(corpus)
-    assert corpus_info(corpus) == corpus_info("synthetic")
+    rows = rows_with_audio(corpus)
+    for name in ("name", "license", "citation", "emotions", "dimensions", "dimensions_source"):
+        assert getattr(corpus_info(corpus), name) == getattr(corpus_info("synthetic"), name)
     assert len(shard_files(corpus)) > 1
     for row, original in zip(rows, corpus_table("synthetic", count=COUNT), strict=True):
         assert row["audio"]["bytes"] == original["audio"]["bytes"]
-        for name in ("id", "speaker", "gender", "emotion", "activation", "valence", "dominance", "shares"):
+        for name in ("id", "speaker", "gender", "emotion", "activation", "valence", "dominance", "probabilities"):
             assert row[name] == original[name]
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
-def test_clips_of_a_partition_on_no_side_are_on_none_when_packed(own, tmp_path, form):
-    """Though other clips of their speakers are."""
-    sides_of = ["train", "train", "validation", "test"]
-    parts = ["excluded" if number >= 36 else sides_of[number % 4] for number in range(COUNT)]
+def test_clips_of_other_partitions_are_in_no_split_after_packing(own, tmp_path, form):
+    splits_of = ["train", "train", "validation", "test"]
+    parts = ["excluded" if number >= 36 else splits_of[number % 4] for number in range(COUNT)]
     lines = [f"{number:02d}.wav,s{number % 4},{part}" for number, part in enumerate(parts)]
     (own.parent / "clips.csv").write_text("file,who,part\n" + "\n".join(lines) + "\n")
     described = yaml.safe_load(own.read_text()) | {"splits": "partition"}
@@ -89,7 +90,7 @@ def test_clips_of_a_partition_on_no_side_are_on_none_when_packed(own, tmp_path, 
     pack(tmp_path / "shards", corpus=str(own), format=form)
 
     for corpus in (str(own), str(tmp_path / "shards" / "corpus.yaml")):
-        rows, _ = sides(corpus, corpus_table(corpus))
+        rows, _ = apply_protocol(corpus, corpus_table(corpus))
         assert sorted(set(rows["partition"])) == ["test", "train", "validation"], corpus
         assert len(rows) == 36
 
@@ -130,30 +131,30 @@ def test_a_packed_corpus_is_read_from_a_url(packed):
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
-def test_a_run_killed_anywhere_goes_on_and_leaves_the_same_files(tmp_path, monkeypatch, form):
+def test_a_killed_run_resumes_and_writes_the_same_files(tmp_path, monkeypatch, form):
     bad = {"synthetic/0/000003"}
-    work = PACK["checked"]
+    load = PACK["load_clip"]
 
-    def checked_until(last: str | None):
-        def checked(row, args):
+    def load_until(last: str | None):
+        def load_clip(row, args):
             if row["id"] == last:
                 raise KeyboardInterrupt
             if row["id"] in bad:
                 raise ValueError("not a clip")
-            return work(row, args)
+            return load(row, args)
 
-        return checked
+        return load_clip
 
-    monkeypatch.setitem(PACK["main"].__globals__, "checked", checked_until(None))
+    monkeypatch.setitem(PACK["main"].__globals__, "load_clip", load_until(None))
     pack(tmp_path / "undisturbed", format=form)
     for last in ("synthetic/0/000002", "synthetic/0/000007", "synthetic/0/000030", "synthetic/0/000038"):
-        monkeypatch.setitem(PACK["main"].__globals__, "checked", checked_until(last))
+        monkeypatch.setitem(PACK["main"].__globals__, "load_clip", load_until(last))
         with pytest.raises(KeyboardInterrupt):
             pack(tmp_path / "killed", format=form)
         assert not (tmp_path / "killed" / "corpus.yaml").exists()
     shard = next(iter(sorted((tmp_path / "killed").glob("part-00000.*[tr]"))))
     written = shard.stat().st_mtime_ns
-    monkeypatch.setitem(PACK["main"].__globals__, "checked", checked_until(None))
+    monkeypatch.setitem(PACK["main"].__globals__, "load_clip", load_until(None))
     described = pack(tmp_path / "killed", format=form)
 
     assert shard.stat().st_mtime_ns == written  # not packed again
@@ -164,7 +165,7 @@ def test_a_run_killed_anywhere_goes_on_and_leaves_the_same_files(tmp_path, monke
         pack(tmp_path / "killed", format=form, resample=16000)
 
 
-def test_bad_files_are_left_out_by_name_and_too_many_stop_the_run(own):
+def test_bad_files_are_listed_and_too_many_stop_the_run(own):
     good = (own.parent / "05.wav").read_bytes()
     (own.parent / "05.wav").write_bytes(good[:600])
     (own.parent / "25.wav").write_bytes(b"")
@@ -174,10 +175,10 @@ def test_bad_files_are_left_out_by_name_and_too_many_stop_the_run(own):
     assert [line["id"] for line in lines] == ["own/05", "own/25"]
     assert "empty" in lines[1]["reason"]
     assert described["clips"] == COUNT - 2
-    split = described_split(str(own.parent / "packed" / "corpus.yaml"))  # both clips of s05 are gone
-    assert {side: set(names) - {"own/s05"} for side, names in described_split(str(own)).items()} == {
-        side: set(names) for side, names in split.items()
-    }
+    before = load_custom_corpus(str(own)).protocol()
+    after = load_custom_corpus(str(own.parent / "packed" / "corpus.yaml")).protocol()  # both clips of s05 are gone
+    for split in SPLITS:
+        assert set(getattr(before, split)) - {"own/s05"} == set(getattr(after, split))
 
     (own.parent / "07.wav").write_bytes(b"no sound")
     with pytest.raises(ValueError, match=r"3 of 40 clips are bad.*own/25"):
@@ -186,39 +187,39 @@ def test_bad_files_are_left_out_by_name_and_too_many_stop_the_run(own):
 
 def test_files_keep_their_bytes_unless_resampled(own):
     pack(own.parent / "whole", corpus=str(own))
-    rows = heard(str(own.parent / "whole" / "corpus.yaml"))
+    rows = rows_with_audio(str(own.parent / "whole" / "corpus.yaml"))
     assert all(row["audio"]["bytes"] == (own.parent / row["audio"]["path"]).read_bytes() for row in rows)
 
     pack(own.parent / "less", corpus=str(own), resample=16000, format="webdataset")
-    audio = heard(str(own.parent / "less" / "corpus.yaml"))[0]["audio"]
+    audio = rows_with_audio(str(own.parent / "less" / "corpus.yaml"))[0]["audio"]
     facts = soundfile.info(io.BytesIO(audio["bytes"]))
     assert (facts.format, facts.subtype, facts.samplerate, facts.channels) == ("FLAC", "PCM_16", 16000, 1)
     assert facts.frames == 8000  # half a second
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
-def test_video_is_packed_when_asked_for(own, monkeypatch, form):
-    (own.parent / "film.mp4").write_bytes(b"moving pictures")
-    film = {"bytes": None, "path": str(own.parent / "film.mp4")}
+def test_video_is_packed_on_request(own, monkeypatch, form):
+    (own.parent / "video.mp4").write_bytes(b"moving pictures")
+    video = {"bytes": None, "path": str(own.parent / "video.mp4")}
 
-    def with_films(*place):
-        return ({**row, "video": film if row["id"] == "own/01" else None} for row in corpus_rows(*place))
+    def with_videos(*place):
+        return ({**row, "video": video if row["id"] == "own/01" else None} for row in corpus_rows(*place))
 
-    monkeypatch.setitem(PACK["main"].__globals__, "corpus_rows", with_films)
-    pack(own.parent / "films", corpus=str(own), format=form, video=True, shuffle=False)
-    corpus = str(own.parent / "films" / "corpus.yaml")
+    monkeypatch.setitem(PACK["main"].__globals__, "corpus_rows", with_videos)
+    pack(own.parent / "videos", corpus=str(own), format=form, video=True, shuffle=False)
+    corpus = str(own.parent / "videos" / "corpus.yaml")
 
     (file,) = shard_files(corpus)
     videos = [row["video"] and row["video"]["bytes"] for row in read_videos(file)]
     assert videos[:3] == [None, b"moving pictures", None]
-    assert len(heard(corpus)) == COUNT
+    assert len(rows_with_audio(corpus)) == COUNT
 
 
 def test_every_shard_holds_clips_of_many_speakers_and_every_clip_is_in_one(own):
     lines = [f"{number:02d}.wav,s{number // 3}" for number in range(12)]  # four speakers, one after another
     (own.parent / "clips.csv").write_text("file,who\n" + "\n".join(lines) + "\n")
-    pack(own.parent / "dealt", corpus=str(own), shard_mb=0)  # a shard a clip
+    pack(own.parent / "shuffled", corpus=str(own), shard_mb=0)  # a shard a clip
 
-    table = corpus_table(str(own.parent / "dealt" / "corpus.yaml"))
+    table = corpus_table(str(own.parent / "shuffled" / "corpus.yaml"))
     assert sorted(table["id"]) == [f"own/{number:02d}" for number in range(12)]
     assert len(set(table["speaker"][:4])) > 2

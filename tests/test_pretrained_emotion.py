@@ -1,4 +1,4 @@
-"""Loading: never a weight that is not there, never a pickle, and an adapter only over a base that is whole."""
+"""Loading: no missing weights, no pickles, and adapters only on a complete base."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.training.lora import add_lora
 
 
-def judged(model, speech) -> torch.Tensor:
+def predict(model, speech) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.from_numpy(speech)[None])
 
 
 @pytest.fixture
 def adapted(tiny_teacher, tmp_path):
-    """A teacher with LoRA that says something else than its base, and the folders of both."""
+    """A teacher with LoRA whose outputs differ from those of its base, and the folders of both."""
     pytest.importorskip("peft")
     base = write_checkpoint(tiny_teacher, tmp_path / "base")
     model = AutoModelForAudioClassification.from_pretrained(base)
@@ -36,7 +36,7 @@ def adapted(tiny_teacher, tmp_path):
     return model.eval(), base, tmp_path / "adapter"
 
 
-def test_a_checkpoint_with_a_pickle_alone_is_not_opened(tiny_model, tmp_path):
+def test_a_checkpoint_with_only_a_pickle_is_refused(tiny_model, tmp_path):
     folder = write_checkpoint(tiny_model, tmp_path / "checkpoint")
     (folder / "model.safetensors").unlink()
     torch.save(tiny_model.state_dict(), folder / "pytorch_model.bin")
@@ -48,26 +48,26 @@ def test_a_checkpoint_with_a_pickle_alone_is_not_opened(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("loader", [AutoModelForAudioClassification, FusedEmotionForAudioClassification])
-def test_a_folder_with_an_adapter_alone_loads_over_its_base(loader, adapted, speech):
+def test_a_folder_with_only_an_adapter_is_loaded_on_its_base(loader, adapted, speech):
     model, base, folder = adapted
 
     loaded = loader.from_pretrained(folder)
 
-    said, plain = judged(loaded, speech), judged(AutoModelForAudioClassification.from_pretrained(base), speech)
-    torch.testing.assert_close(said.dimensions, judged(model, speech).dimensions, rtol=0, atol=1e-6)
-    torch.testing.assert_close(said.logits, judged(model, speech).logits, rtol=0, atol=1e-6)
-    assert (said.dimensions - plain.dimensions).abs().max() > 1e-4
+    output, plain = predict(loaded, speech), predict(AutoModelForAudioClassification.from_pretrained(base), speech)
+    torch.testing.assert_close(output.dimensions, predict(model, speech).dimensions, rtol=0, atol=1e-6)
+    torch.testing.assert_close(output.logits, predict(model, speech).logits, rtol=0, atol=1e-6)
+    assert (output.dimensions - plain.dimensions).abs().max() > 1e-4
 
 
-def test_an_adapter_loads_over_a_model_without_heads(adapted, speech):
+def test_an_adapter_is_loaded_on_a_model_without_heads(adapted, speech):
     model, _, folder = adapted
 
-    embedding = judged(AutoModel.from_pretrained(folder), speech).embedding
+    embedding = predict(AutoModel.from_pretrained(folder), speech).embedding
 
-    torch.testing.assert_close(embedding, judged(model, speech).embedding, rtol=0, atol=1e-6)
+    torch.testing.assert_close(embedding, predict(model, speech).embedding, rtol=0, atol=1e-6)
 
 
-def test_an_adapter_over_a_base_without_heads_is_refused(adapted):
+def test_an_adapter_on_a_base_without_heads_is_refused(adapted):
     _, base, folder = adapted
     described = json.loads((folder / "adapter_config.json").read_text())
     described["modules_to_save"] = None
@@ -80,7 +80,7 @@ def test_an_adapter_over_a_base_without_heads_is_refused(adapted):
 
 
 @pytest.mark.parametrize("what", ["missing", "misshapen", "left over"])
-def test_an_adapter_that_does_not_fit_is_refused_by_its_tensors(what, adapted):
+def test_an_adapter_that_does_not_fit_is_an_error_that_names_its_tensors(what, adapted):
     _, _, folder = adapted
     first = min(name for name in load_file(folder / "adapter_model.safetensors") if "lora_A" in name)
 
@@ -99,7 +99,7 @@ def test_an_adapter_that_does_not_fit_is_refused_by_its_tensors(what, adapted):
         AutoModelForAudioClassification.from_pretrained(folder)
 
 
-def test_an_adapter_in_a_pickle_is_not_opened(adapted):
+def test_an_adapter_in_a_pickle_is_refused(adapted):
     _, _, folder = adapted
     weights = load_file(folder / "adapter_model.safetensors")
     (folder / "adapter_model.safetensors").unlink()
@@ -110,7 +110,7 @@ def test_an_adapter_in_a_pickle_is_not_opened(adapted):
 
 
 def change(path: Path, each) -> None:
-    """Write a safetensors file anew with what `each(name, tensor)` gives; None leaves the tensor out."""
+    """Rewrite a safetensors file with the tensors of `each(name, tensor)`; None leaves a tensor out."""
     changed = {name: each(name, tensor) for name, tensor in load_file(path).items()}
     kept = {name: tensor.clone() for name, tensor in changed.items() if tensor is not None}
     save_file(kept, path, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what teachers said, of the right clip at the right time, whole or not at all."""
+"""recipes/pseudo_label.py: correct outputs for every clip and time, complete shards, resumption, unreadable files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from audio_visual import Face, babble, draw, encode, find_discs, talking, write_clip
+from audio_visual import Face, draw, encode, find_discs, moving_mouth, random_audio, write_clip
 from datasets import load_dataset
 from transformers import (
     ViTConfig,
@@ -34,8 +34,8 @@ from audio_emotion.evaluation.label_matching import canonical_label, canonical_l
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import check_folder
 from audio_emotion.hub.publish import assemble
-from audio_emotion.teachers.outputs import Clip, TeacherOutputs, agreement, softmax
-from audio_emotion.teachers.pseudo_labels import read_rows, read_teachers, to_teacher_outputs
+from audio_emotion.teachers.outputs import Clip, TeacherOutputs, compute_agreement, softmax
+from audio_emotion.teachers.pseudo_labels import read_rows, read_teacher_outputs, read_teachers
 from audio_emotion.teachers.speech import SpeechTeacher
 from audio_emotion.teachers.votes import VotesTeacher
 
@@ -50,11 +50,12 @@ def recipe() -> dict:
 
 
 @pytest.fixture
-def label(recipe, tmp_path):
-    """The recipe, with the discs' detector."""
+def label(recipe, tmp_path, monkeypatch):
+    """Run the recipe with the detector of discs."""
+    monkeypatch.chdir(tmp_path)
 
     def run(output: str = "run", **arguments) -> dict:
-        arguments = {"output": str(tmp_path / output), "shard_clips": 4, "batch_size": 3, **arguments}
+        arguments = {"output": output, "shard_clips": 4, **arguments}
         return recipe["main"](recipe["PseudoLabelArguments"](**arguments), find_discs)
 
     return run
@@ -78,35 +79,35 @@ def speech_model(tiny_student, tmp_path) -> str:
     return str(write_checkpoint(tiny_student, tmp_path / "student"))
 
 
-def corpus_of(folder: Path, **arguments) -> str:
-    """Describe a folder of clips; the speaker is the folder that a clip lies in."""
+def describe_corpus(folder: Path) -> str:
+    """Describe a folder of clips; the speaker is the folder of a clip."""
     described = {"name": "talk", "license": "CC-BY-4.0", "citation": "Nobody 2026.", "source": "audiofolder"}
-    described |= {"path": "clips", "columns": {"audio": "file_name", "speaker": "folder_1"}, **arguments}
+    described |= {"path": "clips", "columns": {"audio": "file_name", "speaker": "folder_1"}}
     (folder / "talk.yaml").write_text(yaml.safe_dump(described))
     return str(folder / "talk.yaml")
 
 
 @pytest.fixture(scope="module")
 def good_clips(tmp_path_factory) -> Path:
-    """Ten clips of a red face, the last with a green one that speaks in its place."""
+    """Ten clips of a red face; in the last one a green face speaks next to it."""
     folder = tmp_path_factory.mktemp("corpus") / "clips" / "anna"
     folder.mkdir(parents=True)
     for number in range(10):
-        sound, loudness = babble(SECONDS + 0.1 * number, seed=number)
+        audio, loudness = random_audio(SECONDS + 0.1 * number, seed=number)
         faces = [Face(place=lambda time, number=number: (50 + 3 * number, 60.0))]
         if number == 9:
             faces = [
                 Face("red", lambda time: 0.5, lambda time: (46.0, 64.0)),
-                Face("green", talking(loudness), lambda time: (146.0, 64.0)),
+                Face("green", moving_mouth(loudness), lambda time: (146.0, 64.0)),
             ]
-        write_clip(folder / f"{number}.mp4", faces, sound)
+        write_clip(folder / f"{number}.mp4", faces, audio)
     return folder.parents[1]
 
 
 @pytest.fixture
 def good(good_clips, tmp_path) -> str:
     shutil.copytree(good_clips / "clips", tmp_path / "clips")
-    return corpus_of(tmp_path)
+    return describe_corpus(tmp_path)
 
 
 def by_clip(folder: Path) -> dict[str, dict]:
@@ -117,7 +118,7 @@ def parquet_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "dataset" / "data").iterdir())}
 
 
-def test_every_teacher_says_of_every_clip_what_it_says_alone(
+def test_the_outputs_for_every_clip_are_those_of_its_models(
     label, good, speech_model, face_model, tiny_student, tmp_path
 ):
     results = label(corpus=good, teachers=[f"speech:{speech_model}", f"face:{face_model}"])
@@ -126,9 +127,9 @@ def test_every_teacher_says_of_every_clip_what_it_says_alone(
     assert (results["clips"], results["quarantined"], list(rows)) == (10, 0, [str(number) for number in range(10)])
     for name, row in rows.items():
         clip = read_audio(str(tmp_path / "clips" / "anna" / f"{name}.mp4"))
-        heard = torch.from_numpy(clip.waveform)[None]
+        waveform = torch.from_numpy(clip.waveform)[None]
         with torch.no_grad():
-            output = tiny_student(heard, torch.ones_like(heard).long())
+            output = tiny_student(waveform, torch.ones_like(waveform).long())
         assert row["speech"]["logits"] == pytest.approx(output.logits[0].tolist(), abs=1e-4)
         assert row["speech"]["dimensions"] == pytest.approx(output.dimensions[0].tolist(), abs=1e-4)
         assert row["speech"]["embedding"] == pytest.approx(output.embedding[0].tolist(), abs=1e-3)
@@ -137,11 +138,11 @@ def test_every_teacher_says_of_every_clip_what_it_says_alone(
         face = row["face"]
         assert face["confidence"] == pytest.approx(softmax(np.array(face["logits"])).max(), abs=1e-5)
         frames = softmax(np.array(face["frame_logits"], float))
-        assert softmax(np.array(face["logits"])) == pytest.approx(frames.mean(0), abs=2e-3)  # kept in half precision
+        assert softmax(np.array(face["logits"])) == pytest.approx(frames.mean(0), abs=2e-3)  # stored in half precision
     assert [row["faces"] for row in rows.values()] == [1] * 9 + [2]
 
 
-def test_faces_have_the_time_of_the_sound_and_only_as_long_as_it_lasts(label, good, face_model, tmp_path):
+def test_frame_times_are_within_the_duration_of_the_audio(label, good, face_model, tmp_path):
     label(corpus=good, teachers=[f"face:{face_model}"])
 
     for row in by_clip(tmp_path / "run").values():
@@ -152,54 +153,53 @@ def test_faces_have_the_time_of_the_sound_and_only_as_long_as_it_lasts(label, go
         assert row["face_detection_rate"] == pytest.approx(1.0, abs=0.05)
 
 
-def bad_clips(folder: Path) -> dict[str, bytes]:
-    sound, loudness = babble(SECONDS)
-    other = babble(SECONDS, seed=5)[1]
+def bad_clips() -> dict[str, bytes]:
+    audio, loudness = random_audio(SECONDS)
+    other_loudness = random_audio(SECONDS, seed=5)[1]
     left, right = (lambda time: (46.0, 64.0)), (lambda time: (146.0, 64.0))
+    speaker, other = Face("red", moving_mouth(loudness), left), Face("green", moving_mouth(other_loudness), right)
 
-    def film(*faces: Face):
+    def video(*faces: Face):
         return lambda time: draw(faces, time)
 
-    whole = encode("mp4", film(Face()), sound, SECONDS)
     return {
-        "good": whole,
-        "no_sound": encode("mp4", film(Face()), None, SECONDS),
-        "no_pictures": encode("mp4", None, sound, 0),
-        "no_face": encode("mp4", film(), sound, SECONDS),
-        "two_faces": encode("mp4", film(Face("red", talking(loudness), left), Face("green", talking(other), right)),
-                            sound, SECONDS),
-        "two_silent_faces": encode("mp4", film(Face("red", place=left), Face("green", place=right)), sound, SECONDS),
-        "one_frame": encode("mp4", film(Face()), sound, 0.04),
+        "good": encode("mp4", video(Face()), audio, SECONDS),
+        "no_audio": encode("mp4", video(Face()), None, SECONDS),
+        "no_video": encode("mp4", None, audio, 0),
+        "no_face": encode("mp4", video(), audio, SECONDS),
+        "two_faces": encode("mp4", video(speaker, other), audio, SECONDS),
+        "two_still_faces": encode("mp4", video(Face("red", place=left), Face("green", place=right)), audio, SECONDS),
+        "one_frame": encode("mp4", video(Face()), audio, 0.04),
         "empty": b"",
-        "short_film": encode("mp4", film(Face()), sound, 0.4),
-        "long_film": encode("mp4", film(Face()), sound, 4.0),
+        "short_video": encode("mp4", video(Face()), audio, 0.4),
+        "long_video": encode("mp4", video(Face()), audio, 4.0),
         "text": b"no clip at all" * 50,
-    }  # fmt: skip
+    }
 
 
-# Whether it is heard, why its face is not seen (None: it is), and whether it counts as broken.
-FATE = {
+# Whether there is a row, why it has no face (None: it has one), and whether the clip is in the quarantine.
+EXPECTED = {
     "good": (True, None, False),
-    "no_sound": (False, None, True),
-    "no_pictures": (True, "the clip has no video", False),
+    "no_audio": (False, None, True),
+    "no_video": (True, "the clip has no video", False),
     "no_face": (True, "no face", False),
     "two_faces": (True, None, False),
-    "two_silent_faces": (True, "2 faces", False),
-    "one_frame": (True, "video: expected moving pictures, got 1 frame", True),
+    "two_still_faces": (True, "2 faces", False),
+    "one_frame": (True, "video: expected a video of at least 2 frames, got 1", True),
     "empty": (False, None, True),
-    "short_film": (True, "video: expected sound and pictures of one length", True),
-    "long_film": (True, "video: expected sound and pictures of one length", True),
+    "short_video": (True, "video: expected audio and video of the same duration", True),
+    "long_video": (True, "video: expected audio and video of the same duration", True),
     "text": (False, None, True),
 }
 
 
-def test_bad_clips_are_quarantined_or_masked_each_with_its_reason(label, speech_model, face_model, tmp_path):
+def test_bad_clips_are_quarantined_or_masked_with_a_reason(label, speech_model, face_model, tmp_path):
     (tmp_path / "clips" / "anna").mkdir(parents=True)
-    for name, content in bad_clips(tmp_path).items():
+    for name, content in bad_clips().items():
         (tmp_path / "clips" / "anna" / f"{name}.mp4").write_bytes(content)
 
     results = label(
-        corpus=corpus_of(tmp_path),
+        corpus=describe_corpus(tmp_path),
         teachers=[f"speech:{speech_model}", f"face:{face_model}"],
         max_bad_fraction=0.6,
     )
@@ -207,30 +207,30 @@ def test_bad_clips_are_quarantined_or_masked_each_with_its_reason(label, speech_
     lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     quarantine = {json.loads(line)["id"].rsplit("/", 1)[-1]: json.loads(line)["reason"] for line in lines}
 
-    assert set(rows) == {name for name, (heard, _, _) in FATE.items() if heard}
-    assert set(quarantine) == {name for name, (_, _, broken) in FATE.items() if broken}
+    assert set(rows) == {name for name, (has_row, _, _) in EXPECTED.items() if has_row}
+    assert set(quarantine) == {name for name, (_, _, broken) in EXPECTED.items() if broken}
     for name, row in rows.items():
-        reason = FATE[name][1]
+        reason = EXPECTED[name][1]
         assert row["speech"]["mask"]
         assert row["face"]["mask"] == (reason is None), name
         assert (row["face"]["reason"] or "").startswith(reason or ""), name
         assert (row["agreement"] is None) == (reason is not None)
         assert (row["face"]["logits"] is None) == (reason is not None)
-        if FATE[name][2]:
-            assert quarantine[name].endswith("its sound is kept")
+        if EXPECTED[name][2]:
+            assert quarantine[name].endswith("its audio is used")
     assert "0 bytes" in quarantine["empty"]
-    assert "no sound track" in quarantine["no_sound"]
+    assert "no audio track" in quarantine["no_audio"]
     assert results["quarantined"] == len(quarantine)
-    assert results["spoken"]["face"]["silent"]["no face"] == 1
+    assert results["outputs"]["face"]["no_output"]["no face"] == 1
 
 
-def test_too_many_broken_files_stop_the_run_and_stand_in_its_quarantine(label, speech_model, tmp_path):
+def test_too_many_unreadable_files_stop_the_run_and_are_in_its_quarantine(label, speech_model, tmp_path):
     (tmp_path / "clips" / "anna").mkdir(parents=True)
-    sound, _ = babble(SECONDS)
+    audio, _ = random_audio(SECONDS)
     for number in range(12):
-        soundfile.write(tmp_path / "clips" / "anna" / f"{number:02d}.wav", sound, 16000)
+        soundfile.write(tmp_path / "clips" / "anna" / f"{number:02d}.wav", audio, 16000)
     (tmp_path / "clips" / "anna" / "05.wav").write_bytes(b"")
-    corpus = corpus_of(tmp_path)
+    corpus = describe_corpus(tmp_path)
 
     with pytest.raises(TooManyBadClipsError, match=r"1 of 12 clips.*anna/05"):
         label(corpus=corpus, teachers=[f"speech:{speech_model}"])
@@ -240,41 +240,41 @@ def test_too_many_broken_files_stop_the_run_and_stand_in_its_quarantine(label, s
     assert label("other", corpus=corpus, teachers=[f"speech:{speech_model}"], max_bad_fraction=0.1)["clips"] == 11
 
 
-def test_a_run_killed_twice_goes_on_and_leaves_the_same_shards(
+def test_a_run_killed_twice_resumes_and_writes_the_same_shards(
     label, recipe, good, speech_model, face_model, tmp_path, monkeypatch
 ):
     arguments = {"corpus": good, "teachers": [f"speech:{speech_model}", f"face:{face_model}"], "max_bad_fraction": 0.2}
     (tmp_path / "clips" / "anna" / "1.mp4").write_bytes(b"")
     label("whole", **arguments)
-    work = recipe["clip_of"]
-    asked: list[str] = []
+    decode_clip = recipe["decode_clip"]
+    decoded: list[str] = []
 
     def until(last: str):
-        def clip_of(row, *others):
-            asked.append(row["id"])
+        def decode_or_interrupt(row, *others):
+            decoded.append(row["id"])
             if row["id"] == last:
-                raise KeyboardInterrupt  # what a kill leaves behind, but for shutting down
-            return work(row, *others)
+                raise KeyboardInterrupt
+            return decode_clip(row, *others)
 
-        return clip_of
+        return decode_or_interrupt
 
     for last in ("talk/anna/6", "talk/anna/9"):
-        monkeypatch.setitem(recipe["main"].__globals__, "clip_of", until(last))
+        monkeypatch.setitem(recipe["main"].__globals__, "decode_clip", until(last))
         with pytest.raises(KeyboardInterrupt):
             label("killed", **arguments)
         assert not list((tmp_path / "killed").glob("results.json"))
-    monkeypatch.setitem(recipe["main"].__globals__, "clip_of", until("nobody"))
-    asked.clear()
+    monkeypatch.setitem(recipe["main"].__globals__, "decode_clip", until("nobody"))
+    decoded.clear()
     label("killed", **arguments)
 
-    assert asked == ["talk/anna/8", "talk/anna/9"]  # shards of four; the first two were whole
+    assert decoded == ["talk/anna/8", "talk/anna/9"]  # the first two shards of four clips were complete
     assert parquet_of(tmp_path / "killed") == parquet_of(tmp_path / "whole")
     for name in ("quarantine.jsonl", "results.json", "dataset/teachers.json"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-def test_a_finished_run_is_not_done_again_and_another_one_is_not_written_over(label, good, speech_model, tmp_path):
+def test_a_finished_run_is_not_repeated_and_a_different_one_is_not_overwritten(label, good, speech_model, tmp_path):
     arguments = {"corpus": good, "teachers": [f"speech:{speech_model}"]}
     first = label(**arguments)
     before = parquet_of(tmp_path / "run")
@@ -288,77 +288,81 @@ def test_a_finished_run_is_not_done_again_and_another_one_is_not_written_over(la
     assert set(before).isdisjoint(parquet_of(tmp_path / "run"))
 
 
-def test_what_teachers_said_becomes_what_a_student_learns_from(label, speech_model, face_model, tmp_path):
+def test_pseudo_labels_are_loaded_as_teacher_outputs_of_a_student(label, speech_model, face_model, tmp_path):
     (tmp_path / "clips" / "anna").mkdir(parents=True)
-    for name in ("good", "no_face", "two_faces", "no_pictures", "two_silent_faces"):
-        (tmp_path / "clips" / "anna" / f"{name}.mp4").write_bytes(bad_clips(tmp_path)[name])
-    label(corpus=corpus_of(tmp_path), teachers=[f"speech:{speech_model}", f"look=face:{face_model}"], shard_clips=1)
+    for name in ("good", "no_face", "two_faces", "no_video", "two_still_faces"):
+        (tmp_path / "clips" / "anna" / f"{name}.mp4").write_bytes(bad_clips()[name])
+    label(
+        corpus=describe_corpus(tmp_path),
+        teachers=[f"speech:{speech_model}", f"face2=face:{face_model}"],
+        shard_clips=1,
+    )
     rows = by_clip(tmp_path / "run")
 
-    heard = to_teacher_outputs(tmp_path / "run" / "dataset", "speech")
-    seen = to_teacher_outputs(tmp_path / "run" / "dataset", "look")
+    speech = read_teacher_outputs(tmp_path / "run" / "dataset", "speech")
+    face = read_teacher_outputs(tmp_path / "run" / "dataset", "face2")
 
-    assert heard.ids == seen.ids == [f"talk/anna/{name}" for name in sorted(rows)]
-    assert (heard.name, seen.name) == ("speech", "look")
-    assert heard.mask.tolist() == [1] * 5
-    assert seen.mask.tolist() == [1, 0, 0, 1, 0]  # good, no face, no pictures, two, two silent
-    assert seen.emotions == ["happy", "fearful", "neutral"]
-    assert heard.training_data == [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}]
+    assert speech.ids == face.ids == [f"talk/anna/{name}" for name in sorted(rows)]
+    assert (speech.name, face.name) == ("speech", "face2")
+    assert speech.mask.tolist() == [1] * 5
+    assert face.mask.tolist() == [1, 0, 0, 1, 0]  # good, no face, no video, two faces, two still faces
+    assert face.emotions == ["happy", "fearful", "neutral"]
+    assert speech.training_data == [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}]
     for place, name in enumerate(sorted(rows)):
-        assert heard.logits[place].tolist() == rows[name]["speech"]["logits"]
-        assert heard.dimensions[place].tolist() == rows[name]["speech"]["dimensions"]
-        if seen.mask[place]:
-            assert seen.logits[place].tolist() == rows[name]["look"]["logits"]
-            assert seen.embedding[place].tolist() == rows[name]["look"]["embedding"]
-            assert seen.confidence[place].item() == rows[name]["look"]["confidence"]
-            assert seen.agreement[place].item() == rows[name]["agreement"]
+        assert speech.logits[place].tolist() == rows[name]["speech"]["logits"]
+        assert speech.dimensions[place].tolist() == rows[name]["speech"]["dimensions"]
+        if face.mask[place]:
+            assert face.logits[place].tolist() == rows[name]["face2"]["logits"]
+            assert face.embedding[place].tolist() == rows[name]["face2"]["embedding"]
+            assert face.confidence[place].item() == rows[name]["face2"]["confidence"]
+            assert face.agreement[place].item() == rows[name]["agreement"]
         else:
-            assert seen.agreement[place] == 1
-    assert seen.dimensions.isnan().all()
-    assert not seen.logits.isnan().any()
-    seen.save(tmp_path / "outputs")
-    assert torch.equal(TeacherOutputs.load(tmp_path / "outputs").logits, seen.logits)
-    with pytest.raises(ValueError, match=r"speech.*look.*listener"):
-        to_teacher_outputs(tmp_path / "run" / "dataset", "listener")
+            assert face.agreement[place] == 1
+    assert face.dimensions.isnan().all()
+    assert not face.logits.isnan().any()
+    face.save(tmp_path / "outputs")
+    assert torch.equal(TeacherOutputs.load(tmp_path / "outputs").logits, face.logits)
+    with pytest.raises(ValueError, match=r"speech.*face2.*listener"):
+        read_teacher_outputs(tmp_path / "run" / "dataset", "listener")
 
 
-def test_the_folder_is_a_data_set_that_streams_and_can_be_published(label, good, speech_model, face_model, tmp_path):
-    label(corpus=good, teachers=[f"speech:{speech_model}", f"face:{face_model}"], repo="somebody/faces")
-    folder = tmp_path / "run" / "dataset"
+def test_the_data_set_streams_and_can_be_published(label, good, speech_model, face_model, tmp_path):
+    label(corpus=good, teachers=[f"speech:{speech_model}", f"face:{face_model}"])
+    folder = Path("run") / "dataset"
 
     rows = list(load_dataset(str(folder), split="train", streaming=True))
 
     assert rows == list(read_rows(folder))
-    elsewhere = fsspec.filesystem("memory")  # as on the Hub, whose files are `hf://`
-    elsewhere.put(str(folder), "/labels", recursive=True)
+    remote = fsspec.filesystem("memory")  # read through fsspec like `hf://`
+    remote.put(str(folder), "/labels", recursive=True)
     assert list(read_rows("memory://labels")) == rows
     assert read_teachers("memory://labels") == read_teachers(folder)
-    assert assemble(folder, tmp_path / "unused", "somebody/faces", "dataset") == folder
-    check_folder(folder, "dataset")
-    card = (folder / "README.md").read_text()
+    published = assemble(folder, tmp_path / "published", "somebody/faces", "dataset")
+    check_folder(published, "dataset")
+    card = (published / "README.md").read_text()
     assert 'load_dataset("somebody/faces"' in card
     assert "| `face` | face |" in card
     assert "happy, fearful, neutral" in card
     assert "ravdess (01)" in card
-    for path in folder.rglob("*"):
+    for path in published.rglob("*"):
         if path.is_file():
             assert str(tmp_path).encode() not in path.read_bytes(), path
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    said: dict = {}
-    exec(code.replace("somebody/faces", str(folder)), said)
-    assert said["row"]["id"] == "talk/anna/0"
+    variables: dict = {}
+    exec(code.replace("somebody/faces", str(folder)), variables)
+    assert variables["row"]["id"] == "talk/anna/0"
 
 
-def test_packed_clips_are_labeled_like_those_in_files(label, speech_model, face_model, tmp_path):
+def test_packed_clips_have_the_same_outputs_as_files(label, speech_model, face_model, tmp_path):
     root = tmp_path / "ravdess" / "Actor_01"
     root.mkdir(parents=True)
     for number in range(1, 6):
-        sound, _ = babble(SECONDS, seed=number)
+        audio, _ = random_audio(SECONDS, seed=number)
         take = f"01-{number:02d}-01-01-01-01"
-        soundfile.write(root / f"03-{take}.wav", sound, 16000)
+        soundfile.write(root / f"03-{take}.wav", audio, 16000)
         if number != 2:
-            pictures = encode("mp4", lambda time: draw([Face()], time), None, SECONDS)
-            (root / f"02-{take}.mp4").write_bytes(pictures)
+            content = encode("mp4", lambda time: draw([Face()], time), None, SECONDS)
+            (root / f"02-{take}.mp4").write_bytes(content)
     pack = runpy.run_path(str(RECIPES / "pack.py"))
     packing = {"corpus": "ravdess/video", "corpus_path": str(root.parent), "output": str(tmp_path / "packed")}
     pack["main"](pack["PackArguments"](**packing, video=True))
@@ -372,78 +376,78 @@ def test_packed_clips_are_labeled_like_those_in_files(label, speech_model, face_
     assert [row["face"]["mask"] for row in rows] == [True, False, True, True, True]
 
 
-def test_any_public_audio_classifier_is_a_teacher_under_our_words(make_foreign_model, tmp_path):
-    folder = make_foreign_model(tmp_path / "foreign", ["ang", "Happiness", "sad", "neutral"])
+def test_outputs_of_a_public_audio_classifier_have_canonical_class_names(make_external_model, tmp_path):
+    folder = make_external_model(tmp_path / "foreign", ["ang", "Happiness", "sad", "neutral"])
     teacher = SpeechTeacher("speech", folder)
-    sound, _ = babble(2.0)
+    audio, _ = random_audio(2.0)
     model = Wav2Vec2ForSequenceClassification.from_pretrained(folder).eval()
-    features = Wav2Vec2FeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16000, return_tensors="pt")
+    features = Wav2Vec2FeatureExtractor.from_pretrained(folder)(audio, sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
         output = model(**features, output_hidden_states=True)
 
-    (said,) = teacher.label([Clip("c/1", sound)])
+    prediction = teacher.predict(Clip("c/1", audio))
 
-    assert teacher.facts.classes == ["angry", "happy", "sad", "neutral"]
-    assert said.logits == pytest.approx(output.logits[0].numpy(), abs=1e-5)
-    assert said.embedding == pytest.approx(output.hidden_states[-1][0].mean(0).numpy(), abs=1e-5)
-    assert said.dimensions is None
+    assert teacher.info.classes == ["angry", "happy", "sad", "neutral"]
+    assert prediction.logits == pytest.approx(output.logits[0].numpy(), abs=1e-5)
+    assert prediction.embedding == pytest.approx(output.hidden_states[-1][0].mean(0).numpy(), abs=1e-5)
+    assert prediction.dimensions is None
 
 
-def test_a_public_regression_gives_dimensions_by_name_and_no_categories(make_foreign_model, tmp_path):
-    folder = make_foreign_model(tmp_path / "foreign", ["dominance", "arousal", "valence"])
+def test_a_public_regression_model_outputs_dimensions_by_name_and_no_classes(make_external_model, tmp_path):
+    folder = make_external_model(tmp_path / "foreign", ["dominance", "arousal", "valence"])
     teacher = SpeechTeacher("speech", folder)
-    sound, _ = babble(2.0)
-    features = Wav2Vec2FeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16000, return_tensors="pt")
+    audio, _ = random_audio(2.0)
+    features = Wav2Vec2FeatureExtractor.from_pretrained(folder)(audio, sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
         dominance, arousal, valence = Wav2Vec2ForSequenceClassification.from_pretrained(folder)(**features).logits[0]
 
-    (said,) = teacher.label([Clip("c/1", sound)])
+    prediction = teacher.predict(Clip("c/1", audio))
 
-    assert teacher.facts.classes == []
-    assert said.logits is None
-    assert said.dimensions == pytest.approx(
+    assert teacher.info.classes == []
+    assert prediction.logits is None
+    assert prediction.dimensions == pytest.approx(
         [max(0.0, float(each)) for each in (arousal, valence, dominance)], abs=1e-5
     )
 
 
-def test_numbered_classes_are_refused_and_take_names_from_a_description(make_foreign_model, tmp_path):
-    folder = make_foreign_model(tmp_path / "foreign", ["LABEL_0", "LABEL_1"])
+def test_numbered_classes_are_refused_unless_a_description_names_them(make_external_model, tmp_path):
+    folder = make_external_model(tmp_path / "foreign", ["LABEL_0", "LABEL_1"])
     (tmp_path / "teacher.yaml").write_text("{model: foreign, classes: [Sadness, joy], license: MIT}")
 
     with pytest.raises(ValueError, match=r"LABEL_0.*classes"):
         SpeechTeacher("speech", folder)
-    facts = SpeechTeacher("speech", str(tmp_path / "teacher.yaml")).facts
-    assert (facts.classes, facts.license) == (["sad", "happy"], "MIT")
+    info = SpeechTeacher("speech", str(tmp_path / "teacher.yaml")).info
+    assert (info.classes, info.license) == (["sad", "happy"], "MIT")
 
 
-@pytest.mark.parametrize("told", ["hearing:x", "speech", "speech:", "1=speech:x", "id=speech:x"])
-def test_a_teacher_nobody_knows_is_refused(label, told, speech_model):
+@pytest.mark.parametrize("argument", ["hearing:x", "speech", "speech:", "1=speech:x", "id=speech:x"])
+def test_an_invalid_teacher_argument_is_refused(label, argument, speech_model):
     with pytest.raises((ValueError, OSError), match=r"speech|Hub"):
-        label(teachers=[told.replace(":x", f":{speech_model}")])
+        label(teachers=[argument.replace(":x", f":{speech_model}")])
 
 
-def test_teachers_of_one_name_or_none_are_refused(label, speech_model):
+def test_no_teachers_and_duplicate_names_are_refused(label, speech_model):
     for teachers in ([], [f"speech:{speech_model}"] * 2):
-        with pytest.raises(ValueError, match="names that differ"):
+        with pytest.raises(ValueError, match="different names"):
             label(teachers=teachers)
 
 
-def test_agreement_is_one_less_the_jensen_shannon_divergence_over_shared_classes():
+def test_agreement_is_one_minus_the_jensen_shannon_divergence_over_shared_classes():
     one, other = np.log([0.5, 0.25, 0.25]), np.log([0.2, 0.2, 0.6])  # of happy, sad, calm; of sad, contempt, happy
     p, q = np.array([0.5, 0.25]) / 0.75, np.array([0.6, 0.2]) / 0.8
     middle = (p + q) / 2
     divergence = (np.sum(p * np.log2(p / middle)) + np.sum(q * np.log2(q / middle))) / 2
 
-    found = agreement(one, ["happy", "sad", "calm"], other, ["sad", "contempt", "happy"])
+    computed = compute_agreement(one, ["happy", "sad", "calm"], other, ["sad", "contempt", "happy"])
 
-    assert found == pytest.approx(1 - divergence)
-    assert agreement(one, ["happy", "sad", "calm"], one, ["happy", "sad", "calm"]) == pytest.approx(1.0)
+    assert computed == pytest.approx(1 - divergence)
+    assert compute_agreement(one, ["happy", "sad", "calm"], one, ["happy", "sad", "calm"]) == pytest.approx(1.0)
     far = np.array([0.0, -99.0])
-    assert agreement(far, ["happy", "sad"], far, ["sad", "happy"]) == pytest.approx(0.0, abs=1e-9)
-    assert agreement(one, ["happy", "sad", "calm"], other, ["happy", "other", "contempt"]) is None
+    assert compute_agreement(far, ["happy", "sad"], far, ["sad", "happy"]) == pytest.approx(0.0, abs=1e-9)
+    assert compute_agreement(one, ["happy", "sad", "calm"], other, ["happy", "other", "contempt"]) is None
 
 
-def test_one_emotion_has_one_word():
+def test_synonyms_have_one_canonical_label():
     assert [canonical_label(name) for name in ("Fear", "JOY", "Sadness", "sur", " Awe")] == [
         "fearful", "happy", "sad", "surprised", "awe",
     ]  # fmt: skip
@@ -455,57 +459,54 @@ VOTES = Path(os.environ.get("AUDIO_EMOTION_DATA", "")) / "crema_d_labels"
 
 
 @pytest.mark.skipif(not (VOTES / "tabulatedVotes.csv").is_file(), reason="needs $AUDIO_EMOTION_DATA/crema_d_labels")
-def test_the_votes_of_crema_d_speak_as_a_teacher_whose_softmax_they_are():
-    nothing = np.zeros(16000, np.float32)
-    told = {}
-    for heard in ("voice", "face", "audio-visual"):
-        teacher = VotesTeacher(heard, f"crema-d/{heard}", VOTES)
-        said = teacher.label(
-            [Clip(f"crema-d/{name}", nothing) for name in teacher.shares] + [Clip("crema-d/9", nothing)]
-        )
-        shares = np.array(list(teacher.shares.values()))  # (7442, 6)
-        assert softmax(np.stack([each.logits for each in said[:-1]])) == pytest.approx(shares, abs=6e-4)
-        assert said[-1].reason == "no votes"
-        told[heard] = dict(zip(teacher.shares, said, strict=False))
-    assert [len(each) for each in told.values()] == [7442] * 3
-    # The first clip of tabulatedVotes.csv: counted there by hand.
+def test_the_softmax_of_a_votes_teacher_is_the_distribution_of_votes():
+    silence = np.zeros(16000, np.float32)
+    outputs = {}
+    for query in ("voice", "face", "audio-visual"):
+        teacher = VotesTeacher(query, f"crema-d/{query}", VOTES)
+        outputs[query] = {name: teacher.predict(Clip(f"crema-d/{name}", silence)) for name in teacher.probabilities}
+        votes = np.array(list(teacher.probabilities.values()))  # (7442, 6)
+        assert softmax(np.stack([each.logits for each in outputs[query].values()])) == pytest.approx(votes, abs=6e-4)
+        assert teacher.predict(Clip("crema-d/9", silence)).reason == "no votes"
+    assert [len(each) for each in outputs.values()] == [7442] * 3
+    # The first clip of tabulatedVotes.csv, counted from its row.
     with (VOTES / "tabulatedVotes.csv").open() as lines:
         header, line = (next(lines).replace('"', "").strip().split(",") for _ in range(2))
     row = dict(zip(header, line, strict=True))
     counts = np.array([float(row[letter]) for letter in "ADFHNS"])
     assert row[""].startswith("1")
-    assert softmax(told["voice"][row["fileName"]].logits) == pytest.approx(counts / counts.sum(), abs=6e-4)
+    assert softmax(outputs["voice"][row["fileName"]].logits) == pytest.approx(counts / counts.sum(), abs=6e-4)
     with pytest.raises(ValueError, match="crema-d/face"):
         VotesTeacher("votes", "crema-d/eyes", VOTES)
 
 
 @pytest.mark.skipif(not (VOTES / "tabulatedVotes.csv").is_file(), reason="needs $AUDIO_EMOTION_DATA/crema_d_labels")
-def test_a_run_over_crema_d_writes_what_raters_of_the_face_voted(label, speech_model, tmp_path):
+def test_pseudo_labels_of_crema_d_are_the_votes(label, speech_model, tmp_path):
     root = tmp_path / "crema-d"
     (root / "AudioWAV").mkdir(parents=True)
     (root / "processedResults").mkdir()
     shutil.copyfile(VOTES / "tabulatedVotes.csv", root / "processedResults" / "tabulatedVotes.csv")
     names = ["1001_DFA_ANG_XX", "1001_IEO_HAP_HI", "1002_TAI_SAD_XX"]
     for name in names:
-        soundfile.write(root / "AudioWAV" / f"{name}.wav", babble(1.0)[0], 16000)
+        soundfile.write(root / "AudioWAV" / f"{name}.wav", random_audio(1.0)[0], 16000)
 
-    label(corpus="crema-d", corpus_path=str(root), teachers=[f"speech:{speech_model}", "seen=votes:crema-d/face"])
+    label(corpus="crema-d", corpus_path=str(root), teachers=[f"speech:{speech_model}", "rated=votes:crema-d/face"])
     rows = by_clip(tmp_path / "run")
 
-    expected = VotesTeacher("seen", "crema-d/face", VOTES).shares
+    expected = VotesTeacher("rated", "crema-d/face", VOTES).probabilities
     assert list(rows) == names
     for name, row in rows.items():
-        assert softmax(np.array(row["seen"]["logits"])) == pytest.approx(np.array(expected[name]), abs=6e-4)
-    outputs = to_teacher_outputs(tmp_path / "run" / "dataset", "seen")
+        assert softmax(np.array(row["rated"]["logits"])) == pytest.approx(np.array(expected[name]), abs=6e-4)
+    outputs = read_teacher_outputs(tmp_path / "run" / "dataset", "rated")
     assert outputs.emotions == ["angry", "disgust", "fearful", "happy", "neutral", "sad"]
     assert outputs.embedding.shape == (3, 0)
     assert outputs.agreement is None
-    assert read_teachers(tmp_path / "run" / "dataset")["seen"].license == "ODbL-1.0"
+    assert read_teachers(tmp_path / "run" / "dataset")["rated"].license == "ODbL-1.0"
     assert all(math.isfinite(value) for value in outputs.logits.flatten().tolist())
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_shards_of_one(speech_model, tmp_path):
+def test_two_processes_write_the_same_shards_as_one(speech_model, tmp_path):
     def run(output: str, *launcher: str) -> None:
         command = [*launcher, str(RECIPES / "pseudo_label.py"), "--output", str(tmp_path / output)]
         command += ["--corpus_count", "30", "--shard_clips", "8", "--teachers", f"speech:{speech_model}"]

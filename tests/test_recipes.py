@@ -7,7 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +17,54 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from audio_emotion.data.dataset import ClipStream
-from audio_emotion.data.registry import corpus_table, select_speakers
+from audio_emotion.data.registry import corpus_info, corpus_table, select_speakers
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.arguments import parse_arguments
-from audio_emotion.training.feature_cache import set_log_mel_statistics
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+EMOTIONS = list(corpus_info("synthetic").emotions)
 
 
 def recipe(name: str) -> dict:
     return runpy.run_path(str(RECIPES / f"{name}.py"))
 
 
+@dataclass
+class TeacherRun:
+    folder: Path
+    trained_on: dict[str, set[str]]  # speakers, by the name of the teacher
+
+
 @pytest.fixture(scope="module")
-def teacher_run(tmp_path_factory) -> Path:
+def teacher_run(tmp_path_factory) -> TeacherRun:
+    """A run with two cross-fitted teachers, and the speakers that each of its three teachers was trained on."""
     folder = tmp_path_factory.mktemp("teacher")
-    train = recipe("train_teacher")
+    main = recipe("train_teacher")["main"]
+    train, trained_on = main.__globals__["train"], {}
+
+    def spy(args, data, accelerator, model, rows, forward, name, validation=None):
+        trained_on[name] = set(rows["speaker"])
+        train(args, data, accelerator, model, rows, forward, name, validation)
+
+    main.__globals__["train"] = spy
     arguments = {"corpus_count": 60, "epochs": 1, "cross_fit": 2, "hidden_size": 16, "convolution_size": 16}
-    train["main"](train["TeacherArguments"](output=str(folder / "run"), cache=str(folder / "cache"), **arguments))
-    return folder / "run"
+    main(main.__globals__["TeacherArguments"](output=str(folder / "run"), cache=str(folder / "cache"), **arguments))
+    return TeacherRun(folder / "run", trained_on)
 
 
-def test_a_teacher_run_leaves_the_whole_run_folder(teacher_run):
-    assert {path.name for path in teacher_run.iterdir()} >= {
+def distill(folder: Path, **arguments) -> dict:
+    """Distill a `nano` student; the cache is beside the run folder."""
+    namespace = recipe("distill")
+    arguments = {"size": "nano", "cache": str(folder.parent / "cache"), **arguments}
+    return namespace["main"](namespace["DistillArguments"](output=str(folder), **arguments))
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_teacher_run_writes_all_files_of_the_run_folder(teacher_run):
+    assert {path.name for path in teacher_run.folder.iterdir()} >= {
         "config.yaml",
         "metrics.jsonl",
         "results.json",
@@ -48,45 +72,49 @@ def test_a_teacher_run_leaves_the_whole_run_folder(teacher_run):
         "quarantine.jsonl",
         "teacher_outputs",
     }
-    results = json.loads((teacher_run / "results.json").read_text())
+    results = json.loads((teacher_run.folder / "results.json").read_text())
     assert results["test"]["clips"] == 12
     assert set(results["test"]["speakers"]).isdisjoint(results["train_speakers"])
 
 
-def test_cross_fitted_teachers_speak_of_every_clip_once_and_never_of_their_own_speakers(teacher_run):
-    index = json.loads((teacher_run / "teacher_outputs" / "teacher_outputs.json").read_text())
+def test_teacher_outputs_are_of_speakers_that_the_teacher_was_not_trained_on(teacher_run):
+    outputs = TeacherOutputs.load(teacher_run.folder / "teacher_outputs")
+    table = corpus_table("synthetic", count=60)
+    speaker_of = dict(zip(table["id"], table["speaker"], strict=True))
 
-    assert len(index["ids"]) == len(set(index["ids"])) == 60
+    assert sorted(outputs.ids) == sorted(table["id"])
+    assert outputs.num_teachers == 3
+    for number, name in enumerate(["cross-fit 1 of 2", "cross-fit 2 of 2", "teacher"]):
+        speakers = {
+            speaker_of[clip] for clip, teacher in zip(outputs.ids, outputs.teacher, strict=True) if teacher == number
+        }
+        assert speakers, name
+        assert speakers.isdisjoint(teacher_run.trained_on[name]), name
 
 
-def test_the_teacher_counts_as_one_of_however_many_sides_it_speaks_and_leaves_its_terms(teacher_run):
-    said = TeacherOutputs.load(teacher_run / "teacher_outputs")
-    results = json.loads((teacher_run / "results.json").read_text())
+def test_teacher_outputs_have_dimension_names_and_a_license(teacher_run):
+    outputs = TeacherOutputs.load(teacher_run.folder / "teacher_outputs")
 
-    assert said.num_teachers == 3  # two cross-fitted ones, and the teacher
-    assert {"synthetic/09", "synthetic/10"} & set(results["test"]["speakers"])
-    assert said.dimension_names == ["activation", "valence", "dominance"]
-    assert said.license == "Apache-2.0"
+    assert outputs.dimension_names == ["activation", "valence", "dominance"]
+    assert outputs.license == "Apache-2.0"
 
 
-def test_a_student_uses_every_label_stands_under_its_teachers_terms_and_says_whom_they_have_heard(
-    teacher_run, tmp_path, capsys
-):
-    said = TeacherOutputs.load(teacher_run / "teacher_outputs")
-    results = json.loads((teacher_run / "results.json").read_text())
-    tested = results["test"]["speakers"][0]
-    heard = [*said.training_data, {"corpus": "synthetic", "speakers": [tested], "teachers": []}]
-    replace(said, license="CC-BY-NC-4.0 AND Apache-2.0", training_data=heard).save(tmp_path / "outputs")
-    distil = recipe("distill")
-    arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "teacher": str(tmp_path / "outputs")}
+def test_a_student_records_license_and_contamination_of_its_teacher(teacher_run, tmp_path, capsys):
+    outputs = TeacherOutputs.load(teacher_run.folder / "teacher_outputs")
+    tested = json.loads((teacher_run.folder / "results.json").read_text())["test"]["speakers"][0]
+    seen = [*outputs.training_data, {"corpus": "synthetic", "speakers": [tested], "teachers": []}]
+    replace(outputs, license="CC-BY-NC-4.0 AND Apache-2.0", training_data=seen).save(tmp_path / "outputs")
+    capsys.readouterr()
 
-    results = distil["main"](distil["DistillArguments"](output=str(tmp_path / "run"), **arguments))
+    results = distill(tmp_path / "run", corpus_count=60, epochs=1, teacher=str(tmp_path / "outputs"))
 
     config = json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())
     assert config["license"] == "Apache-2.0 AND CC-BY-NC-4.0"
     assert results["labeled"] == 1
     assert results["contaminated_by"] == [tested]
     printed = capsys.readouterr().out
+    assert printed.startswith("Distill a student\n")  # what the run will do comes first
+    assert str(tmp_path / "outputs") in printed.split("\n\n")[0]
     clips = len(select_speakers(corpus_table("synthetic", count=60), results["train_speakers"]))
     assert f"{clips} of {clips} labels used" in printed
     warning = printed.index("WARNING")
@@ -94,7 +122,7 @@ def test_a_student_uses_every_label_stands_under_its_teachers_terms_and_says_who
     assert warning < printed.index("test (contaminated): ")
 
 
-def test_labels_are_drawn_from_the_clips_that_have_one(capsys, tmp_path):
+def test_clips_with_labels_have_an_emotion_or_a_dimension():
     table = corpus_table("synthetic", count=20)
     dimensions = ["activation", "valence", "dominance"]
     nothing = dict.fromkeys(["emotion", *dimensions])
@@ -108,59 +136,67 @@ def test_labels_are_drawn_from_the_clips_that_have_one(capsys, tmp_path):
     assert labeled(partly, []) == []
 
 
-def test_distillation_learns_from_the_teacher_and_names_its_terms(teacher_run, tmp_path):
-    distil = recipe("distill")
-    arguments = {"corpus_count": 60, "epochs": 1, "size": "nano", "augment": 1.0, "labeled": 0.5}
-    results = distil["main"](
-        distil["DistillArguments"](output=str(tmp_path / "run"), teacher=str(teacher_run), **arguments)
+def test_a_student_without_labels_approaches_its_teacher(tmp_path):
+    table = corpus_table("synthetic", count=60)
+    labels = torch.tensor([EMOTIONS.index(name) for name in table["emotion"]])
+    TeacherOutputs(
+        ids=list(table["id"]),
+        logits=6.0 * torch.nn.functional.one_hot(labels, len(EMOTIONS)),
+        dimensions=torch.zeros(60, 0),
+        embedding=torch.zeros(60, 0),
+        teacher=torch.zeros(60, dtype=torch.long),
+        emotions=EMOTIONS,
+        training_data=[],
+    ).save(tmp_path / "outputs")
+    (tmp_path / "labels.txt").write_text("")
+    arguments = {"corpus_count": 60, "epochs": 8, "batch_size": 8, "teacher": str(tmp_path / "outputs")}
+    arguments |= {"labeled_list": str(tmp_path / "labels.txt"), "dropout": 0.0}
+
+    changes = []
+    for weight in (1.0, 0.0):
+        distill(tmp_path / str(weight), teacher_emotions_weight=weight, **arguments)
+        losses = [line["loss_teacher_emotions"] for line in metrics(tmp_path / str(weight))]
+        changes.append(losses[-1] / losses[0])
+
+    assert changes[0] < 0.9
+    assert changes[1] > 0.97  # no other term of the loss has a label
+
+
+def test_evaluation_of_a_student_refuses_speakers_of_its_training(teacher_run, tmp_path):
+    results = distill(
+        tmp_path / "run", corpus_count=60, epochs=1, augment=1.0, labeled=0.5, teacher=str(teacher_run.folder)
     )
-
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    terms = {"dimensions", "emotions", "teacher_embedding", "teacher_emotions", "teacher_dimensions"}
-    assert {f"loss_{term}" for term in terms} <= set(lines[-1])
     assert results["parameters"] < 75_000
+    assert results["contaminated_by"] == []
 
-    # A speaker that the student or its teacher has heard is refused, and marked when asked for.
     evaluate = recipe("evaluate")
     where = {"model": str(tmp_path / "run" / "checkpoints" / "last"), "corpus_count": 60, "repeats": 20}
-    where["pictures"] = False
+    where["plots"] = False
     with pytest.raises(ValueError, match="synthetic/01"):
-        evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", **where))
+        evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), split="train", **where))
     again = evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), batch_size=5, **where))
-    assert results["contaminated_by"] == []
     assert again["test"]["ccc_valence"] == pytest.approx(results["test"]["ccc_valence"], abs=1e-6)
     marked = evaluate["main"](
-        evaluate["EvaluateArguments"](output=str(tmp_path / "e"), side="train", contaminated=True, **where)
+        evaluate["EvaluateArguments"](output=str(tmp_path / "e"), split="train", contaminated=True, **where)
     )
     assert "synthetic/01" in marked["contaminated_by"]
 
 
-def test_kept_versions_of_augmented_clips_train_a_student_as_new_ones_do(tmp_path):
-    distil = recipe("distill")
-    arguments = {"corpus_count": 40, "epochs": 3, "size": "nano", "batch_size": 8, "augment": 1.0, "teacher": ""}
-    arguments |= {"augment_versions": 2, "cache": str(tmp_path / "cache"), "labeled": 1.0}
-    results = [
-        distil["main"](distil["DistillArguments"](output=str(tmp_path / name), **arguments)) for name in ("one", "two")
-    ]
+def test_cached_frames_train_a_student_like_waveforms_and_each_epoch_has_its_version(tmp_path):
+    arguments = {"corpus_count": 40, "epochs": 2, "batch_size": 8, "teacher": "", "dropout": 0.0}
+    losses = {}
+    for name, options in {
+        "waveforms": {},
+        "clean version": {"augment_versions": 1, "telephone": 1.0},
+        "two versions": {"augment_versions": 2, "telephone": 1.0},
+    }.items():
+        distill(tmp_path / name, **arguments, **options)
+        losses[name] = [line["loss_dimensions"] for line in metrics(tmp_path / name)]
 
-    assert results[0]["test"] == results[1]["test"]  # computed for the first run, read by the second
-    assert (tmp_path / "cache").exists()
-    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss_dimensions"] < lines[0]["loss_dimensions"]
-
-
-def test_front_end_statistics_are_those_of_the_clips(tiny_student):
-    table = select_speakers(corpus_table("synthetic", count=20), ["synthetic/01"])
-    clips = ClipStream(table)
-
-    set_log_mel_statistics(tiny_student, clips)
-
-    front_end = tiny_student.student.log_mel
-    frames = np.concatenate(
-        [front_end.unnormalized(torch.tensor(row["waveform"])[None])[0].numpy() for row in clips.clips()]
-    )
-    np.testing.assert_allclose(front_end.mean.numpy(), frames.mean(0), atol=1e-4)
-    np.testing.assert_allclose(front_end.deviation.numpy(), frames.std(0), atol=1e-4)
+    half_precision = 2e-3
+    assert losses["clean version"] == pytest.approx(losses["waveforms"], abs=half_precision)
+    assert losses["two versions"][0] == pytest.approx(losses["waveforms"][0], abs=half_precision)
+    assert abs(losses["two versions"][1] - losses["waveforms"][1]) > 5 * half_precision  # over the telephone
 
 
 @pytest.fixture
@@ -171,12 +207,9 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_tensorboard_and_bfloat16_do_what_they_are_asked_for(fresh_accelerate, tmp_path):
-    distil = recipe("distill")
-    arguments = {"corpus_count": 40, "epochs": 1, "size": "nano", "batch_size": 8, "mixed_precision": "bf16"}
-    results = distil["main"](
-        distil["DistillArguments"](output=str(tmp_path / "run"), teacher="", trackers=["tensorboard"], **arguments)
-    )
+def test_a_run_in_bfloat16_with_tensorboard_has_finite_scores_and_events(fresh_accelerate, tmp_path):
+    arguments = {"corpus_count": 40, "epochs": 1, "batch_size": 8, "mixed_precision": "bf16"}
+    results = distill(tmp_path / "run", teacher="", trackers=["tensorboard"], **arguments)
 
     assert np.isfinite([value for value in results["test"].values() if isinstance(value, float)]).all()
     events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent)).Reload()
@@ -199,13 +232,24 @@ def test_the_configuration_for_two_machines_is_one_that_accelerate_reads():
 
 
 @pytest.mark.slow
-def test_two_cpu_processes_distil_and_give_the_same_metrics_as_one(teacher_run, tmp_path):
-    flags = ["--corpus_count", "60", "--epochs", "1", "--size", "nano", "--teacher", str(teacher_run)]
+def test_two_cpu_processes_distill_and_give_the_same_metrics_as_one(teacher_run, tmp_path):
+    flags = [
+        "--corpus_count",
+        "60",
+        "--epochs",
+        "1",
+        "--size",
+        "nano",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--teacher",
+        str(teacher_run.folder),
+    ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command = [*two, str(RECIPES / "distill.py"), *flags, "--output", str(tmp_path / "two")]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert "2 process(es)" in said
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "2 process(es)" in printed
 
     scores = []
     for launch, name in ((two, "a"), ([sys.executable], "b")):

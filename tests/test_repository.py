@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -97,9 +99,29 @@ def test_every_config_parses_and_opens_with_its_command():
     for config in configs:
         text = config.read_text(encoding="utf-8")
         assert isinstance(yaml.safe_load(text), dict), config
-        recipe = re.match(r"# .*\b(recipes/\w+\.py)\b.*", text)
+        recipe = re.match(r"# .*\b(recipes/(?:experiments/)?\w+\.py)\b.*", text)
         assert recipe, f"{config}: expected its command in the first line, got {text.splitlines()[0]!r}"
         assert (ROOT / recipe[1]).is_file(), f"{config} names {recipe[1]}, which is not there"
+
+
+def test_every_config_has_arguments_that_its_recipe_accepts():
+    arguments = {}
+    for name in ("distill", "fine_tune", "pack", "pseudo_label", "train_teacher"):
+        recipe = runpy.run_path(str(ROOT / "recipes" / f"{name}.py"))
+        annotation = recipe["main"].__annotations__["args"]
+        arguments[name] = recipe[annotation] if isinstance(annotation, str) else annotation
+    checked = 0
+    for config in CONFIGS.rglob("*.yaml"):
+        command = re.match(r"# .*\brecipes/(\w+)\.py --config", config.read_text(encoding="utf-8"))
+        if command:
+            arguments[command[1]](**yaml.safe_load(config.read_text(encoding="utf-8")))  # checks names and types
+            checked += 1
+        for name, run in yaml.safe_load(config.read_text(encoding="utf-8")).get("runs", {}).items():
+            if run["recipe"] in arguments:
+                known = {field.name for field in fields(arguments[run["recipe"]])}
+                assert set(run.get("arguments", {})) <= known, (config.name, name)
+                checked += 1
+    assert checked > 30
 
 
 def test_no_config_writes_a_number_that_yaml_reads_as_a_string():

@@ -1,4 +1,4 @@
-"""The trunks and their read-outs, against the same sums written by hand."""
+"""The trunks and pooling, against a second implementation by their formulas."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def gru_by_hand(gru: torch.nn.GRU, layer: int, steps: list[torch.Tensor]) -> lis
 
 
 def embedding_by_hand(model: EmotionTrunk, features: torch.Tensor, look_ahead: int) -> torch.Tensor:
-    """Figure 1 of Mitra et al. 2022 for one sequence `(T, F)`, frame by frame, read out at the last one."""
+    """Figure 1 of Mitra et al. 2022 for one sequence `(T, F)`, frame by frame, pooled at the last one."""
     recurrence, steps = model.recurrence, []
     for t in range(len(features)):
         step = features[t]
@@ -62,7 +62,7 @@ def embedding_by_hand(model: EmotionTrunk, features: torch.Tensor, look_ahead: i
 
 @pytest.mark.parametrize("look_ahead", [0, 1, 2])
 @torch.no_grad()
-def test_figure_1_b_has_a_convolution_beside_the_features_then_two_grus_then_the_embedding(look_ahead):
+def test_figure_1_b_has_a_convolution_in_parallel_to_the_identity_two_grus_and_the_embedding(look_ahead):
     model = trunk(look_ahead=look_ahead)
     features, lengths = batch()
 
@@ -75,7 +75,7 @@ def test_figure_1_b_has_a_convolution_beside_the_features_then_two_grus_then_the
 
 
 @torch.no_grad()
-def test_figure_1_a_has_no_convolution_and_its_gru_sees_the_features_alone():
+def test_figure_1_a_has_no_convolution_before_the_gru():
     model = trunk(convolution_size=0)
     features, lengths = batch()
 
@@ -88,7 +88,7 @@ def test_figure_1_a_has_no_convolution_and_its_gru_sees_the_features_alone():
 
 
 def separable_by_hand(model: EmotionTrunk, features: torch.Tensor) -> torch.Tensor:
-    """The convolutional trunk for one sequence `(T, F)`, frame by frame and tap by tap, read out at the last one."""
+    """The convolutional trunk for one sequence `(T, F)`, frame by frame and tap by tap, pooled at the last one."""
     layers = model.recurrence
     steps = [layers.input.weight @ step + layers.input.bias for step in features]
     for number, block in enumerate(layers.blocks):
@@ -99,8 +99,8 @@ def separable_by_hand(model: EmotionTrunk, features: torch.Tensor) -> torch.Tens
             for back in range(weight.shape[1]):  # `back` dilations before t; before the clip there is nothing
                 if t - back * dilation >= 0:
                     near = near + weight[:, weight.shape[1] - 1 - back] * steps[t - back * dilation]
-            near = (near - near.mean()) / (near.var(correction=0) + block.normalization.eps).sqrt()
-            near = near * block.normalization.weight + block.normalization.bias
+            near = (near - near.mean()) / (near.var(correction=0) + block.normalisation.eps).sqrt()
+            near = near * block.normalisation.weight + block.normalisation.bias
             wide = block.widen.weight @ near + block.widen.bias
             wide = 0.5 * wide * (1 + torch.erf(wide / 2**0.5))  # GELU (Hendrycks & Gimpel 2016)
             widened.append(step + block.narrow.weight @ wide + block.narrow.bias)
@@ -109,7 +109,7 @@ def separable_by_hand(model: EmotionTrunk, features: torch.Tensor) -> torch.Tens
 
 
 @torch.no_grad()
-def test_the_convolutional_trunk_is_dilated_depthwise_taps_and_pointwise_layers_around_an_identity():
+def test_the_convolutional_trunk_is_residual_blocks_of_dilated_depthwise_and_pointwise_layers():
     model = trunk(trunk="convolutional", convolution_kernel=2, num_convolution_blocks=5)
     for parameter in model.parameters():  # norms and biases too, which start at 1 and 0
         parameter.copy_(0.5 * torch.randn(parameter.shape))
@@ -122,7 +122,7 @@ def test_the_convolutional_trunk_is_dilated_depthwise_taps_and_pointwise_layers_
 
 
 @torch.no_grad()
-def test_the_last_read_out_is_the_frame_itself():
+def test_pooling_by_the_last_frame_is_the_frame_itself():
     frames = torch.randn(2, 4, 3)
 
     assert torch.equal(Pooling(3, "last")(frames, torch.ones(2, 4)), frames)
@@ -130,7 +130,7 @@ def test_the_last_read_out_is_the_frame_itself():
 
 @pytest.mark.parametrize("mode", ["statistics", "attentive"])
 @torch.no_grad()
-def test_statistics_at_a_frame_are_those_of_all_frames_so_far(mode):
+def test_statistics_at_a_frame_are_those_of_all_frames_up_to_it(mode):
     torch.manual_seed(0)
     pooling = Pooling(3, mode)
     frames, mask = torch.randn(2, 6, 3), torch.tensor([[1.0] * 6, [1.0] * 4 + [0.0] * 2])
@@ -155,10 +155,10 @@ def test_statistics_at_a_frame_are_those_of_all_frames_so_far(mode):
 
 @pytest.mark.parametrize("mode", ["statistics", "attentive"])
 @torch.no_grad()
-def test_cumulative_statistics_are_still_right_after_half_an_hour(mode):
+def test_cumulative_statistics_are_accurate_after_half_an_hour(mode):
     torch.manual_seed(0)
     pooling = Pooling(4, mode)
-    # Frames of a GRU lie in -1..1; a large mean beside a small deviation is where sums of squares lose their digits.
+    # Frames of a GRU are in -1..1; sums of squares lose precision where the mean is large and the deviation small.
     frames = 0.9 + 0.05 * torch.randn(1, 30 * 60 * 25, 4)  # 25 Hz
 
     read = pooling(frames, torch.ones(1, frames.shape[1]))[0, -1]
@@ -189,7 +189,7 @@ def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(pooling, kind):
 
 
 @torch.no_grad()
-def test_with_a_look_ahead_a_frame_has_heard_that_many_frames_more():
+def test_with_a_look_ahead_a_frame_depends_on_that_many_later_frames():
     model = trunk(look_ahead=1)
     features, _ = batch()
     _, whole, _ = model(features[:1], torch.tensor([7]), output_frames=True)
@@ -207,7 +207,7 @@ def test_with_a_look_ahead_a_frame_has_heard_that_many_frames_more():
     ids=str,
 )
 @torch.no_grad()
-def test_padding_and_order_change_no_embedding(pooling, fields):
+def test_padding_and_order_do_not_change_the_embedding(pooling, fields):
     model = trunk(pooling=pooling, **fields)
     features, lengths = batch()
     embedding, _, _ = model(features, lengths)

@@ -1,4 +1,4 @@
-"""Two encoders from folders beside log-mel, frozen, with LoRA and in full, through the recipe."""
+"""A teacher of two encoders from folders and log-mel: frozen, with LoRA, and fully fine-tuned."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encoders(tmp_path_factory) -> list[str]:
 
 
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
-def test_what_should_learn_has_learnt_and_nothing_else(encoders, tuning, tmp_path):
+def test_only_the_trained_parameters_change(encoders, tuning, tmp_path):
     size = {"hidden_size": 16, "convolution_size": 16, "corpus_count": 40, "epochs": 1, "batch_size": 8}
     arguments = RECIPE["TeacherArguments"](
         output=str(tmp_path / "run"),
@@ -70,7 +70,7 @@ def test_what_should_learn_has_learnt_and_nothing_else(encoders, tuning, tmp_pat
             assert any("attention" in name for name in changed)
     assert not any("lora" in name for name in model.state_dict())
 
-    # What was saved is what was scored.
+    # The saved checkpoint has the scores of the run.
     evaluate = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "evaluate.py"))
     again = evaluate["main"](
         evaluate["EvaluateArguments"](
@@ -78,7 +78,7 @@ def test_what_should_learn_has_learnt_and_nothing_else(encoders, tuning, tmp_pat
             output=str(tmp_path / "again"),
             corpus_count=40,
             repeats=0,
-            pictures=False,
+            plots=False,
         )
     )
     scores = json.loads((tmp_path / "run" / "results.json").read_text())["test"]

@@ -1,4 +1,4 @@
-"""The wheel, installed with its dependencies into an empty environment, does what the checkout does."""
+"""The wheel, installed with its dependencies into a clean environment, behaves like the checkout."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import soundfile
 from audio_emotion.hub.checkpoint import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
-JUDGE = """
+PREDICT = """
 import json, audio_emotion
 from transformers import pipeline
-print(json.dumps({"file": audio_emotion.__file__, "answer": pipeline("audio-emotion", device="cpu")("clip.wav")}))
+print(json.dumps({"file": audio_emotion.__file__, "prediction": pipeline("audio-emotion", device="cpu")("clip.wav")}))
 """
 
 pytestmark = pytest.mark.slow
@@ -84,29 +84,31 @@ def test_wheel_holds_every_file_of_the_packages(wheel):
     assert here == packed
 
 
-def test_wheel_judges_as_the_checkout_does(installed, speech, tmp_path):
+def test_wheel_predicts_as_the_checkout_does(installed, speech, tmp_path):
     soundfile.write(tmp_path / "clip.wav", speech, 16000)
 
-    there = run(installed / "python", "-c", JUDGE, folder=tmp_path, HF_HUB_OFFLINE="1")
-    here = run(*(sys.executable, "-c", JUDGE), folder=tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=str(ROOT / "modeling"))
+    there = run(installed / "python", "-c", PREDICT, folder=tmp_path, HF_HUB_OFFLINE="1")
+    here = run(
+        *(sys.executable, "-c", PREDICT), folder=tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=str(ROOT / "modeling")
+    )
 
     assert there.returncode == 0, there.stderr
-    said, expected = json.loads(there.stdout), json.loads(here.stdout)
-    assert Path(said["file"]).is_relative_to(installed.parent)
-    assert said["answer"]["dimensions"] == pytest.approx(expected["answer"]["dimensions"], abs=1e-5)
+    actual, expected = json.loads(there.stdout), json.loads(here.stdout)
+    assert Path(actual["file"]).is_relative_to(installed.parent)
+    assert actual["prediction"]["dimensions"] == pytest.approx(expected["prediction"]["dimensions"], abs=1e-5)
 
 
-def test_wheel_brings_the_command(installed, speech, tmp_path):
+def test_wheel_installs_the_command(installed, speech, tmp_path):
     soundfile.write(tmp_path / "clip.wav", speech, 16000)
     command = installed / "audio-emotion"
 
-    told = run(command, "--help", folder=tmp_path)
-    judged = run(command, "predict", "clip.wav", "--format", "json", folder=tmp_path, HF_HUB_OFFLINE="1")
+    help_text = run(command, "--help", folder=tmp_path)
+    predicted = run(command, "predict", "clip.wav", "--format", "json", folder=tmp_path, HF_HUB_OFFLINE="1")
     info = run(command, "info", "--format", "json", folder=tmp_path, HF_HUB_OFFLINE="1")
 
-    assert "predict" in told.stdout
-    assert judged.returncode == 0, judged.stderr
-    assert json.loads(judged.stdout)["duration"] == 2.0
+    assert "predict" in help_text.stdout
+    assert predicted.returncode == 0, predicted.stderr
+    assert json.loads(predicted.stdout)["duration"] == 2.0
     assert json.loads(info.stdout)["license"] == "CC-BY-NC-SA-4.0"
 
 
@@ -118,13 +120,13 @@ def run_folder(tiny_student, tmp_path) -> Path:
     write_checkpoint(tiny_student, tmp_path / "run" / "checkpoints" / "last")
     scores = {"clips": 12, "speakers": ["toy/2"], "uar": 0.5, "accuracy": 0.5, "macro_f1": 0.4}
     scores |= {f"{control}ccc_{name}": 0.3 for control in ("", "control_") for name in tiny_student.config.dimensions}
-    results = {"recipe": "distill", "model": "tiny", "split": "toy", "seed": 0, "test": scores | {"intervals": {}}}
+    results = {"recipe": "distill", "model": "tiny", "protocol": "toy", "seed": 0, "test": scores | {"intervals": {}}}
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     (tmp_path / "run" / "config.yaml").write_text("encoders: [log-mel]\nseed: 0\n")
     return tmp_path / "run"
 
 
-def test_wheel_without_the_training_extra_says_that_publishing_needs_it(installed, run_folder, tmp_path):
+def test_publishing_without_the_training_extra_names_the_extra(installed, run_folder, tmp_path):
     if (installed / "accelerate").exists():
         pytest.skip("the extra is there already")
 

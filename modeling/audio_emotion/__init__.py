@@ -1,4 +1,4 @@
-"""Emotion in speech with transformers: importing registers the Auto classes and the "audio-emotion" pipeline."""
+"""Speech emotion recognition with transformers: registers the Auto classes and the pipeline "audio-emotion"."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _EMBEDDED_STUDENT = Path(__file__).parent / "embedded" / "student"
 logger = logging.getLogger(__name__)
 
 
-def _set_broken_torchaudio_aside() -> None:
-    """Hide a torchaudio that cannot be imported: transformers asks only whether it exists, and then fails with it.
+def _hide_broken_torchaudio() -> None:
+    """Hide a torchaudio that is installed but cannot be imported, on which transformers would fail.
 
-    A torchaudio built for CUDA raises OSError beside a CPU-only torch, and RuntimeError beside another CUDA's.
+    A torchaudio built for CUDA raises OSError with a CPU-only torch, and RuntimeError with another CUDA version.
     """
     try:
         import torchaudio  # noqa: F401
@@ -43,20 +43,20 @@ def _set_broken_torchaudio_aside() -> None:
     except (OSError, RuntimeError):
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
             del sys.modules[name]
-        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # from now on it does not exist
+        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # importing it raises ImportError
 
 
 try:
     import torch  # noqa: F401
 
-    _set_broken_torchaudio_aside()
+    _hide_broken_torchaudio()
     import transformers  # noqa: F401
-except ImportError:  # `audio_emotion.runtime` lives without both
-    _COMPLETE = False
+except ImportError:  # importing the package works without both
+    _HAS_MODELS = False
 else:
-    _COMPLETE = True
+    _HAS_MODELS = True
 
-if _COMPLETE:
+if _HAS_MODELS:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
     from transformers.dynamic_module_utils import custom_object_save
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -80,34 +80,34 @@ def __getattr__(name: str) -> Any:
 
 
 class _EmbeddedStudent(dict):
-    """The task's default, looked up only when `pipeline("audio-emotion")` is given no model."""
+    """The default model of the task, looked up only for `pipeline("audio-emotion")` without a model."""
 
     def __getitem__(self, key: str) -> Any:
         if key == "model":
-            _announce_embedded_student()
+            _log_license_of_default_model()
         return super().__getitem__(key)
 
 
 @functools.cache
-def _announce_embedded_student() -> None:
-    """Say once under which terms the default's weights stand.
+def _log_license_of_default_model() -> None:
+    """Log the license of the default model once.
 
     Raises:
-        ValueError: where this installation has no embedded student.
+        ValueError: where this installation has no default model.
     """
     try:
-        terms = json.loads((_EMBEDDED_STUDENT / "config.json").read_text(encoding="utf-8"))["license"]
+        license = json.loads((_EMBEDDED_STUDENT / "config.json").read_text(encoding="utf-8"))["license"]
     except FileNotFoundError as error:
         raise ValueError(
             f'Expected `pipeline("{_TASK}", model=...)` with a folder or a Hub id, got no model, and this '
-            "installation carries no default one. Pass `model`."
+            "installation has no default model. Pass `model`."
         ) from error
-    license = _EMBEDDED_STUDENT / "LICENSE"
-    logger.warning('The default model of "%s" has weights under %s: see %s.', _TASK, terms, license)
+    text = _EMBEDDED_STUDENT / "LICENSE"
+    logger.warning('The weights of the default model of "%s" are licensed under %s: see %s.', _TASK, license, text)
 
 
 def _register() -> None:
-    """Make models known to the Auto classes, the pipeline to `pipeline()`, and let checkpoints carry their code."""
+    """Register models and pipeline with transformers, and let checkpoints carry their code."""
     for config, base, with_heads in (
         (StudentEmotionConfig, StudentEmotionModel, StudentEmotionForAudioClassification),
         (FusedEmotionConfig, FusedEmotionModel, FusedEmotionForAudioClassification),
@@ -124,35 +124,35 @@ def _register() -> None:
     PIPELINE_REGISTRY.register_pipeline(
         _TASK, AudioEmotionPipeline, pt_model=AutoModelForAudioClassification, default=default, type="audio"
     )
-    # What a checkpoint says of its pipeline is copied from here: the default is a path of this machine, leave it out.
+    # Copied into every checkpoint; without the default, which is a local path.
     registered = AudioEmotionPipeline._registered_impl[_TASK]
     AudioEmotionPipeline._registered_impl = {_TASK: {key: registered[key] for key in ("impl", "pt", "type")}}
 
 
-class _TaskOfRegistry(dict):
-    """Names the task, so that `pipeline(model=...)` needs none; `in` denies it, so that the registry's code is run."""
+class _RegisteredTask(dict):
+    """Names the task, which `pipeline(model=...)` then infers; `in` is False, so that its registry is used."""
 
     def __contains__(self, task: object) -> bool:
         return False
 
 
-def _let_registered_pipeline_win() -> None:
-    """Make `config.custom_pipelines` read as what the registry has, though what was read is kept and written.
+def _prefer_registered_pipeline() -> None:
+    """Hide `config.custom_pipelines` from `pipeline()`; the stored value is kept and written.
 
-    `pipeline()` looks at it before the registry, and then demands `trust_remote_code` for code that is installed here.
+    `pipeline()` checks it before its registry, and then requires `trust_remote_code` for code that is installed here.
     Only the classes of this package are changed, never their copies in a checkpoint.
     """
 
-    def keep(config: EmotionConfig, value: dict) -> None:
+    def store(config: EmotionConfig, value: dict) -> None:
         config.__dict__["custom_pipelines"] = value
 
-    EmotionConfig.custom_pipelines = property(lambda config: _TaskOfRegistry({_TASK: {}}), keep)
+    EmotionConfig.custom_pipelines = property(lambda config: _RegisteredTask({_TASK: {}}), store)
 
 
-def _let_saved_again_carry_pipeline() -> None:
-    """Make a published checkpoint that is loaded and saved again carry the pipeline that its configuration names.
+def _save_pipeline_with_configuration() -> None:
+    """Make `save_pretrained` of a published checkpoint's model write the pipeline that its configuration names.
 
-    transformers keeps the entry and forgets the file; for one from the Hub, the entries would point back there.
+    transformers writes the entry without the file, and for a checkpoint from the Hub entries that point to the Hub.
     """
     save_configuration = EmotionConfig.save_pretrained
 
@@ -169,7 +169,7 @@ def _let_saved_again_carry_pipeline() -> None:
     EmotionConfig.save_pretrained = save_pretrained
 
 
-if _COMPLETE:
+if _HAS_MODELS:
     _register()
-    _let_registered_pipeline_win()
-    _let_saved_again_carry_pipeline()
+    _prefer_registered_pipeline()
+    _save_pipeline_with_configuration()

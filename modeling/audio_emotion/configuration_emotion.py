@@ -1,4 +1,4 @@
-"""What the configurations of teacher and student share: labels, trunk, read-out, provenance."""
+"""Configuration fields that teacher and student share: labels, trunk, pooling, provenance."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -7,57 +7,58 @@ import difflib
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .layers import get_trunk
+
 DIMENSIONS = ("activation", "valence", "dominance")
 POOLINGS = ("last", "statistics", "attentive")
-TRUNKS = ("tc-gru", "convolutional")
 
 
 @strict
 class EmotionConfig(PreTrainedConfig):
-    r"""Fields that every model of this package has.
+    r"""Base class of the configurations.
 
     Args:
         emotions (`list[str]`, *optional*, defaults to `[]`):
-            Category names in logit order; empty for a model of dimensions alone. They become `id2label`.
+            Category names in logit order; empty for a model of dimensions only. They become `id2label`.
         dimensions (`list[str]`, *optional*):
-            Names of the regressed dimensions, in output order; each lies in 0..1
+            Names of the dimensions, in output order; each is in 0..1
             (0 calm / negative / weak, 1 excited / positive / strong).
         dimension_weights (`list[float]`, *optional*):
-            Weight of each dimension in the CCC loss; a third each is the paper's (Mitra et al. 2022, loss).
+            Weight of each dimension in the CCC loss; equal by default, as in Mitra et al. (2022).
         predict_variance (`bool`, *optional*, defaults to `False`):
-            Whether a further head gives the logarithm of each dimension's variance.
+            Whether an additional head predicts the logarithm of each dimension's variance.
         trunk (`str`, *optional*, defaults to `"tc-gru"`):
-            `"tc-gru"` (Figure 1 of the paper) or `"convolutional"`: depthwise-separable dilated convolutions, causal.
+            A key of `audio_emotion.layers.TRUNKS`: `"tc-gru"` (Mitra et al. 2022, Figure 1) or `"convolutional"`
+            (causal, dilated, depthwise-separable convolutions).
         convolution_size (`int`, *optional*, defaults to 128):
-            Channels of the TC-GRU's convolution beside the identity (Figure 1(B)); 0 leaves it out: Figure 1(A).
+            Channels of the TC-GRU's convolution, in parallel to the identity (Figure 1(B)); 0 for none (Figure 1(A)).
         convolution_kernel (`int`, *optional*, defaults to 3):
             Width of a convolution in frames, in both trunks.
         look_ahead (`int`, *optional*, defaults to 0):
-            Frames after `t` that the TC-GRU's convolution sees at `t`; 0 is causal. What a model says at frame `t` has
-            heard so many frames more.
+            Frames after `t` on which the output of the TC-GRU's convolution at `t` depends; 0 is causal.
         hidden_size (`int`, *optional*, defaults to 128):
             Width of both GRU layers, or of every block of the convolutional trunk.
         num_gru_layers (`int`, *optional*, defaults to 2):
             GRU layers; two in the paper.
         num_convolution_blocks (`int`, *optional*, defaults to 4):
-            Blocks of the convolutional trunk; their dilations are 1, 2, 4, 8 and again from 1.
+            Blocks of the convolutional trunk; their dilations cycle through 1, 2, 4 and 8.
         bidirectional (`bool`, *optional*, defaults to `False`):
-            Whether the GRU also runs backwards: an ablation, it cannot stream.
+            Whether the GRU is bidirectional, which prevents streaming; for ablations.
         pooling (`str`, *optional*, defaults to `"last"`):
-            Frames to clip: `"last"` true frame (the paper's), `"statistics"` (cumulative mean and deviation) or
-            `"attentive"` (the same, weighted by a learned score).
+            Pooling over time: `"last"` true frame (the paper's), `"statistics"` (cumulative mean and standard
+            deviation) or `"attentive"` (the same, weighted by a learned score).
         embedding_size (`int`, *optional*, defaults to 128):
             Width `D` of the embedding layer.
         dropout (`float`, *optional*, defaults to 0.1):
             Dropout on features, between GRU layers and before the heads.
         sampling_rate (`int`, *optional*, defaults to 16000):
-            Samples per second of the waveform, in hertz.
+            Sampling rate of the waveform, in hertz.
         license (`str`, *optional*):
-            Terms of the weights, as an SPDX expression.
+            License of the weights, as an SPDX expression.
         training_data (`list[dict]`, *optional*):
-            What the weights have seen: one `{"corpus", "speakers", ...}` per corpus, its teachers' data included.
+            Training data, that of the teachers included: one `{"corpus", "speakers", ...}` per corpus.
         dimensions_source (`str`, *optional*):
-            Where the targets came from: `"rated"`, `"norm-derived"` or `"synthetic"`.
+            Source of the targets of the dimensions: `"rated"`, `"norm-derived"` or `"synthetic"`.
     """
 
     emotions: list[str] | tuple[str, ...] = ()
@@ -81,10 +82,10 @@ class EmotionConfig(PreTrainedConfig):
     dimensions_source: str | None = None
 
     def __setattr__(self, name, value):
-        """Keep `emotions`, `id2label` and `label2id` one thing, whichever is assigned.
+        """Keep `emotions`, `id2label` and `label2id` consistent, whichever is assigned.
 
-        `from_pretrained(..., id2label=...)` and `num_labels` assign after the constructor. Empty values are not passed
-        on: the constructor assigns the default of every field that it was not given.
+        `from_pretrained(..., id2label=...)` and `num_labels` assign after the constructor. Empty values are skipped:
+        the constructor assigns the default of every field that it was not given.
         """
         super().__setattr__(name, value)
         if name == "id2label" and value:
@@ -98,33 +99,31 @@ class EmotionConfig(PreTrainedConfig):
         super().__setattr__("label2id", {emotion: index for index, emotion in enumerate(emotions)})
 
     def __post_init__(self, **kwargs):
-        if "read_out" in kwargs:  # what checkpoints of version 0.1 call `pooling`
+        if "read_out" in kwargs:  # the name of `pooling` in the first checkpoints
             self.pooling = kwargs.pop("read_out")
-        # PreTrainedConfig keeps any keyword as an attribute, so a misspelled field would be swallowed.
+        # PreTrainedConfig keeps any keyword as an attribute, so a misspelled field would be ignored.
         fields = [name for name in type(self).__dataclass_fields__ if not name.startswith("_")]
         for keyword in set(kwargs) - set(dir(type(self))):
             if close := difflib.get_close_matches(keyword, fields, n=1, cutoff=0.8):
                 raise TypeError(f"{type(self).__name__} has no field `{keyword}`. Did you mean `{close[0]}`?")
         if self.id2label is None:
-            self.id2label = self.label2id = {}  # no emotions; transformers would make up two
+            self.id2label = self.label2id = {}  # no emotions; the default of transformers is two
         if self.dimension_weights is None:
             self.dimension_weights = [1 / len(self.dimensions) for _ in self.dimensions]
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Check what must agree; called by the constructor.
+        """Check that the fields are consistent; called by the constructor.
 
         Raises:
-            ValueError: naming the field, what it may be and what it is.
+            ValueError: naming the field, the allowed values and the given one.
         """
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {POOLINGS}, got {self.pooling!r}.")
-        if self.trunk not in TRUNKS:
-            raise ValueError(f"`trunk` must be one of {TRUNKS}, got {self.trunk!r}.")
-        if self.trunk == "convolutional" and (self.bidirectional or self.look_ahead):
+        if get_trunk(self.trunk).is_causal and (self.bidirectional or self.look_ahead):
             raise ValueError(
-                "The convolutional trunk is causal: `bidirectional` must be False and `look_ahead` 0, got "
-                f'{self.bidirectional} and {self.look_ahead}. Both belong to `trunk="tc-gru"`.'
+                f"The {self.trunk} trunk is causal: `bidirectional` must be False and `look_ahead` 0, got "
+                f'{self.bidirectional} and {self.look_ahead}. Use `trunk="tc-gru"` for these.'
             )
         if len(self.dimension_weights) != len(self.dimensions):
             raise ValueError(
@@ -133,8 +132,8 @@ class EmotionConfig(PreTrainedConfig):
             )
         if not 0 <= self.look_ahead < self.convolution_kernel:
             raise ValueError(
-                f"`look_ahead` must lie in 0..{self.convolution_kernel - 1} (`convolution_kernel` - 1), "
+                f"`look_ahead` must be in 0..{self.convolution_kernel - 1} (`convolution_kernel` - 1), "
                 f"got {self.look_ahead}."
             )
         if len(set(self.emotions)) != len(self.emotions):
-            raise ValueError(f"`emotions` must be different names, got {list(self.emotions)}.")
+            raise ValueError(f"`emotions` must be distinct names, got {list(self.emotions)}.")

@@ -1,4 +1,4 @@
-"""Configuration of the fused teacher."""
+"""Configuration of the teacher."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -12,27 +12,27 @@ LAYER_FUSIONS = ("mix", "concatenate")
 
 @strict
 class FusedEmotionConfig(EmotionConfig):
-    r"""Configuration of a [`FusedEmotionForAudioClassification`]: several streams into one TC-GRU.
+    r"""Configuration of a [`FusedEmotionForAudioClassification`]: several streams fused into one trunk.
 
     Args:
         streams (`list[dict]`):
-            One dict a stream, in fusion order. The log-mel filterbank is
+            One dict per stream, in fusion order. The log-mel filterbank is
             `{"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40, "level": "absolute"}` (or `"relative"`, see
             [`StudentEmotionConfig`]). A pretrained encoder is
             `{"name", "kind": "encoder", "config", "preprocessing", "frame_rate", "one_at_a_time", "layers", "source",
-            "revision"}`, as [`FusedEmotionModel.from_encoders`] writes it: the encoder's own configuration with its
-            `model_type`, the facts of its `preprocessor_config.json`, frames per second, whether padding changes its
-            numbers (then clips run one at a time), and which hidden states are mixed (`None`: all).
+            "revision"}`, as [`FusedEmotionModel.from_encoders`] writes it: the encoder's configuration with its
+            `model_type`, its `preprocessor_config.json`, frames per second, whether padding changes its outputs (then
+            clips run one at a time), and which hidden states are used (`None`: all).
         frames_per_step (`int`, *optional*, defaults to 1):
-            Frames of the streams' 50 Hz grid that are averaged into one step of the trunk: 2 halves its work. Ours.
+            Frames of the streams' 50 Hz grid that are averaged into one step of the trunk. Not in the paper.
         projection_size (`int`, *optional*, defaults to 128):
             Width `P` to which every stream is projected before fusion.
         layer_fusion (`str`, *optional*, defaults to `"mix"`):
-            Layers of an encoder to one frame: `"mix"` with one softmax weight a layer, or `"concatenate"`.
+            Combination of an encoder's layers: `"mix"` with one softmax weight per layer, or `"concatenate"`.
         fusion (`str`, *optional*, defaults to `"concatenate"`):
-            `"concatenate"` per frame (the paper's reading) or a softmax `"gate"` per frame.
+            Combination of the streams: `"concatenate"` per frame (as in the paper) or a softmax `"gate"` per frame.
         stream_dropout (`float`, *optional*, defaults to 0.0):
-            Probability with which a stream is silenced for a clip in training; above 0, streams can be dropped later.
+            Probability of dropping a stream of a clip in training; if above 0, streams can be dropped at inference.
     """
 
     model_type = "fused-emotion"
@@ -47,10 +47,10 @@ class FusedEmotionConfig(EmotionConfig):
     stream_dropout: float | int = 0.0
 
     def validate_architecture(self):
-        """Check what must agree; called by the constructor.
+        """Check that the fields are consistent; called by the constructor.
 
         Raises:
-            ValueError: naming the field, what it may be and what it is.
+            ValueError: naming the field, the allowed values and the given one.
         """
         super().validate_architecture()
         if self.fusion not in FUSIONS:
@@ -61,7 +61,7 @@ class FusedEmotionConfig(EmotionConfig):
             raise ValueError(f"`frames_per_step` must be 1 or more, got {self.frames_per_step}.")
         names = [stream["name"] for stream in self.streams]
         if len(set(names)) != len(names):
-            raise ValueError(f"Every stream needs its own name, got {names}.")
+            raise ValueError(f"Streams need distinct names, got {names}.")
         for stream in self.streams:
             if stream["kind"] not in ("encoder", "log-mel"):
                 raise ValueError(f"A stream's `kind` is 'encoder' or 'log-mel', got {stream['kind']!r}.")

@@ -1,43 +1,31 @@
-"""Configuration of the distilled students."""
+"""Configuration of the students."""
 
 # SPDX-License-Identifier: Apache-2.0
 
 from huggingface_hub.dataclasses import strict
 
 from .configuration_emotion import EmotionConfig
+from .layers import get_trunk
 
 LEVELS = ("absolute", "relative")
-# Named sizes; `small` is the published default. Parameter limits: nano 75 k, small 0.5 M, base 2 M.
-STUDENT_SIZES = {
-    "nano": {"convolution_size": 32, "hidden_size": 48, "embedding_size": 48},
-    "small": {"convolution_size": 128, "hidden_size": 128, "embedding_size": 128},
-    "base": {"convolution_size": 256, "hidden_size": 288, "embedding_size": 256},
-}
-# The same limits for `trunk="convolutional"`.
-CONVOLUTIONAL_SIZES = {
-    "nano": {"convolution_kernel": 5, "hidden_size": 48, "num_convolution_blocks": 4, "embedding_size": 48},
-    "small": {"convolution_kernel": 5, "hidden_size": 128, "num_convolution_blocks": 6, "embedding_size": 128},
-    "base": {"convolution_kernel": 5, "hidden_size": 256, "num_convolution_blocks": 6, "embedding_size": 256},
-}
 
 
 @strict
 class StudentEmotionConfig(EmotionConfig):
     r"""Configuration of a [`StudentEmotionForAudioClassification`]: log-mel frames into a small causal trunk.
 
-    Every default streams: fixed normalization, a causal convolution, a forward GRU and a cumulative read-out.
-    `trunk="convolutional"` streams always.
+    The defaults allow streaming: fixed normalization, a causal convolution, a forward GRU and cumulative pooling.
 
     Args:
         num_mel_bins (`int`, *optional*, defaults to 40):
             Mel filters of the front end (40 as in the paper's baseline).
         level (`str`, *optional*, defaults to `"absolute"`):
-            What the front end hears of loudness: `"absolute"`, or `"relative"` to the clip so far. Absolute level
-            tells activation where all clips were recorded alike, and misleads where they were not.
+            Level of the log-mel frames: `"absolute"`, or `"relative"` to the clip so far. The absolute level is
+            informative about activation where all clips were recorded alike, and misleading elsewhere.
         frames_per_step (`int`, *optional*, defaults to 4):
             Log-mel frames (10 ms each) stacked into one step of the trunk: 2, 4 or 8 give 50, 25 or 12.5 Hz.
         teacher_emotions (`dict[str, list[str]]`, *optional*):
-            While distilling, one further head for each named teacher in that teacher's own label space.
+            While distilling, class names of each teacher that has a separate head.
     """
 
     model_type = "student-emotion"
@@ -49,10 +37,10 @@ class StudentEmotionConfig(EmotionConfig):
     teacher_emotions: dict[str, list[str]] | None = None
 
     def validate_architecture(self):
-        """Check what must agree; called by the constructor.
+        """Check that the fields are consistent; called by the constructor.
 
         Raises:
-            ValueError: naming the field, what it may be and what it is.
+            ValueError: naming the field, the allowed values and the given one.
         """
         super().validate_architecture()
         if self.level not in LEVELS:
@@ -63,13 +51,13 @@ class StudentEmotionConfig(EmotionConfig):
         """Build the configuration of a named size.
 
         Args:
-            size: `"nano"`, `"small"` or `"base"`.
-            **fields: any field, which replaces the size's own; with `trunk="convolutional"`, a size of that trunk.
+            size: `"nano"`, `"small"` or `"base"`; a key of the trunk's `sizes` in `audio_emotion.layers.TRUNKS`.
+            **fields: any fields; they override those of the size.
 
         Raises:
-            ValueError: on an unknown size.
+            ValueError: on an unknown size or trunk.
         """
-        sizes = CONVOLUTIONAL_SIZES if fields.get("trunk") == "convolutional" else STUDENT_SIZES
+        sizes = get_trunk(fields.get("trunk", cls.trunk)).sizes
         if size not in sizes:
             raise ValueError(f"`size` must be one of {list(sizes)}, got {size!r}.")
         return cls(**{**sizes[size], **fields})

@@ -1,8 +1,8 @@
-"""Whisper's encoder on clips of any length: its own log-mel, its stem and layers, with a mask.
+"""The teacher's streams: pretrained encoders and the log-mel filterbank, as frames on one 50 Hz grid.
 
-The stock forward demands 30 s of frames and masks nothing, so that a short clip costs 30 s of computation. Here the
-stem and the layers are run on the true frames only; frames past the clip are 0, and attention does not see them.
-(Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.)
+The forward of Whisper's encoder in transformers requires 30 s of frames and has no mask, so that a short clip costs
+as much as 30 s. Here its stem and layers run on the true frames only; frames beyond the clip are 0 and masked in the
+attention. (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.)
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -18,14 +18,19 @@ from transformers.audio_utils import mel_filter_bank
 
 from .layers import HOP, WINDOW, LogMel, frame_mask, stack_frames
 
+GRID = 50.0  # frames per second of every stream
+# Relative to the standard deviation of the hidden states; above it, a family runs one clip at a time. The rounding of
+# Whisper reaches 1.4e-4, the leakage through group norm is a hundred times larger.
+PADDING_TOLERANCE = 1e-3
+
 
 def whisper_log_mel(
     waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whisper's features of each clip, scaled by the clip's own loudest bin, 0 past its end.
+    """Whisper's log-mel features, scaled by the loudest bin of each clip, 0 beyond its end.
 
     Args:
-        waveform (`torch.Tensor` of shape `(B, S)`): 16 kHz, 0 past each clip.
+        waveform (`torch.Tensor` of shape `(B, S)`): 16 kHz, 0 beyond each clip.
         lengths (`torch.Tensor` of shape `(B,)`): true samples.
         num_mel_bins: 80, or 128 for the large-v3 family.
 
@@ -39,7 +44,7 @@ def whisper_log_mel(
             device=waveform.device,
         )  # (201, M)
         window = torch.hann_window(WINDOW, device=waveform.device)
-        # Reflected at the start, as Whisper's own features are; zeros at the end, as its padding to 30 s gives them.
+        # Reflection padding at the start, as in Whisper; zeros at the end, as from its padding to 30 s.
         start = waveform[:, 1 : WINDOW // 2 + 1].flip(-1)
         padded = nn.functional.pad(torch.cat([start, waveform], dim=-1), (0, WINDOW))
         spectrum = torch.stft(padded, WINDOW, HOP, window=window, center=False, return_complex=True)
@@ -55,59 +60,53 @@ def whisper_log_mel(
 def whisper_hidden_states(
     encoder: nn.Module, features: torch.Tensor, frames: torch.Tensor
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Run the encoder's stem and layers on as many frames as there are.
+    """Run the encoder's stem and layers on the true frames.
 
     Args:
         encoder: a `WhisperEncoder`.
-        features (`torch.Tensor` of shape `(B, M, T)`): 0 past each clip.
+        features (`torch.Tensor` of shape `(B, M, T)`): 0 beyond each clip.
         frames (`torch.Tensor` of shape `(B,)`): true frames at 100 Hz.
 
     Returns:
-        the input of the first layer, the output of each, the last one normalized, as `(B, ceil(T / 2), H)`; and the
-        true lengths at 50 Hz `(B,)`. More than 30 s are run in pieces of 30 s that do not see each other.
+        the input of the first layer and the output of each, the last one normalized, as `(B, ceil(T / 2), H)`; and the
+        true lengths at 50 Hz `(B,)`. Longer clips are split into independent chunks of 30 s.
     """
     limit = 2 * encoder.config.max_source_positions
     if features.shape[-1] > limit:
-        pieces = [
+        chunks = [
             whisper_hidden_states(encoder, features[..., begin : begin + limit], (frames - begin).clamp(0, limit))
             for begin in range(0, features.shape[-1], limit)
         ]
-        states = [torch.cat(parts, dim=1) for parts in zip(*(piece[0] for piece in pieces), strict=True)]
+        states = [torch.cat(parts, dim=1) for parts in zip(*(chunk[0] for chunk in chunks), strict=True)]
         return states, (frames + 1) // 2
     features = features.to(encoder.conv1.weight.dtype)
     mask = frame_mask(frames, features.shape[-1]).unsqueeze(1).to(features.dtype)  # (B, 1, T)
-    stem = nn.functional.gelu(encoder.conv1(features)) * mask  # alone, the next convolution would see zeros there
+    stem = nn.functional.gelu(encoder.conv1(features)) * mask  # zeros beyond the clip, as for a clip alone
     stem = nn.functional.gelu(encoder.conv2(stem)).transpose(1, 2)  # (B, T / 2, H)
     lengths = (frames + 1) // 2  # (B,)
     hidden = stem + encoder.embed_positions.weight[: stem.shape[1]]
-    seen = frame_mask(lengths.clamp(min=1), stem.shape[1])[:, None, None, :]  # (B, 1, 1, T / 2)
-    # Added to the scores: a mask of truth values means this to one attention implementation, +1 to another.
-    unseen = torch.zeros_like(seen, dtype=hidden.dtype).masked_fill(seen == 0, torch.finfo(hidden.dtype).min)
-    unseen = unseen.expand(-1, -1, stem.shape[1], -1)
+    visible = frame_mask(lengths.clamp(min=1), stem.shape[1])[:, None, None, :]  # (B, 1, 1, T / 2)
+    # Additive: attention implementations disagree on the meaning of a boolean mask.
+    bias = torch.zeros_like(visible, dtype=hidden.dtype).masked_fill(visible == 0, torch.finfo(hidden.dtype).min)
+    bias = bias.expand(-1, -1, stem.shape[1], -1)
     hidden_states = [hidden]
     for layer in encoder.layers:
-        hidden = layer(hidden, unseen)
+        hidden = layer(hidden, bias)
         hidden_states.append(hidden)
     hidden_states[-1] = encoder.layer_norm(hidden)
     return hidden_states, lengths
 
 
-GRID = 50.0  # frames per second that all streams share
-# Of the hidden states' own deviation: more than this, and a family runs one clip at a time. The rounding of a Whisper
-# alone reaches 1.4e-4 of it; what group norm lets through is a hundred times more.
-PADDING_TOLERANCE = 1e-3
-
-
-def bare_encoder(config) -> nn.Module:
-    """Build an encoder with random weights from its configuration; of an encoder-decoder, the encoder alone."""
+def build_encoder(config) -> nn.Module:
+    """Build an encoder with random weights; of an encoder-decoder model, the encoder only."""
     model = AutoModel.from_config(config)
     return model.get_encoder() if config.is_encoder_decoder else model
 
 
 def encoder_configuration(stream: dict):
-    """The stream's own configuration object; layer drop is off, as it would shorten the hidden states."""
+    """The configuration object of a stream's encoder; layer drop is off, as it would shorten the hidden states."""
     config = AutoConfig.for_model(**stream["config"])
-    config.dtype = None  # the teacher's, not the one that the encoder's own file had
+    config.dtype = None  # that of the teacher, not of the encoder's file
     for switch in ("layerdrop", "encoder_layerdrop"):
         if switch in stream["config"]:
             setattr(config, switch, 0.0)
@@ -115,10 +114,9 @@ def encoder_configuration(stream: dict):
 
 
 class LayerStatistics(nn.Module):
-    """Mean and deviation of each feature of each layer, fixed on the training set; until then 0 and 1.
+    """Mean and standard deviation of each feature of each layer on the training set; 0 and 1 until set.
 
-    Hidden states have a few features a hundred times larger than the rest, and these are not the ones that tell
-    emotions apart.
+    A few features of hidden states are a hundred times larger than the others, and not informative about emotion.
 
     Args:
         num_layers: hidden states `L`.
@@ -128,22 +126,22 @@ class LayerStatistics(nn.Module):
     def __init__(self, num_layers: int, hidden_size: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_layers, hidden_size))
-        self.register_buffer("deviation", torch.ones(num_layers, hidden_size))
+        self.register_buffer("deviation", torch.ones(num_layers, hidden_size))  # as named in checkpoints
 
     def reset(self) -> None:
-        """No statistics."""
+        """Set the mean to 0 and the standard deviation to 1."""
         init.zeros_(self.mean)
         init.ones_(self.deviation)
 
     @torch.no_grad()
-    def set_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-        """Fix the mean and deviation of each feature of each layer, both `(L, H)`, measured on the training set."""
+    def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set the mean and standard deviation of each feature of each layer, both `(L, H)`."""
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
+        self.deviation.copy_(std)
 
 
 class LayerMix(LayerStatistics):
-    """One weight per layer, whose softmax is the layer's share; new ones are 0, which is equal shares.
+    """Weighted mean of the layers, with a softmax over one learned weight per layer, equal at initialization.
 
     Args:
         num_layers: hidden states `L` to mix.
@@ -156,19 +154,19 @@ class LayerMix(LayerStatistics):
         self.output_size = hidden_size
 
     def reset(self) -> None:
-        """Equal shares, no statistics."""
+        """Set equal weights, and the statistics to 0 and 1."""
         super().reset()
         init.zeros_(self.weight)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Mix `(B, L, T, H)` into `(B, T, H)`, in float32: half precision would round before the mean is taken off."""
+        """Mix `(B, L, T, H)` into `(B, T, H)`, in float32: half precision would round large features."""
         with torch.autocast(states.device.type, enabled=False):
             scale = self.weight.float().softmax(dim=-1).view(-1, 1) / self.deviation.float()  # (L, H)
             return torch.einsum("blth,lh->bth", states.float(), scale) - (self.mean.float() * scale).sum(0)
 
 
 class LayerConcatenation(LayerStatistics):
-    """All layers side by side, so that the projection that follows weighs every feature of each: our choice.
+    """Concatenation of all layers, so that the projection weights every feature of each. Not in the paper.
 
     Args:
         num_layers: hidden states `L`.
@@ -180,7 +178,7 @@ class LayerConcatenation(LayerStatistics):
         self.output_size = num_layers * hidden_size
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Standardize `(B, L, T, H)` in float32 and lay it out as `(B, T, L * H)`."""
+        """Standardize `(B, L, T, H)` in float32 and concatenate to `(B, T, L * H)`."""
         with torch.autocast(states.device.type, enabled=False):
             standard = (states.float() - self.mean.float()[:, None]) / self.deviation.float()[:, None]
             return standard.transpose(1, 2).flatten(2)  # (B, T, L * H)
@@ -199,7 +197,7 @@ class EncoderStream(nn.Module):
         super().__init__()
         config = encoder_configuration(stream)
         self.stream = stream
-        self.encoder = bare_encoder(config)
+        self.encoder = build_encoder(config)
         self.frozen = False
         self.num_layers = len(stream["layers"]) if stream["layers"] is not None else config.num_hidden_layers + 1
         layers = LayerConcatenation if layer_fusion == "concatenate" else LayerMix
@@ -214,7 +212,7 @@ class EncoderStream(nn.Module):
         return self
 
     def freeze(self) -> None:
-        """Take the encoder out of training; layer mix and projection stay in it."""
+        """Freeze the encoder; layer mix and projection remain trainable."""
         self.frozen = True
         self.encoder.requires_grad_(False).eval()
 
@@ -226,7 +224,7 @@ class EncoderStream(nn.Module):
             mask (`torch.Tensor` of shape `(B, S)`): 1 for true samples.
 
         Returns:
-            the chosen hidden states `(B, L, T, H)` on the 50 Hz grid and the number of true frames `(B,)`.
+            the selected hidden states `(B, L, T, H)` on the 50 Hz grid and the number of true frames `(B,)`.
         """
         lengths = mask.sum(-1).long()  # (B,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -239,34 +237,34 @@ class EncoderStream(nn.Module):
             return self._hidden_states(waveform, lengths)
 
     def _hidden_states(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One call of the encoder on a batch that it can take as it is."""
+        """Run the encoder on a batch, padded as it is."""
         mask = frame_mask(lengths, waveform.shape[1])  # (B, S)
         if self.encoder.config.model_type == "whisper":
             features, frames = whisper_log_mel(waveform.float() * mask, lengths, self.encoder.config.num_mel_bins)
             states, frames = whisper_hidden_states(self.encoder, features, frames)
         elif self.encoder.main_input_name == "input_values":
             if self.stream["preprocessing"].get("do_normalize", True):
-                waveform = normalized_waveform(waveform.float(), mask)
-            # Families that run one clip at a time were trained without a mask.
+                waveform = normalize_waveform(waveform.float(), mask)
+            # Families that run one clip at a time were pretrained without a mask.
             attention_mask = None if self.stream["one_at_a_time"] else mask.long()
             output = self.encoder(
                 (waveform * mask).to(self.encoder.dtype), attention_mask=attention_mask, output_hidden_states=True
             )
-            # Large models normalize before each layer and once at the end, which the last hidden state lacks.
+            # With pre-norm layers, the last of `hidden_states` lacks the final normalization.
             states = [*output.hidden_states[:-1], output.last_hidden_state]
             frames = self.encoder._get_feat_extract_output_lengths(lengths)
         else:
-            states, frames = self._from_own_features(waveform, lengths)
+            states, frames = self._hidden_states_of_features(waveform, lengths)
         if self.stream["layers"] is not None:
             states = [states[layer] for layer in self.stream["layers"]]
-        return on_grid(torch.stack(list(states), dim=1), frames.clamp(min=1), self.stream["frame_rate"])
+        return resample_to_grid(torch.stack(list(states), dim=1), frames.clamp(min=1), self.stream["frame_rate"])
 
-    def _from_own_features(self, waveform: torch.Tensor, lengths: torch.Tensor):
-        """Hidden states of a family that takes the features of its own feature extractor (w2v-BERT)."""
-        facts = self.stream["preprocessing"]
-        extractor = getattr(transformers, facts["feature_extractor_type"]).from_dict(facts)
+    def _hidden_states_of_features(self, waveform: torch.Tensor, lengths: torch.Tensor):
+        """Hidden states of a family whose input is computed by its feature extractor (w2v-BERT)."""
+        settings = self.stream["preprocessing"]
+        extractor = getattr(transformers, settings["feature_extractor_type"]).from_dict(settings)
         clips = [clip[:length].float().cpu().numpy() for clip, length in zip(waveform, lengths, strict=True)]
-        inputs = extractor(clips, sampling_rate=facts["sampling_rate"], padding=True, return_tensors="pt")
+        inputs = extractor(clips, sampling_rate=settings["sampling_rate"], padding=True, return_tensors="pt")
         inputs = inputs.to(waveform.device)
         states = self.encoder(
             inputs["input_features"].to(self.encoder.dtype),
@@ -276,14 +274,13 @@ class EncoderStream(nn.Module):
         return states, inputs["attention_mask"].sum(-1)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Mix the hidden states `(B, L, T, H)` and project them: `(B, T, P)`, 0 where `mask (B, T)` is."""
-        return self.projection(self.layer_mix(states).to(self.projection.weight.dtype)) * mask.unsqueeze(
-            -1
-        )  # (B, T, P)
+        """Mix the hidden states `(B, L, T, H)` and project them to `(B, T, P)`, 0 where `mask (B, T)` is 0."""
+        mixed = self.layer_mix(states).to(self.projection.weight.dtype)  # (B, T, H)
+        return self.projection(mixed) * mask.unsqueeze(-1)
 
 
 class LogMelStream(nn.Module):
-    """The log-mel filterbank as a stream: pairs of 10 ms frames make the 50 Hz grid.
+    """The log-mel filterbank as a stream, with pairs of 10 ms frames stacked to the 50 Hz grid.
 
     Args:
         stream: the stream's dict, see `FusedEmotionConfig`.
@@ -297,26 +294,28 @@ class LogMelStream(nn.Module):
         self.projection = nn.Linear(2 * stream["num_mel_bins"], projection_size)
 
     def encode(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features `(B, 1, T, 2 M)`, with one layer like a single hidden state, and their number `(B,)`."""
+        """Features `(B, 1, T, 2 M)`, shaped as one hidden state, and their number `(B,)`."""
         frames, lengths = self.log_mel(waveform, mask)
         pairs, lengths = stack_frames(frames, lengths, per_step=2)
         return pairs.unsqueeze(1), lengths
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Project `(B, 1, T, 2 M)` to `(B, T, P)`, 0 where `mask (B, T)` is."""
+        """Project `(B, 1, T, 2 M)` to `(B, T, P)`, 0 where `mask (B, T)` is 0."""
         return self.projection(states.squeeze(1).to(self.projection.weight.dtype)) * mask.unsqueeze(-1)
 
 
-def normalized_waveform(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance over each clip's true samples, `(B, S)`; what wav2vec 2.0's extractor does."""
+def normalize_waveform(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit variance over each clip's true samples, `(B, S)`, as wav2vec 2.0's feature extractor."""
     count = mask.sum(-1, keepdim=True)  # (B, 1)
     mean = (waveform * mask).sum(-1, keepdim=True) / count
     variance = ((waveform - mean).square() * mask).sum(-1, keepdim=True) / count
     return (waveform - mean) / (variance + 1e-7).sqrt()
 
 
-def on_grid(states: torch.Tensor, frames: torch.Tensor, frame_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take the nearest earlier frame for each step of the 50 Hz grid.
+def resample_to_grid(
+    states: torch.Tensor, frames: torch.Tensor, frame_rate: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Select the nearest earlier frame for each step of the 50 Hz grid.
 
     Args:
         states (`torch.Tensor` of shape `(B, L, T, H)`): hidden states.
@@ -333,12 +332,12 @@ def on_grid(states: torch.Tensor, frames: torch.Tensor, frame_rate: float) -> tu
     return states[:, :, nearest], (frames * GRID / frame_rate).long().clamp(min=1)
 
 
-def averaged_steps(states: torch.Tensor, lengths: torch.Tensor, per_step: int) -> torch.Tensor:
-    """Average `per_step` neighbors into one step; a last, unfilled step is left out unless it is the only one.
+def average_steps(states: torch.Tensor, lengths: torch.Tensor, per_step: int) -> torch.Tensor:
+    """Average `per_step` frames into one step; an incomplete last step is left out unless it is the only one.
 
     Args:
         states (`torch.Tensor` of shape `(B, L, T, H)`): hidden states.
-        lengths (`torch.Tensor` of shape `(B,)`): true frames, which alone are averaged.
+        lengths (`torch.Tensor` of shape `(B,)`): true frames; the others are excluded from the averages.
         per_step: frames in a step.
 
     Returns:
@@ -356,24 +355,24 @@ def averaged_steps(states: torch.Tensor, lengths: torch.Tensor, per_step: int) -
 
 
 def load_encoder(source: str, layers: list[int] | None = None, revision: str | None = None) -> tuple[dict, nn.Module]:
-    """Load a pretrained encoder in float32 and find out what a stream needs to know of it.
+    """Load a pretrained encoder in float32 and describe it as a stream.
 
-    Frame rate and the effect of padding are measured, not looked up, so that a new family needs no code: group-norm
-    wav2vec 2.0 and HuBERT, and data2vec's stacked positional convolutions, let padding into true frames, and are
-    therefore run one clip at a time.
+    Frame rate and the effect of padding are measured, so that a new family needs no code: in group-norm wav2vec 2.0
+    and HuBERT, and in data2vec's stacked positional convolutions, padding changes true frames; these are run one clip
+    at a time.
 
     Args:
         source: Hub id or folder, with a `preprocessor_config.json`.
-        layers: hidden states to mix, 0 being the input of the first layer; None for all.
+        layers: hidden states to use, 0 being the input of the first layer; None for all.
         revision: of the Hub repository.
 
     Returns:
         the stream's dict, see `FusedEmotionConfig`, and the encoder.
 
     Raises:
-        OSError: where there is no such checkpoint, or it lacks `preprocessor_config.json`.
+        OSError: where the checkpoint or its `preprocessor_config.json` does not exist.
     """
-    facts, _ = FeatureExtractionMixin.get_feature_extractor_dict(source, revision=revision)
+    preprocessing, _ = FeatureExtractionMixin.get_feature_extractor_dict(source, revision=revision)
     model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     stream = {
@@ -382,7 +381,7 @@ def load_encoder(source: str, layers: list[int] | None = None, revision: str | N
         "source": source if not Path(source).exists() else Path(source).name,
         "revision": revision,
         "config": {**model.config.to_diff_dict(), "model_type": model.config.model_type},
-        "preprocessing": facts,
+        "preprocessing": preprocessing,
         "frame_rate": GRID,
         "layers": layers,
         "one_at_a_time": False,
@@ -396,7 +395,7 @@ def load_encoder(source: str, layers: list[int] | None = None, revision: str | N
     with torch.no_grad():
         states, frames = probe.encode(noise * mask, mask)
         alone, _ = probe.encode(noise[:1, :32000], mask[:1, :32000])
-    stream["frame_rate"] = (frames[1] - frames[0]).item() / 2  # the difference: no clip has a whole number of frames
+    stream["frame_rate"] = (frames[1] - frames[0]).item() / 2  # frames lost at the edges cancel
     difference = (states[:1, :, : alone.shape[2]] - alone)[:, :, : frames[0]].abs().max()
     stream["one_at_a_time"] = bool(difference > PADDING_TOLERANCE * alone.std())
     return stream, encoder

@@ -1,4 +1,4 @@
-"""Waveforms to one padded batch and its mask: checks the rate and the channels, changes no sample."""
+"""Feature extractor: checks waveforms and pads them to a batch with a mask."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -7,14 +7,14 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 
 
 class EmotionFeatureExtractor(SequenceFeatureExtractor):
-    """Pads clips to a batch; teacher, student and pipeline all take exactly this.
+    """Pads clips to a batch, the input of teacher and student.
 
-    No normalization happens here: each encoder makes its own features inside the model.
+    Normalization and spectral features are computed inside the model.
 
     Args:
-        feature_size: values per sample, 1.
+        feature_size: values per sample; 1.
         sampling_rate: expected rate, in hertz.
-        padding_value: of the silence after shorter clips.
+        padding_value: value after the end of shorter clips.
         **kwargs: passed on.
     """
 
@@ -43,19 +43,19 @@ class EmotionFeatureExtractor(SequenceFeatureExtractor):
 
         Args:
             raw_speech: mono samples in ±1, `(S,)`, or a list of such.
-            sampling_rate: of the samples, in hertz; required, because a wrong rate gives wrong numbers silently.
+            sampling_rate: of the samples, in hertz; required, since a wrong rate would silently give wrong outputs.
             padding: as in transformers; by default to the longest clip.
             max_length: with `padding="max_length"` or `truncation`, in samples.
             truncation: whether to cut at `max_length`.
             pad_to_multiple_of: round the padded length up to a multiple of this.
             return_tensors: `"pt"`, `"np"` or None.
-            **kwargs: refused, except what stock pipelines hand over (`return_attention_mask`).
+            **kwargs: refused, except those that the pipelines of transformers pass (such as `return_attention_mask`).
 
         Returns:
             `input_values` `(B, S)` in float32 and `attention_mask` `(B, S)`.
 
         Raises:
-            ValueError: on a missing or other rate, several channels, an empty or a non-finite clip.
+            ValueError: on a missing or wrong rate, several channels, an empty or a non-finite clip.
             TypeError: on an unknown keyword.
         """
         if unknown := set(kwargs) - {"return_attention_mask", "device", "do_normalize"}:

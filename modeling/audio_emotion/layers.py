@@ -1,8 +1,9 @@
-"""The one output of every model."""
+"""Layers that teacher and student share: log-mel front end, trunks, pooling, heads, and the model output."""
 
 # SPDX-License-Identifier: Apache-2.0
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,22 +12,31 @@ from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 from transformers.utils import ModelOutput
 
+WINDOW = 400  # samples: 25 ms at 16 kHz
+HOP = 160  # samples: 10 ms at 16 kHz
+FLOOR = 1e-6  # added to the power; about the noise of 16-bit audio
+# For the relative level: a floor 50 dB below the power so far, and the power assigned to digital silence.
+RELATIVE_FLOOR, SILENCE_POWER = 1e-5, 1e-12
+DILATIONS = (1, 2, 4, 8)  # of successive convolutional blocks: 61 frames with kernel 5, 2.4 s at 25 Hz
+EXPANSION = 2  # hidden width of a convolutional block, relative to its channels
+SCORE_BOUND = 6.0  # attention scores are within +-6, so that cumulative sums of exp(score) need no future maximum
+
 
 @dataclass
 class EmotionOutput(ModelOutput):
-    """What a model says of each of `B` clips.
+    """Output of every model, for `B` clips.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): returned when labels are given.
         logits (`torch.Tensor` of shape `(B, C)`, *optional*): one score per emotion, before the softmax.
         dimensions (`torch.Tensor` of shape `(B, 3)`, *optional*): in the order of `config.dimensions`, each in 0..1.
         log_variance (`torch.Tensor` of shape `(B, 3)`, *optional*): of the dimensions, natural logarithm.
-        embedding (`torch.Tensor` of shape `(B, D)`): the clip's vector, the target of distillation.
-        frame_dimensions (`torch.Tensor` of shape `(B, T, 3)`, *optional*): at `t`, what the model would have said had
-            the clip ended there; with `config.look_ahead` it has heard so many frames more.
+        embedding (`torch.Tensor` of shape `(B, D)`): of the clip; the target of distillation.
+        frame_dimensions (`torch.Tensor` of shape `(B, T, 3)`, *optional*): at `t`, the output for the clip cut after
+            frame `t` and `config.look_ahead` more.
         frame_logits (`torch.Tensor` of shape `(B, T, C)`, *optional*): the same for the emotions.
         frame_mask (`torch.Tensor` of shape `(B, T)`): 1 for true frames, 0 for padding.
-        teacher_logits (`dict[str, torch.Tensor]`, *optional*): one `(B, C_k)` per teacher, in that teacher's labels.
+        teacher_logits (`dict[str, torch.Tensor]`, *optional*): one `(B, C_k)` per teacher, in the teacher's classes.
     """
 
     loss: torch.Tensor | None = None
@@ -40,25 +50,18 @@ class EmotionOutput(ModelOutput):
     teacher_logits: dict[str, torch.Tensor] | None = None
 
 
-WINDOW = 400  # samples: 25 ms at 16 kHz
-HOP = 160  # samples: 10 ms at 16 kHz
-FLOOR = 1e-6  # added to the power; about the noise of 16-bit audio
-# Of relative frames: 50 dB below the power so far, and what stands for the power of digital silence.
-RELATIVE_FLOOR, NOTHING = 1e-5, 1e-12
-
-
 class LogMel(nn.Module):
     """Waveform to normalized log-mel frames at 100 Hz.
 
-    Frame `t` sees the samples `160 t` to `160 t + 399` and nothing else, so that a clip cut short has the same frames
-    as the whole one. Each bin is normalized by a mean and a deviation fixed at training time, never by the clip's own.
+    Frame `t` depends on the samples `160 t` to `160 t + 399` alone, so that a clip cut short has the same frames as
+    the whole one. Each bin is normalized by the mean and standard deviation of the training set, never by the clip's.
     The buffers are persistent: a buffer outside the checkpoint is uninitialized memory after `from_pretrained`.
 
     Args:
         num_mel_bins: mel filters `M` between 20 Hz and half the sampling rate (HTK mel scale).
         sampling_rate: of the waveform, in hertz.
-        level: `"absolute"`, or `"relative"` to the power of the clip so far, which no gain of a microphone changes.
-            A frame still sees nothing that comes after it. Ours.
+        level: `"absolute"`, or `"relative"` to the power of the clip up to the frame, which is independent of the
+            recording's gain. Not in the paper.
     """
 
     def __init__(self, num_mel_bins: int, sampling_rate: int, level: str = "absolute"):
@@ -69,11 +72,11 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.empty(WINDOW))
         self.register_buffer("filters", torch.empty(WINDOW // 2 + 1, num_mel_bins))
         self.register_buffer("mean", torch.empty(num_mel_bins))
-        self.register_buffer("deviation", torch.empty(num_mel_bins))
+        self.register_buffer("deviation", torch.empty(num_mel_bins))  # standard deviation, as named in checkpoints
         self.reset()
 
     def reset(self) -> None:
-        """Fill the buffers: window and filters by their formulas, statistics 0 and 1."""
+        """Fill the buffers: window and filters by their formulas, mean 0 and standard deviation 1."""
         filters = mel_filter_bank(
             WINDOW // 2 + 1, self.num_mel_bins, 20.0, self.sampling_rate / 2, self.sampling_rate, mel_scale="htk"
         )
@@ -82,24 +85,24 @@ class LogMel(nn.Module):
         init.zeros_(self.mean)
         init.ones_(self.deviation)
 
-    def unnormalized(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Natural logarithm of the mel power, `(B, S)` to `(B, T, M)` with `T = (S - 400) // 160 + 1`.
+    def compute_log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Natural logarithm of the mel power, `(B, S)` to `(B, T, M)` with `T = (S - 400) // 160 + 1`, not normalized.
 
-        Of a relative level it is that of the ratio to the mean power of all bins and frames up to this one, in which
-        each frame counts by its amplitude: a pause before the voice is not the level of the voice.
+        With a relative level, the power is divided by the mean power of all bins and frames up to this one, weighted
+        by amplitude so that a pause before the voice does not count.
         """
         frames = waveform.float().unfold(-1, WINDOW, HOP) * self.window.float()  # (B, T, 400)
         power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)  # (B, T, 201)
         power = power @ self.filters.float()  # (B, T, M)
         if self.level == "absolute":
             return (power + FLOOR).log()
-        each = power.mean(-1).double()  # (B, T): a sum of hours in float32 would round
-        amplitude = each.sqrt()
-        so_far = (amplitude * each).cumsum(-1) / amplitude.cumsum(-1).clamp(min=NOTHING)  # (B, T)
-        return (power / (so_far.float() + NOTHING).unsqueeze(-1) + RELATIVE_FLOOR).log()
+        mean = power.mean(-1).double()  # (B, T): float32 would round the sum over a long recording
+        amplitude = mean.sqrt()
+        so_far = (amplitude * mean).cumsum(-1) / amplitude.cumsum(-1).clamp(min=SILENCE_POWER)  # (B, T)
+        return (power / (so_far.float() + SILENCE_POWER).unsqueeze(-1) + RELATIVE_FLOOR).log()
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the frames that lie wholly inside each clip.
+        """Compute the normalized frames that are entirely inside each clip.
 
         Args:
             waveform (`torch.Tensor` of shape `(B, S)`): samples, at least 400 of them after padding.
@@ -110,18 +113,18 @@ class LogMel(nn.Module):
         """
         with torch.autocast(waveform.device.type, enabled=False):
             lengths = ((mask.sum(-1).long() - WINDOW) // HOP + 1).clamp(min=1)  # (B,)
-            return self.normalized(self.unnormalized(waveform), lengths), lengths
+            return self.normalize(self.compute_log_mel(waveform), lengths), lengths
 
-    def normalized(self, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Normalize the frames of `unnormalized`, `(B, T, M)`, and put 0 beyond each clip's `lengths (B,)`."""
+    def normalize(self, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Normalize the frames of `compute_log_mel`, `(B, T, M)`, and set those beyond `lengths (B,)` to 0."""
         frames = (frames - self.mean.float()) / self.deviation.float()  # (B, T, M)
         return frames * frame_mask(lengths, frames.shape[1]).unsqueeze(-1)
 
     @torch.no_grad()
-    def set_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-        """Fix the mean and deviation of each bin, both `(M,)`, measured on the training set."""
+    def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set the mean and standard deviation of each bin, both `(M,)`, computed on the training set."""
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
+        self.deviation.copy_(std)
 
 
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -130,7 +133,7 @@ def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def stack_frames(frames: torch.Tensor, lengths: torch.Tensor, per_step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Join `per_step` neighbors into one step; a last, unfilled step is left out unless it is the only one.
+    """Concatenate `per_step` frames into one step; an incomplete last step is left out unless it is the only one.
 
     Args:
         frames (`torch.Tensor` of shape `(B, T, M)`): 0 beyond each clip.
@@ -149,13 +152,8 @@ def stack_frames(frames: torch.Tensor, lengths: torch.Tensor, per_step: int) -> 
     return steps * frame_mask(lengths, steps.shape[1]).unsqueeze(-1), lengths
 
 
-DILATIONS = (1, 2, 4, 8)  # of the convolutional blocks, in turn: 61 frames with kernel 5, 2.4 s at 25 Hz
-EXPANSION = 2  # how much wider the middle of a convolutional block is
-SCORE_BOUND = 6.0  # attention scores lie in +-6, so that cumulative sums of exp(score) need no maximum of the future
-
-
 class TemporalConvolutionGRU(nn.Module):
-    """Frames `(B, T, F)` to frames `(B, T, G)`.
+    """Temporal convolution and identity into a GRU (Mitra et al. 2022, Figure 1): `(B, T, F)` to `(B, T, G)`.
 
     Args:
         input_size: width `F` of the features.
@@ -189,29 +187,29 @@ class TemporalConvolutionGRU(nn.Module):
             convolved = nn.functional.relu(self.convolution(padded)).transpose(1, 2)  # (B, T, K)
             features = torch.cat([convolved, features], dim=-1)  # (B, T, K + F)
         if not self.bidirectional:
-            return self.gru(features)[0]  # (B, T, G): what follows a clip cannot reach back into it
+            return self.gru(features)[0]  # (B, T, G): padding after a clip has no effect on it
         packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=features.shape[1])[0]
 
 
 class SeparableBlock(nn.Module):
-    """A causal depthwise convolution, then two pointwise layers, around which the frames pass unchanged.
+    """A causal depthwise convolution and two pointwise layers, with a residual connection.
 
     The order is that of a ConvNeXt block (Liu et al. 2022, https://arxiv.org/abs/2201.03545). Each frame is normalized
-    over its own channels: nothing depends on other frames, on the length of the clip or on the batch.
+    over its channels, so that it depends neither on the length of the clip nor on the batch.
 
     Args:
         size: channels `C`.
         kernel: width of the convolution in frames.
         dilation: frames between its taps.
-        dropout: on what the block adds.
+        dropout: on the residual.
     """
 
     def __init__(self, size: int, kernel: int, dilation: int, dropout: float):
         super().__init__()
         self.left = (kernel - 1) * dilation
         self.depthwise = nn.Conv1d(size, size, kernel, dilation=dilation, groups=size)
-        self.normalisation = nn.LayerNorm(size)  # its name in published checkpoints
+        self.normalisation = nn.LayerNorm(size)  # the name in published checkpoints
         self.widen = nn.Linear(size, EXPANSION * size)
         self.narrow = nn.Linear(EXPANSION * size, size)
         self.dropout = nn.Dropout(dropout)
@@ -219,12 +217,12 @@ class SeparableBlock(nn.Module):
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """`(B, T, C)` to `(B, T, C)`."""
         padded = nn.functional.pad(frames.transpose(1, 2), (self.left, 0))  # (B, C, left + T)
-        near = self.normalisation(self.depthwise(padded).transpose(1, 2))  # (B, T, C)
-        return frames + self.dropout(self.narrow(nn.functional.gelu(self.widen(near))))
+        normalized = self.normalisation(self.depthwise(padded).transpose(1, 2))  # (B, T, C)
+        return frames + self.dropout(self.narrow(nn.functional.gelu(self.widen(normalized))))
 
 
 class SeparableConvolutions(nn.Module):
-    """Frames `(B, T, F)` to frames `(B, T, C)` in -1..1, as a GRU's are.
+    """Causal dilated convolutions: `(B, T, F)` to `(B, T, C)` in -1..1, the range of a GRU.
 
     Args:
         input_size: width `F` of the features.
@@ -246,7 +244,7 @@ class SeparableConvolutions(nn.Module):
         self.output_size = config.hidden_size
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Run the frames; what follows a clip cannot reach back into it, so `lengths (B,)` need not be known."""
+        """Run the frames; padding after a clip has no effect on it, so `lengths (B,)` is not used."""
         frames = self.input(features)  # (B, T, C)
         for block in self.blocks:
             frames = block(frames)
@@ -254,7 +252,7 @@ class SeparableConvolutions(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Frames to what the clip says at each of them: the frame itself, or statistics of all frames so far.
+    """Pooling over time, cumulative: at each frame, the frame itself or statistics of all frames up to it.
 
     Args:
         input_size: width `G` of the frames.
@@ -269,7 +267,7 @@ class Pooling(nn.Module):
         self.output_size = input_size if mode == "last" else 2 * input_size
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Read `(B, T, G)` with a mask `(B, T)` into `(B, T, output_size)`."""
+        """Pool `(B, T, G)` with a mask `(B, T)` to `(B, T, output_size)`."""
         if self.mode == "last":
             return frames
         weight = mask.unsqueeze(-1)  # (B, T, 1)
@@ -279,12 +277,65 @@ class Pooling(nn.Module):
         total = weight.cumsum(1).clamp(min=1e-6)  # (B, T, 1)
         mean = (weight * frames).cumsum(1) / total  # (B, T, G)
         square = (weight * frames.square()).cumsum(1) / total  # (B, T, G)
-        deviation = (square - mean.square()).clamp(min=1e-5).sqrt()  # (B, T, G)
-        return torch.cat([mean, deviation], dim=-1)  # (B, T, 2G)
+        std = (square - mean.square()).clamp(min=1e-5).sqrt()  # (B, T, G)
+        return torch.cat([mean, std], dim=-1)  # (B, T, 2G)
+
+
+class Trunk(NamedTuple):
+    """An entry of `TRUNKS`.
+
+    Attributes:
+        layers: module class, built as `layers(input_size, config)`; maps features `(B, T, F)` and lengths `(B,)` to
+            frames `(B, T, output_size)` and has the attribute `output_size`.
+        sizes: for each name of a size (`"nano"`, `"small"`, `"base"`), fields of the student's configuration.
+        is_causal: whether a frame never depends on later ones; then `look_ahead` and `bidirectional` are refused.
+    """
+
+    layers: type[nn.Module]
+    sizes: dict[str, dict[str, Any]]
+    is_causal: bool
+
+
+# Trunks by the name that `config.trunk` has. To add one from outside the package, assign an entry before the first
+# configuration that names it: `TRUNKS["mine"] = Trunk(MyLayers, sizes={...}, is_causal=True)`. A checkpoint with it
+# loads only where the entry exists. Limits of the sizes in parameters: nano 75 k, small 0.5 M, base 2 M.
+TRUNKS = {
+    "tc-gru": Trunk(
+        TemporalConvolutionGRU,
+        sizes={
+            "nano": {"convolution_size": 32, "hidden_size": 48, "embedding_size": 48},
+            "small": {"convolution_size": 128, "hidden_size": 128, "embedding_size": 128},
+            "base": {"convolution_size": 256, "hidden_size": 288, "embedding_size": 256},
+        },
+        is_causal=False,
+    ),
+    "convolutional": Trunk(
+        SeparableConvolutions,
+        sizes={
+            "nano": {"convolution_kernel": 5, "hidden_size": 48, "num_convolution_blocks": 4, "embedding_size": 48},
+            "small": {"convolution_kernel": 5, "hidden_size": 128, "num_convolution_blocks": 6, "embedding_size": 128},
+            "base": {"convolution_kernel": 5, "hidden_size": 256, "num_convolution_blocks": 6, "embedding_size": 256},
+        },
+        is_causal=True,
+    ),
+}
+
+
+def get_trunk(name: str) -> Trunk:
+    """The entry of `TRUNKS`.
+
+    Raises:
+        ValueError: on an unknown name.
+    """
+    if name not in TRUNKS:
+        raise ValueError(
+            f"`trunk` must be one of {sorted(TRUNKS)}, got {name!r}. Add another one to `audio_emotion.layers.TRUNKS`."
+        )
+    return TRUNKS[name]
 
 
 class EmotionTrunk(nn.Module):
-    """The layers that `config.trunk` names, read-out and embedding layer.
+    """The layers named by `config.trunk`, pooling, and the embedding layer.
 
     Args:
         input_size: width `F` of the features.
@@ -294,38 +345,38 @@ class EmotionTrunk(nn.Module):
     def __init__(self, input_size: int, config):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
-        layers = TemporalConvolutionGRU if config.trunk == "tc-gru" else SeparableConvolutions
-        self.recurrence = layers(input_size, config)  # checkpoints know both kinds by this name
-        self.read_out = Pooling(self.recurrence.output_size, config.pooling)  # its name in published checkpoints
+        # `recurrence` and `read_out` are the names in published checkpoints, whatever the trunk.
+        self.recurrence = get_trunk(config.trunk).layers(input_size, config)
+        self.read_out = Pooling(self.recurrence.output_size, config.pooling)
         self.embedding = nn.Linear(self.read_out.output_size, config.embedding_size)
 
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor, output_frames: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """MatchedClassifier clips, and on request every frame of them.
+        """Embed clips, and on request each of their frames.
 
         Args:
             features (`torch.Tensor` of shape `(B, T, F)`): 0 beyond each clip.
             lengths (`torch.Tensor` of shape `(B,)`): true frames, at least 1.
-            output_frames: whether to embed every frame too.
+            output_frames: whether to embed each frame, too.
 
         Returns:
             embedding `(B, D)`, frame embeddings `(B, T, D)` or None, and the frame mask `(B, T)`.
         """
         mask = frame_mask(lengths, features.shape[1])  # (B, T)
         frames = self.recurrence(self.dropout(features), lengths)  # (B, T, G)
-        read = self.read_out(frames, mask).to(frames.dtype)  # (B, T, R)
-        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, read.shape[-1])
-        embedding = torch.tanh(self.embedding(read.gather(1, last).squeeze(1)))  # (B, D)
-        return embedding, torch.tanh(self.embedding(read)) if output_frames else None, mask
+        pooled = self.read_out(frames, mask).to(frames.dtype)  # (B, T, R)
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, pooled.shape[-1])
+        embedding = torch.tanh(self.embedding(pooled.gather(1, last).squeeze(1)))  # (B, D)
+        return embedding, torch.tanh(self.embedding(pooled)) if output_frames else None, mask
 
 
 class EmotionHeads(nn.Module):
-    """Embedding to everything a model says.
+    """Linear heads on the embedding: dimensions, emotions, variances and, while distilling, teachers' classes.
 
     Args:
         config: an `EmotionConfig`.
-        teacher_emotions: label names of each teacher that has a head of its own while distilling.
+        teacher_emotions: class names of each teacher that has a separate head while distilling.
     """
 
     def __init__(self, config, teacher_emotions: dict[str, list[str]] | None = None):
@@ -340,8 +391,8 @@ class EmotionHeads(nn.Module):
             {name: nn.Linear(config.embedding_size, len(labels)) for name, labels in (teacher_emotions or {}).items()}
         )
 
-    def drop_teachers(self) -> None:
-        """Forget the teachers' heads, which nobody needs once the student has learned."""
+    def drop_teacher_heads(self) -> None:
+        """Remove the teachers' heads, which are needed for distillation only."""
         self.teachers = nn.ModuleDict()
 
     def forward(self, embedding: torch.Tensor) -> dict[str, torch.Tensor | dict[str, torch.Tensor] | None]:

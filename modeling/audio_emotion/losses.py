@@ -1,11 +1,14 @@
-"""The supervised losses, as named and unweighted terms."""
+"""Supervised loss terms, by name and unweighted."""
 
 # SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-EPSILON = 1e-8  # keeps a constant batch at CCC 0 with a finite gradient; variances in 0..1 are far above it
+EPSILON = 1e-8  # gives a constant batch a CCC of 0 and a finite gradient; variances in 0..1 are far above it
 
 
 def concordance(predictions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -15,7 +18,7 @@ def concordance(predictions: torch.Tensor, targets: torch.Tensor, weights: torch
 
     Args:
         predictions (`torch.Tensor` of shape `(B, A)`): in 0..1.
-        targets (`torch.Tensor` of shape `(B, A)`): in 0..1; 0, say, where `weights` is 0.
+        targets (`torch.Tensor` of shape `(B, A)`): in 0..1; any finite value where `weights` is 0.
         weights (`torch.Tensor` of shape `(B, A)`): 1 where the pair counts, 0 where it is missing or padding.
 
     Returns:
@@ -40,8 +43,8 @@ def dimension_loss(
     Args:
         dimensions (`torch.Tensor` of shape `(B, A)`): predictions.
         targets (`torch.Tensor` of shape `(B, A)`): NaN where a rating is missing.
-        dimension_weights: one weight a dimension; a dimension without any target in the batch is left out.
-        weight (`torch.Tensor` of shape `(B,)`): 0 for clips that only fill the batch.
+        dimension_weights: one weight per dimension; a dimension without targets in the batch is left out.
+        weight (`torch.Tensor` of shape `(B,)`): 0 for clips that pad the batch.
     """
     known = targets.isfinite() & (weight > 0).unsqueeze(-1)  # (B, A)
     agreement = concordance(dimensions, targets.where(known, 0.0), known)  # (A,)
@@ -58,8 +61,8 @@ def emotion_loss(
         logits (`torch.Tensor` of shape `(B, C)`): before the softmax.
         labels (`torch.Tensor` of shape `(B,)` or `(B, C)`): class numbers with -100 where missing, or target
             distributions with NaN where missing.
-        weight (`torch.Tensor` of shape `(B,)`): 0 for clips that only fill the batch.
-        label_smoothing: share of the target spread over all classes.
+        weight (`torch.Tensor` of shape `(B,)`): 0 for clips that pad the batch.
+        label_smoothing: fraction of the target that is spread over all classes.
     """
     if labels.is_floating_point():
         known = labels.isfinite().all(-1)  # (B,)
@@ -77,7 +80,7 @@ def variance_loss(
 ) -> torch.Tensor:
     """Gaussian negative log-likelihood of the targets, averaged over known pairs; trains the variance alone.
 
-    The prediction is detached: the CCC decides where it lies, this term only how sure the model is.
+    The prediction is detached: it is trained by the CCC.
     """
     known = targets.isfinite() * weight.unsqueeze(-1)  # (B, A)
     squared = (dimensions.float().detach() - targets.where(targets.isfinite(), 0.0)).square()  # (B, A)
@@ -85,34 +88,67 @@ def variance_loss(
     return (known * each).sum() / known.sum().clamp(min=1.0)
 
 
+class Targets(NamedTuple):
+    """The arguments of [`supervised_terms`] that a term may need."""
+
+    labels: torch.Tensor | None  # (B,) or (B, C)
+    dimension_labels: torch.Tensor | None  # (B, A)
+    dimension_weights: list[float]
+    weight: torch.Tensor  # (B,)
+    label_smoothing: float = 0.0
+
+
+def _dimension_term(outputs: Any, targets: Targets) -> torch.Tensor | None:
+    if outputs.dimensions is None or targets.dimension_labels is None:
+        return None
+    return dimension_loss(outputs.dimensions, targets.dimension_labels, targets.dimension_weights, targets.weight)
+
+
+def _variance_term(outputs: Any, targets: Targets) -> torch.Tensor | None:
+    if outputs.dimensions is None or outputs.log_variance is None or targets.dimension_labels is None:
+        return None
+    return variance_loss(outputs.dimensions, outputs.log_variance, targets.dimension_labels, targets.weight)
+
+
+def _emotion_term(outputs: Any, targets: Targets) -> torch.Tensor | None:
+    if outputs.logits is None or targets.labels is None:
+        return None
+    return emotion_loss(outputs.logits, targets.labels, targets.weight, targets.label_smoothing)
+
+
+# Terms by name. Each maps an `EmotionOutput` and `Targets` to a scalar, or to None where the model lacks the head or
+# the batch the labels. To add one, from inside or outside the package, assign a function to its name; the recipes
+# weight it by their argument `<name>_weight`, or by 1.
+SUPERVISED_TERMS: dict[str, Callable[[Any, Targets], torch.Tensor | None]] = {
+    "dimensions": _dimension_term,
+    "variance": _variance_term,
+    "emotions": _emotion_term,
+}
+
+
 def supervised_terms(
-    outputs,
+    outputs: Any,
     labels: torch.Tensor | None,
     dimension_labels: torch.Tensor | None,
     dimension_weights: list[float],
     weight: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> dict[str, torch.Tensor]:
-    """The terms that labels give, by name and unweighted.
+    """Compute every term of `SUPERVISED_TERMS` for which there are a head and labels.
 
     Args:
         outputs: an `EmotionOutput`.
         labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): see [`emotion_loss`].
         dimension_labels (`torch.Tensor` of shape `(B, A)`, *optional*): see [`dimension_loss`].
-        dimension_weights: one weight a dimension.
-        weight (`torch.Tensor` of shape `(B,)`, *optional*): 0 for clips that only fill the batch.
+        dimension_weights: one weight per dimension.
+        weight (`torch.Tensor` of shape `(B,)`, *optional*): 0 for clips that pad the batch.
         label_smoothing: see [`emotion_loss`].
 
     Returns:
-        `{"dimensions", "emotions", "variance"}`, those for which there are a head and labels.
+        the terms by name, unweighted.
     """
     if weight is None:
         weight = outputs.embedding.new_ones(outputs.embedding.shape[0], dtype=torch.float32)
-    terms = {}
-    if dimension_labels is not None and outputs.dimensions is not None:
-        terms["dimensions"] = dimension_loss(outputs.dimensions, dimension_labels, dimension_weights, weight)
-        if outputs.log_variance is not None:
-            terms["variance"] = variance_loss(outputs.dimensions, outputs.log_variance, dimension_labels, weight)
-    if labels is not None and outputs.logits is not None:
-        terms["emotions"] = emotion_loss(outputs.logits, labels, weight, label_smoothing)
-    return terms
+    targets = Targets(labels, dimension_labels, dimension_weights, weight, label_smoothing)
+    terms = {name: term(outputs, targets) for name, term in SUPERVISED_TERMS.items()}
+    return {name: value for name, value in terms.items() if value is not None}

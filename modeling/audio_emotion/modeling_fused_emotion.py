@@ -1,4 +1,4 @@
-"""The fused teacher: several pretrained encoders and the log-mel filterbank into one TC-GRU."""
+"""The teacher: pretrained encoders and the log-mel filterbank, fused into one trunk with heads."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -8,21 +8,21 @@ import torch
 from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
-from .encoders import EncoderStream, LayerStatistics, LogMelStream, averaged_steps, load_encoder
+from .encoders import EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
 from .layers import EmotionHeads, EmotionOutput, EmotionTrunk, frame_mask
 from .losses import supervised_terms
 from .pretrained_emotion import HEADS, EmotionPreTrainedModel
 
 
 class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
-    """Ties the teacher to its configuration, and builds one from pretrained encoders."""
+    """Base class of the teacher."""
 
     config_class = FusedEmotionConfig
     base_model_prefix = "teacher"
     _supports_sdpa = True
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Let every layer of an encoder start with the same share (SUPERB, https://arxiv.org/abs/2105.01051)."""
+        """Initialize a module; the layers of an encoder get equal weights (SUPERB, https://arxiv.org/abs/2105.01051)."""
         if isinstance(module, LayerStatistics):
             module.reset()
         else:
@@ -36,17 +36,17 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
         revisions: dict[str, str] | None = None,
         **fields,
     ):
-        """Build a teacher from pretrained encoders; fusion, trunk and heads are new.
+        """Build a teacher from pretrained encoders; fusion, trunk and heads are initialized at random.
 
         Args:
             sources: Hub ids or folders, and `"log-mel"` for the filterbank, in fusion order; `"log-mel-relative"` for
-                one that no gain of a microphone changes.
-            layers: for a source, the hidden states to mix (0 is the input of the first layer); all where not given.
-            revisions: for a source, the revision of its Hub repository.
+                one that is independent of the recording's gain.
+            layers: by source, the hidden states to use (0 is the input of the first layer); all by default.
+            revisions: by source, the revision of its Hub repository.
             **fields: of [`FusedEmotionConfig`].
 
         Raises:
-            OSError: where a source does not exist or lacks its `preprocessor_config.json`.
+            OSError: where a source or its `preprocessor_config.json` does not exist.
         """
         streams: list[dict] = []
         encoders: list[nn.Module | None] = []
@@ -83,7 +83,7 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
             else EncoderStream(stream, config.projection_size, config.layer_fusion)
             for stream in config.streams
         )
-        self.silent: set[str] = set()
+        self.dropped: set[str] = set()
         count = len(config.streams)
         self.gate = nn.Linear(count * config.projection_size, count) if config.fusion == "gate" else None
         fused_size = config.projection_size * (1 if config.fusion == "gate" else count)
@@ -91,37 +91,40 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         self.post_init()
 
     def freeze_encoders(self) -> None:
-        """Take every pretrained encoder out of training, as the paper does."""
+        """Freeze every pretrained encoder, as in the paper."""
         for stream in self.streams:
             if isinstance(stream, EncoderStream):
                 stream.freeze()
 
     def drop_streams(self, names: Iterable[str]) -> None:
-        """Do without some streams at inference; their encoders are not run.
+        """Leave out some streams at inference; their encoders are not run.
 
         Raises:
-            ValueError: on an unknown name, when nothing would be left, or when the model was trained without
-                `stream_dropout` and so has never met a missing stream.
+            ValueError: on an unknown name, if no stream would remain, or if the model was trained without
+                `stream_dropout`.
         """
         known = {stream["name"] for stream in self.config.streams}
         names = set(names)
         if not names <= known or names >= known:
             raise ValueError(f"Expected some, not all, of the streams {sorted(known)}, got {sorted(names)}.")
         if not self.config.stream_dropout:
-            raise ValueError("This teacher was trained with `stream_dropout=0` and cannot do without a stream.")
-        self.silent = names
+            raise ValueError(
+                "Expected a teacher trained with `stream_dropout` above 0, got 0. Train one with it, or "
+                "keep all streams."
+            )
+        self.dropped = names
 
     def encode(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[list[torch.Tensor | None], torch.Tensor]:
-        """Run every stream's encoder: the part that can be cached while the encoders are frozen.
+        """Run every stream's encoder; the result can be cached while the encoders are frozen.
 
         Args:
             input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
             attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
 
         Returns:
-            one `(B, L_e, T, H_e)` per stream, None for a dropped one, and the steps `(B,)` that all streams have.
+            one `(B, L_e, T, H_e)` per stream, None for a dropped one, and the number of true steps `(B,)`.
 
         Raises:
             ValueError: for a waveform without a batch axis, or with channels.
@@ -131,19 +134,17 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
         encoded = [
-            None if facts["name"] in self.silent else stream.encode(input_values * attention_mask, attention_mask)
-            for facts, stream in zip(self.config.streams, self.streams, strict=True)
+            None if fields["name"] in self.dropped else stream.encode(input_values * attention_mask, attention_mask)
+            for fields, stream in zip(self.config.streams, self.streams, strict=True)
         ]
         lengths = torch.stack([each[1] for each in encoded if each is not None]).amin(0)  # (B,)
         time = min(each[0].shape[2] for each in encoded if each is not None)
         per_step = self.config.frames_per_step
-        states = [
-            None if each is None else averaged_steps(each[0][:, :, :time], lengths, per_step) for each in encoded
-        ]
+        states = [None if each is None else average_steps(each[0][:, :, :time], lengths, per_step) for each in encoded]
         return states, (lengths // per_step).clamp(min=1)
 
     def fuse(self, states: list[torch.Tensor | None], lengths: torch.Tensor) -> torch.Tensor:
-        """Mix, project and fuse the streams per frame: `(B, T, E * P)`, or `(B, T, P)` behind a gate."""
+        """Mix, project and fuse the streams per frame: `(B, T, E * P)`, or `(B, T, P)` with a gate."""
         first = next(each for each in states if each is not None)
         batch, time = first.shape[0], first.shape[2]
         mask = frame_mask(lengths, time).to(self.trunk.embedding.weight.dtype)  # (B, T)
@@ -151,20 +152,20 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
             mask.new_zeros(batch, time, self.config.projection_size) if each is None else stream(each, mask)
             for stream, each in zip(self.streams, states, strict=True)
         ]
-        heard = torch.tensor([each is not None for each in states], device=mask.device).expand(batch, -1)  # (B, E)
+        present = torch.tensor([each is not None for each in states], device=mask.device).expand(batch, -1)  # (B, E)
         if self.training and self.config.stream_dropout:
-            heard = self._silence_some(heard)
-        views = torch.stack(projected, dim=2) * heard[:, None, :, None]  # (B, T, E, P)
+            present = self._drop_at_random(present)
+        views = torch.stack(projected, dim=2) * present[:, None, :, None]  # (B, T, E, P)
         if self.gate is not None:
-            scores = self.gate(views.flatten(2)).masked_fill(~heard[:, None], float("-inf"))  # (B, T, E)
+            scores = self.gate(views.flatten(2)).masked_fill(~present[:, None], float("-inf"))  # (B, T, E)
             return (scores.softmax(-1).unsqueeze(-1) * views).sum(2) * mask.unsqueeze(-1)  # (B, T, P)
-        scale = heard.shape[1] / heard.sum(-1, keepdim=True).to(views.dtype)  # (B, 1)
+        scale = present.shape[1] / present.sum(-1, keepdim=True).to(views.dtype)  # (B, 1)
         return views.flatten(2) * scale.unsqueeze(-1)  # (B, T, E * P)
 
-    def _silence_some(self, heard: torch.Tensor) -> torch.Tensor:
-        """Silence streams at random, `(B, E)`; a clip that would lose all of them keeps all of them."""
-        kept = heard & (torch.rand(heard.shape, device=heard.device) >= self.config.stream_dropout)
-        return torch.where(kept.any(-1, keepdim=True), kept, heard)
+    def _drop_at_random(self, present: torch.Tensor) -> torch.Tensor:
+        """Drop streams of each clip at random, `(B, E)`; a clip that would lose all of them keeps all of them."""
+        kept = present & (torch.rand(present.shape, device=present.device) >= self.config.stream_dropout)
+        return torch.where(kept.any(-1, keepdim=True), kept, present)
 
     def forward(
         self,
@@ -197,7 +198,7 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
         self.teacher = FusedEmotionModel(config)
         self.heads = EmotionHeads(config)
         self.post_init()
-        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # taken over from `teacher`, which has none
+        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # inherited from `teacher`, which has none
 
     def forward(
         self,
@@ -210,7 +211,7 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
         states: list[torch.Tensor | None] | None = None,
         lengths: torch.Tensor | None = None,
     ) -> EmotionOutput:
-        """MatchedClassifier a batch of clips.
+        """Predict dimensions and emotions of a batch of clips.
 
         Args:
             input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
@@ -218,37 +219,23 @@ class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
             labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): class numbers (-100 where missing) or
                 distributions.
             dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
-            output_frames (`bool`, *optional*): whether to judge every frame, too. The encoders have heard the whole
-                clip: unlike a student's, these are not what a clip cut short would give.
+            output_frames (`bool`, *optional*): whether to predict at each frame, too. The encoders process the whole
+                clip: unlike a student's, these are not the outputs for the clip cut there.
             return_dict (`bool`, *optional*): `False` gives a tuple.
-            states (`list[torch.Tensor]`, *optional*): instead of samples, what [`FusedEmotionModel.encode`] gave, so
-                that training with frozen encoders can start from a cache.
+            states (`list[torch.Tensor]`, *optional*): output of [`FusedEmotionModel.encode`] in place of samples, so
+                that training with frozen encoders can use a cache.
             lengths (`torch.Tensor` of shape `(B,)`, *optional*): true frames of `states`.
         """
         if states is None or lengths is None:
             if input_values is None:
                 raise ValueError("Expected `input_values`, or `states` with `lengths`, got neither.")
             states, lengths = self.teacher.encode(input_values, attention_mask)
-        output = self.judge(states, lengths, output_frames)
+        embedding, frames, mask = self.teacher.trunk(self.teacher.fuse(states, lengths), lengths, output_frames)
+        output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
+        if frames is not None:
+            at_frames = self.heads(frames)
+            output.frame_dimensions, output.frame_logits = at_frames["dimensions"], at_frames["logits"]
         terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
         if terms:
             output.loss = torch.stack(list(terms.values())).sum()
         return output if return_dict is not False else output.to_tuple()
-
-    def judge(
-        self, states: list[torch.Tensor | None], lengths: torch.Tensor, output_frames: bool = False
-    ) -> EmotionOutput:
-        """What follows the encoders, so that training can start from their cached states.
-
-        Args:
-            states: one `(B, L_e, T, H_e)` per stream, as [`FusedEmotionModel.encode`] gives them.
-            lengths (`torch.Tensor` of shape `(B,)`): true frames.
-            output_frames: whether to judge every frame, too.
-        """
-        fused = self.teacher.fuse(states, lengths)
-        embedding, frames, mask = self.teacher.trunk(fused, lengths, output_frames)
-        output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
-        if frames is not None:
-            each = self.heads(frames)
-            output.frame_dimensions, output.frame_logits = each["dimensions"], each["logits"]
-        return output

@@ -1,4 +1,4 @@
-"""The distilled students: log-mel front end, causal trunk, heads."""
+"""The students: log-mel front end, causal trunk, heads."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -13,7 +13,7 @@ from .pretrained_emotion import HEADS, EmotionPreTrainedModel
 
 
 class StudentEmotionPreTrainedModel(EmotionPreTrainedModel):
-    """Ties the students to their configuration."""
+    """Base class of the students."""
 
     config_class = StudentEmotionConfig
     base_model_prefix = "student"
@@ -35,9 +35,9 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
         self.post_init()
 
     def features(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
-        """Waveform `(B, S)` to steps `(B, T, F)` and their number `(B,)`.
+        """Compute steps `(B, T, F)` and their number `(B,)` from waveforms `(B, S)`.
 
-        A step is `frames_per_step` log-mel frames. A clip shorter than one step is filled up with silence.
+        A step is `frames_per_step` log-mel frames. A clip shorter than one step is padded with silence.
 
         Raises:
             ValueError: for a waveform without a batch axis, or with channels.
@@ -54,9 +54,9 @@ class StudentEmotionModel(StudentEmotionPreTrainedModel):
         frames, lengths = self.log_mel(input_values * attention_mask, attention_mask)
         return stack_frames(frames, lengths, self.config.frames_per_step)
 
-    def features_of_frames(self, frames: torch.Tensor, lengths: torch.Tensor):
-        """The same from unnormalized log-mel frames `(B, T, M)` and their number `(B,)`, computed before."""
-        return stack_frames(self.log_mel.normalized(frames, lengths), lengths, self.config.frames_per_step)
+    def features_from_frames(self, frames: torch.Tensor, lengths: torch.Tensor):
+        """Compute the same from cached frames of `LogMel.compute_log_mel`, `(B, T, M)`, and their number `(B,)`."""
+        return stack_frames(self.log_mel.normalize(frames, lengths), lengths, self.config.frames_per_step)
 
     def forward(
         self,
@@ -89,7 +89,7 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
         self.student = StudentEmotionModel(config)
         self.heads = EmotionHeads(config, config.teacher_emotions)
         self.post_init()
-        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # taken over from `student`, which has none
+        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # inherited from `student`, which has none
 
     def forward(
         self,
@@ -102,7 +102,7 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
         features: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
     ) -> EmotionOutput:
-        """MatchedClassifier a batch of clips.
+        """Predict dimensions and emotions of a batch of clips.
 
         Args:
             input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
@@ -110,38 +110,33 @@ class StudentEmotionForAudioClassification(StudentEmotionPreTrainedModel):
             labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): class numbers (-100 where missing) or
                 distributions.
             dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
-            output_frames (`bool`, *optional*): whether to judge the clip as if it ended at each frame, too.
+            output_frames (`bool`, *optional*): whether to predict at each frame, too, as for the clip cut there.
             return_dict (`bool`, *optional*): `False` gives a tuple.
-            features (`torch.Tensor` of shape `(B, T, F)`, *optional*): instead of samples, what
-                [`StudentEmotionModel.features`] gave, so that training can mask it in between.
+            features (`torch.Tensor` of shape `(B, T, F)`, *optional*): output of [`StudentEmotionModel.features`] in
+                place of samples, so that training can augment it.
             lengths (`torch.Tensor` of shape `(B,)`, *optional*): true steps of `features`.
         """
         if features is None or lengths is None:
             if input_values is None:
                 raise ValueError("Expected `input_values`, or `features` with `lengths`, got neither.")
             features, lengths = self.student.features(input_values, attention_mask)
-        output = self.judge(features, lengths, output_frames)
-        terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
-        if terms:
-            output.loss = torch.stack(list(terms.values())).sum()
-        return output if return_dict is not False else output.to_tuple()
-
-    def without_teachers(self) -> "StudentEmotionForAudioClassification":
-        """The student as it is published: itself, or a copy without the heads that it shared with its teachers."""
-        if not self.config.teacher_emotions:
-            return self
-        student = copy.deepcopy(self)
-        student.heads.drop_teachers()
-        student.config.teacher_emotions = None
-        return student
-
-    def judge(self, features: torch.Tensor, lengths: torch.Tensor, output_frames: bool = False) -> EmotionOutput:
-        """What follows the front end: steps `(B, T, F)` with lengths `(B,)` to the output. Training masks between."""
         embedding, frames, mask = self.student.trunk(features.to(self.dtype), lengths, output_frames)
         output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
         if frames is not None:
             if self.config.bidirectional:
                 raise ValueError("`output_frames` needs a forward GRU; this model's `bidirectional` is true.")
-            each = self.heads(frames)
-            output.frame_dimensions, output.frame_logits = each["dimensions"], each["logits"]
-        return output
+            at_frames = self.heads(frames)
+            output.frame_dimensions, output.frame_logits = at_frames["dimensions"], at_frames["logits"]
+        terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
+        if terms:
+            output.loss = torch.stack(list(terms.values())).sum()
+        return output if return_dict is not False else output.to_tuple()
+
+    def without_teacher_heads(self) -> "StudentEmotionForAudioClassification":
+        """The student for publication: itself, or a copy without the heads that distillation needed."""
+        if not self.config.teacher_emotions:
+            return self
+        student = copy.deepcopy(self)
+        student.heads.drop_teacher_heads()
+        student.config.teacher_emotions = None
+        return student

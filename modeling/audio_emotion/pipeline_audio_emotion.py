@@ -1,4 +1,4 @@
-"""The "audio-emotion" pipeline: any audio in; named values, their scale, and flags out, in plain Python."""
+"""The "audio-emotion" pipeline: audio in; dimensions, emotions and flags out, in plain Python."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -16,68 +16,34 @@ from .audio_io import read_audio
 from .layers import HOP, WINDOW
 from .pipeline_outputs import (
     OutputFormatter,
-    SpeakerTurns,
-    heard_turns,
-    heard_windows,
+    Span,
+    SpeakerSegments,
+    average_by_speaker,
+    format_segments,
     positive_integer,
-    segments_of,
-    speakers_of,
-    turn_bounds,
+    segments_within,
     validate_parameters,
-    window_bounds,
+    windows_of,
 )
 
-
-class AnswerStream:
-    """An iterator over answers, as long as its clips.
-
-    A loop goes on where the last one, or `next`, has stopped. After the end, a new loop judges the clips once more:
-    those of a data set are still there, those of an iterator are gone.
-
-    Args:
-        judge: begins to judge, and gives the answers.
-        clips: what is judged.
-    """
-
-    def __init__(self, judge: Callable[[], Iterable[dict[str, Any]]], clips: Any):
-        self._judge = judge
-        self._clips = clips
-        self._answers = iter(judge())
-        self._ended = False
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        if self._ended:
-            self._answers, self._ended = iter(self._judge()), False
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        try:
-            return next(self._answers)
-        except StopIteration:
-            self._ended = True
-            raise
-
-
-PIECES_AT_ONCE = 16  # windows or turns of one clip that go through the model together
 MODELS = ("fused-emotion", "student-emotion")
-GRID = 50.0  # frames per second of a teacher
-PIECE_OUTPUTS = ("embedding", "dimensions", "logits", "log_variance")  # of a window or a turn
+TEACHER_FRAME_RATE = 50.0  # hertz
+PARTS_BATCH_SIZE = 16  # windows or segments of one clip in one forward pass
+PART_OUTPUTS = ("embedding", "dimensions", "logits", "log_variance")  # of a window or a segment
+CLIP_FACTS = ("duration", "flags", "error", "name", "segments", "windows")  # from `preprocess` to `postprocess`
 
 
 class AudioEmotionPipeline(Pipeline):
-    """Judges the emotion in speech.
+    """Pipeline for emotion in speech: dimensions (activation, valence, dominance) and emotion categories.
 
-    Every clip is decoded, averaged to one channel and resampled; see [`read_audio`] for what may be given. Clips in a
-    batch get the same numbers as alone.
+    Clips are decoded, averaged to one channel and resampled; see [`read_audio`] for the inputs. Batching does not
+    change the outputs.
 
-    Example:
-        >>> from transformers import pipeline
+    Examples:
         >>> import audio_emotion
-        >>> judge = pipeline("audio-emotion", model="a folder or a Hub id")
-        >>> judge("clip.wav")
+        >>> from transformers import pipeline
+        >>> emotion = pipeline("audio-emotion", model="a folder or a Hub id")
+        >>> emotion("clip.wav")
         {"dimensions": {"activation": 0.71, "valence": 0.24, "dominance": 0.68}, "scale": [0.0, 1.0],
          "emotions": [{"label": "angry", "score": 0.62}, ...], "duration": 3.4, "flags": []}
     """
@@ -93,7 +59,7 @@ class AudioEmotionPipeline(Pipeline):
         if self.model.config.model_type not in MODELS:
             raise ValueError(
                 f"Expected a model of type {' or '.join(MODELS)}, got {self.model.config.model_type!r}, which has no "
-                "heads for emotion: its answers would be random."
+                "heads for emotion: its outputs would be random."
             )
         if self.model.base_model is self.model:
             raise ValueError(
@@ -103,45 +69,51 @@ class AudioEmotionPipeline(Pipeline):
         if self.feature_extractor.sampling_rate != (rate := self.model.config.sampling_rate):
             raise ValueError(
                 f"Expected a feature extractor for the model's {rate} Hz, got one for "
-                f"{self.feature_extractor.sampling_rate} Hz: the model would hear another pitch. Mend "
-                "`preprocessor_config.json`."
+                f"{self.feature_extractor.sampling_rate} Hz. Correct `preprocessor_config.json`."
             )
-        self.model.eval()  # a model fresh from its constructor would answer with dropout
+        self.model.eval()  # a model from its constructor is in training mode, with dropout
 
     def __call__(self, inputs: Any, **kwargs):
-        """MatchedClassifier one clip, or many.
+        """Predict the emotion in one or more clips.
 
         Args:
-            inputs: one clip (a path, a URL, bytes, a binary file, `{"array", "sampling_rate"}`, a row of `datasets`),
-                a list of clips, or an iterator or dataset of clips.
-            top_k (`int`, *optional*): how many emotions to name; all by default.
-            scale (`tuple[float, float]`, *optional*): ends of the dimensions' scale, `(0, 1)` by default; `(1, 7)` is
-                that of MSP-Podcast.
-            return_embedding (`bool`, *optional*): adds `"embedding"`, a list of `D` numbers, to the clip and to
-                each window and segment.
-            return_uncertainty (`bool`, *optional*): adds to the same `"uncertainty"`, the standard deviation of each
-                dimension, in units of the scale.
-            return_frames (`bool`, *optional*): adds `"frames"`, what the model says when it has heard the clip up to
-                `end` seconds (a teacher has heard all of it: its frames say where, not when).
-            window (`float`, *optional*): adds `"windows"`, pieces of so many seconds judged each on its own, with
-                flags of its own.
-            hop (`float`, *optional*): seconds from one window's start to the next; as long as a window by default.
-            segments (`str` or `list[dict]`, *optional*): who speaks when, as the path of an RTTM file or as
-                `{"start", "end", "speaker"}` in seconds. Adds `"segments"`, each turn judged on its own with flags of
-                its own, or with `"error"` where it cannot be judged, and `"speakers"`, each speaker's mean over the
-                seconds of his turns. For several clips, the second field of RTTM names each; one that it does not name
-                has no segments.
-            on_error (`str`, *optional*): what to do with a clip that cannot be judged: `"raise"` (the default), or
-                `"skip"`, which answers `{"error": why, "input": its name}`.
-            batch_size (`int`, *optional*): clips that go through the model together; 1 by default.
-            **kwargs: these.
+            inputs (`str`, `Path`, `bytes`, file object, `dict`, or a list, iterator or dataset of these):
+                A clip is a path, an http(s) or file URL, the content of an audio file, a binary file object,
+                `{"array", "sampling_rate"}` or a row of `datasets`.
+            top_k (`int`, *optional*):
+                Number of emotions to return; all by default.
+            scale (`tuple[float, float]`, *optional*, defaults to `(0, 1)`):
+                Lower and upper end of the dimensions' scale; `(1, 7)` is that of MSP-Podcast.
+            return_embedding (`bool`, *optional*, defaults to `False`):
+                Whether to add `"embedding"`, a list of `D` numbers, to the clip and to each window and segment.
+            return_uncertainty (`bool`, *optional*, defaults to `False`):
+                Whether to add `"uncertainty"`, the standard deviation of each dimension in units of the scale, to the
+                clip and to each window and segment. Needs a model with `predict_variance`.
+            return_frames (`bool`, *optional*, defaults to `False`):
+                Whether to add `"frames"`, the prediction at each frame. A student's frame is the prediction for the
+                clip cut at `end` seconds; a teacher's frames are computed from the whole clip.
+            window (`float`, *optional*):
+                Length of a window in seconds. Adds `"windows"`, each predicted as a clip of its own, with its flags.
+            hop (`float`, *optional*):
+                Seconds from the start of one window to that of the next; as long as a window by default.
+            segments (`list` or `dict[str, list]`, *optional*):
+                Speaker segments `{"start", "end", "speaker"}` or `(start, end, speaker)`, in seconds, of one clip, or
+                a dict from the name of each clip (its path or id, with or without folders and suffix) to its list, as
+                `audio_emotion.diarization.read_rttm` returns it. Adds `"segments"`, each predicted as a clip of its
+                own, with its flags, or with `"error"`, and `"speakers"`, each speaker's mean weighted by duration.
+                Of several clips, one without an entry has no segments.
+            on_error (`str`, *optional*, defaults to `"raise"`):
+                `"raise"`, or `"skip"` to return `{"error": reason, "input": name}` for an invalid clip.
+            batch_size (`int`, *optional*, defaults to 1):
+                Number of clips in one forward pass.
+            **kwargs: the parameters above.
 
         Returns:
-            a `dict` for one clip, a list of them for a list or tuple, an iterator for anything else.
+            A `dict` for one clip, a list of dicts for a list or tuple, an iterator of dicts for anything else.
 
         Raises:
-            ValueError: on a clip that cannot be judged, naming it; on a parameter that makes no sense; on RTTM that
-                cannot be read, naming the line, or that names none of several clips.
+            ValueError: on a clip that cannot be processed, naming it; on an invalid parameter; on segments of none of
+                several clips.
             TypeError: on an unknown parameter.
         """
         if isinstance(inputs, tuple):
@@ -150,38 +122,40 @@ class AudioEmotionPipeline(Pipeline):
             return []
         if (size := kwargs.get("batch_size")) is not None:
             kwargs["batch_size"] = positive_integer("batch_size", size, "clips")
-        stream = _is_stream(inputs)
-        several = stream or isinstance(inputs, (list, Dataset))
-        turns = None if kwargs.get("segments") is None else SpeakerTurns.read(kwargs["segments"], several)
-        base, parameters = super().__call__, {**kwargs, "segments": turns} if turns else kwargs
+        is_stream = _is_stream(inputs)
+        several = is_stream or isinstance(inputs, (list, Dataset))
+        segments = kwargs.get("segments", self._preprocess_params.get("segments"))
+        if segments is not None:
+            segments = kwargs["segments"] = SpeakerSegments.parse(segments).for_clips(several)
+        run = super().__call__
         if not several:
-            return base(inputs, **parameters)
+            return run(inputs, **kwargs)
 
-        def judge() -> Iterable[dict[str, Any]]:
-            # A generator is what the base class knows as a stream.
-            answers = base((clip for clip in inputs) if stream else inputs, **parameters)
-            return turns.checked(answers) if turns else answers
+        def predict() -> Iterable[dict[str, Any]]:
+            # The base class recognizes a generator as a stream.
+            predictions = run((clip for clip in inputs) if is_stream else inputs, **kwargs)
+            return segments.check_matched(predictions) if segments else predictions
 
-        return list(judge()) if isinstance(inputs, list) else AnswerStream(judge, inputs)
+        return list(predict()) if isinstance(inputs, list) else PredictionIterator(predict, inputs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save model and front end as transformers does, and always the pipeline's code beside them.
+        """Save the model, the feature extractor and the pipeline's code.
 
-        The base class forgets it where the pipeline itself was loaded from a checkpoint.
+        The base class leaves out the code where the pipeline itself was loaded from a checkpoint.
 
         Args:
-            save_directory: where to; made if missing.
+            save_directory: created if missing.
             **kwargs: passed on.
         """
         super().save_pretrained(save_directory, **kwargs)
         custom_object_save(self, save_directory)
 
     def _sanitize_parameters(self, **parameters) -> tuple[dict, dict, dict]:
-        """Check what was given, and hand each step its own."""
+        """Check the parameters and divide them among the three steps."""
         parameters = validate_parameters(parameters)
         if parameters.get("return_uncertainty") and not self.model.config.predict_variance:
             raise ValueError(
-                "`return_uncertainty` needs a model that predicts its own variance; this one was trained with "
+                "`return_uncertainty` needs a model that predicts its variance; this one was trained with "
                 "`predict_variance=False`. Leave the parameter out, or use another model."
             )
 
@@ -190,7 +164,7 @@ class AudioEmotionPipeline(Pipeline):
 
         return (
             given("on_error", "segments", "window", "hop"),
-            given("window", "hop", "return_frames"),
+            given("return_frames"),
             given(
                 *("window", "return_frames", "top_k", "scale", "return_embedding", "return_uncertainty", "on_error"),
             ),
@@ -200,96 +174,82 @@ class AudioEmotionPipeline(Pipeline):
         self,
         inputs: Any,
         on_error: str = "raise",
-        segments: SpeakerTurns | None = None,
+        segments: SpeakerSegments | None = None,
         window: float | None = None,
         hop: float | None = None,
     ) -> dict[str, Any]:
-        """One clip to `input_values (1, S)` and `attention_mask (1, S)`, with what is known of it."""
+        """Read one clip: `input_values (1, S)`, `attention_mask (1, S)`, and `CLIP_FACTS`."""
+        if hop is not None and window is None:
+            raise ValueError(f"`hop` ({hop!r}) needs `window`, the length of a window in seconds.")
         rate = self.feature_extractor.sampling_rate
         try:
             clip = read_audio(inputs, rate)
-            turns = None if segments is None else heard_turns(segments.of_clip(clip.name), clip)
+            spans = None if segments is None else segments_within(segments.of_clip(clip.name), clip)
         except ValueError as error:
             if on_error == "raise":
                 raise
             name = str(inputs) if isinstance(inputs, (str, Path)) else str(error).partition(": expected ")[0]
-            # Every item of a batch needs the same keys: silence stands in for the clip.
+            # Every item of a batch needs the same keys, so a skipped clip is replaced by silence.
             silence = torch.zeros(1, rate)
             return {
                 "input_values": silence,
                 "attention_mask": torch.ones_like(silence, dtype=torch.long),
-                **{"duration": 0.0, "flags": (), "error": str(error), "name": name, "turns": (), "windows": ()},
+                **{"duration": 0.0, "flags": (), "error": str(error), "name": name, "segments": (), "windows": ()},
             }
-        windows = () if window is None else heard_windows(clip, window, hop)
         batch = self.feature_extractor(clip.waveform, sampling_rate=rate, return_tensors="pt")
         return {
             "input_values": batch["input_values"],
             "attention_mask": batch["attention_mask"],
-            **{"duration": clip.duration, "flags": clip.flags, "error": None, "name": clip.name, "turns": turns},
-            "windows": windows,
+            **{"duration": clip.duration, "flags": clip.flags, "error": None, "name": clip.name, "segments": spans},
+            "windows": () if window is None else windows_of(clip, window, hop),
         }
 
-    def _forward(
-        self,
-        inputs: dict[str, Any],
-        window: float | None = None,
-        hop: float | None = None,
-        return_frames: bool = False,
-    ) -> dict[str, Any]:
-        """Run the model on a batch; tensors keep the batch first, so that the base class can take it apart."""
-        if hop is not None and window is None:
-            raise ValueError(f"`hop` ({hop!r}) needs `window`, the length of a window in seconds.")
+    def _forward(self, inputs: dict[str, Any], return_frames: bool = False) -> dict[str, Any]:
+        """Run the model on a batch and on the parts of its clips; every tensor has the batch first."""
         waveform, mask = inputs["input_values"], inputs["attention_mask"]  # (B, S), (B, S)
         options = {"output_frames": True} if return_frames else {}
         output = self.model(waveform, mask, **options)
-        answer = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
-        answer["samples"] = samples = mask.sum(-1)  # (B,)
-        rate = self.feature_extractor.sampling_rate
-        clips = [clip[:n] for clip, n in zip(waveform, samples, strict=True)]
-        if window is not None:
-            bounds = [window_bounds(len(clip), window, hop, rate) for clip in clips]
-            answer |= self._judge_pieces("window", clips, bounds)
-        # One clip alone comes as it is, several in a list.
-        turns = inputs["turns"] if isinstance(inputs["turns"], list) else [inputs["turns"]]
-        bounds = [turn_bounds(each or (), len(clip), rate) for each, clip in zip(turns, clips, strict=True)]
-        if any(bounds):
-            answer |= self._judge_pieces("turn", clips, bounds)
-        return {
-            **answer,
-            **{name: inputs[name] for name in ("duration", "flags", "error", "name", "turns", "windows")},
-        }
+        outputs = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
+        clips = [clip[:length] for clip, length in zip(waveform, mask.sum(-1), strict=True)]
+        for kind, name in (("window", "windows"), ("segment", "segments")):
+            # The base class passes the value of a single clip, or a list of those of several.
+            per_clip = inputs[name] if isinstance(inputs[name], list) else [inputs[name]]
+            bounds = [[span.samples for span in spans or () if span.error is None] for spans in per_clip]
+            if any(bounds):
+                outputs |= self._predict_parts(kind, clips, bounds)
+        return outputs | {name: inputs[name] for name in CLIP_FACTS}
 
-    def _judge_pieces(
+    def _predict_parts(
         self, kind: str, clips: list[torch.Tensor], bounds: list[list[tuple[int, int]]]
     ) -> dict[str, torch.Tensor]:
-        """What the model says of pieces of each clip `(S,)`: tensors `(B, N, ...)`, zero after its last."""
-        per_clip = [self._judge_pieces_of_one(*each) for each in zip(clips, bounds, strict=True)]
+        """Predict the parts of each clip `(S,)`: tensors `(B, N, ...)`, padded with 0 after each clip's last part."""
+        per_clip = [self._predict_parts_of_one(*each) for each in zip(clips, bounds, strict=True)]
         most = max(map(len, bounds))
-        answer = {}
+        outputs = {}
         for name, like in max(per_clip, key=len).items():
-            rows = [pieces.get(name, like[:0]) for pieces in per_clip]
+            rows = [parts.get(name, like[:0]) for parts in per_clip]
             padded = [nn.functional.pad(each, (0, 0, 0, most - len(each))) for each in rows]
-            answer[f"{kind}_{name}"] = torch.stack(padded)  # (B, N, ...)
-        return answer
+            outputs[f"{kind}_{name}"] = torch.stack(padded)  # (B, N, ...)
+        return outputs
 
-    def _judge_pieces_of_one(self, waveform: torch.Tensor, bounds: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-        """What the model says of each piece of one clip `(S,)`: tensors `(N, ...)`; none where there is no piece."""
+    def _predict_parts_of_one(self, waveform: torch.Tensor, bounds: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        """Predict the parts of one clip `(S,)`: tensors `(N, ...)`; empty where there are no parts."""
         outputs = []
-        for first in range(0, len(bounds), PIECES_AT_ONCE):
-            chosen = bounds[first : first + PIECES_AT_ONCE]
+        for first in range(0, len(bounds), PARTS_BATCH_SIZE):
+            chosen = bounds[first : first + PARTS_BATCH_SIZE]
             longest = max(stop - start for start, stop in chosen)
-            pieces = waveform.new_zeros(len(chosen), longest)  # (N, S)
-            mask = torch.zeros_like(pieces, dtype=torch.long)  # (N, S)
+            parts = waveform.new_zeros(len(chosen), longest)  # (N, S)
+            mask = torch.zeros_like(parts, dtype=torch.long)  # (N, S)
             for row, (start, stop) in enumerate(chosen):
-                pieces[row, : stop - start] = waveform[start:stop]
+                parts[row, : stop - start] = waveform[start:stop]
                 mask[row, : stop - start] = 1
-            outputs.append(self.model(pieces, mask))
-        names = [name for name in PIECE_OUTPUTS if outputs and name in outputs[0]]
+            outputs.append(self.model(parts, mask))
+        names = [name for name in PART_OUTPUTS if outputs and name in outputs[0]]
         return {name: torch.cat([output[name] for output in outputs]) for name in names}
 
     def postprocess(
         self,
-        answer: dict[str, Any],
+        outputs: dict[str, Any],
         top_k: int | None = None,
         scale: tuple[float, float] | None = None,
         return_embedding: bool = False,
@@ -298,63 +258,97 @@ class AudioEmotionPipeline(Pipeline):
         window: float | None = None,
         on_error: str = "raise",
     ) -> dict[str, Any]:
-        """Tensors of one clip, batch first, to plain Python."""
-        if answer["error"] is not None:
-            return {"error": answer["error"], "input": answer["name"]}
-        numbers = [value for name, value in answer.items() if name.endswith(PIECE_OUTPUTS)]
+        """Convert the tensors of one clip, batch first, to plain Python."""
+        if outputs["error"] is not None:
+            return {"error": outputs["error"], "input": outputs["name"]}
+        numbers = [value for name, value in outputs.items() if name.endswith(PART_OUTPUTS)]
         if not all(value.isfinite().all() for value in numbers):
             error = (
-                f"{answer['name']}: expected finite numbers from the model, got NaN or infinite ones. Its weights are "
-                "broken, or its precision cannot hold this clip: try float32."
+                f"{outputs['name']}: expected finite numbers from the model, got NaN or infinite ones. Its weights "
+                "are broken, or its precision cannot represent this clip: try float32."
             )
             if on_error == "raise":
                 raise ValueError(error)
-            return {"error": error, "input": answer["name"]}
+            return {"error": error, "input": outputs["name"]}
         config = self.model.config
-        words = OutputFormatter(
+        formatter = OutputFormatter(
             config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding
         )
-        (whole,) = words.rows(answer, "", 1, top_k)
+        (clip,) = formatter.rows(outputs, "", 1, top_k)
         result: dict[str, Any] = {}
-        if "dimensions" in whole:
-            result |= {"dimensions": whole.pop("dimensions"), "scale": list(words.scale)}
-        if "emotions" in whole:
-            result["emotions"] = whole.pop("emotions")
-        result |= {"duration": float(answer["duration"]), "flags": list(answer["flags"]), **whole}
+        if "dimensions" in clip:
+            result |= {"dimensions": clip.pop("dimensions"), "scale": list(formatter.scale)}
+        if "emotions" in clip:
+            result["emotions"] = clip.pop("emotions")
+        result |= {"duration": float(outputs["duration"]), "flags": list(outputs["flags"]), **clip}
         if window is not None:
-            said = words.rows(answer, "window", len(answer["windows"]), top_k)
+            windows: tuple[Span, ...] = outputs["windows"]
+            rows = formatter.rows(outputs, "window", len(windows), top_k)
             result["windows"] = [
-                {"start": heard.start, "end": heard.end, **each, "flags": list(heard.flags)}
-                for heard, each in zip(answer["windows"], said, strict=True)
+                {"start": each.start, "end": each.end, **row, "flags": list(each.flags)}
+                for each, row in zip(windows, rows, strict=True)
             ]
         if return_frames:
-            ends = self._heard_until(int(answer["frame_mask"][0].sum()), result["duration"])
-            said = words.rows(answer, "frame", len(ends), top_k)
-            spans = zip([0.0, *ends[:-1]], ends, said, strict=True)
-            result["frames"] = [{"start": start, "end": end, **each} for start, end, each in spans]
-        if (turns := answer["turns"]) is not None:
-            judged = words.rows(answer, "turn", sum(heard.error is None for heard in turns), top_k=None)
-            segments = segments_of(turns, judged)
-            speakers = speakers_of(segments)
+            ends = self._frame_ends(int(outputs["frame_mask"][0].sum()), result["duration"])
+            rows = formatter.rows(outputs, "frame", len(ends), top_k)
+            frames = zip([0.0, *ends[:-1]], ends, rows, strict=True)
+            result["frames"] = [{"start": start, "end": end, **row} for start, end, row in frames]
+        if (spans := outputs["segments"]) is not None:
+            rows = formatter.rows(outputs, "segment", sum(span.error is None for span in spans), top_k=None)
+            segments = format_segments(spans, rows)
+            speakers = average_by_speaker(segments)  # over all emotions
             for entry in [*segments, *speakers]:
                 if "emotions" in entry:
                     entry["emotions"] = entry["emotions"][:top_k]
             result |= {"segments": segments, "speakers": speakers}
         return result
 
-    def _heard_until(self, count: int, duration: float) -> list[float]:
-        """Seconds of the clip that have gone into each of `count` frames."""
+    def _frame_ends(self, count: int, duration: float) -> list[float]:
+        """End in seconds of each of `count` frames: where the last sample is that the frame depends on."""
         config = self.model.config
         if config.model_type == "student-emotion":
             last = [config.frames_per_step * (t + 1 + config.look_ahead) - 1 for t in range(count)]  # log-mel frames
             ends = [(HOP * frame + WINDOW) / config.sampling_rate for frame in last]
         else:
-            ends = [(t + 1) * config.frames_per_step / GRID for t in range(count)]
+            ends = [(t + 1) * config.frames_per_step / TEACHER_FRAME_RATE for t in range(count)]
         return [min(end, duration) for end in ends]
 
 
+class PredictionIterator:
+    """An iterator over predictions with the length of its clips.
+
+    A loop continues where the last one, or `next`, stopped. After the end, a new loop predicts the clips once more, if
+    they can be iterated again, as a dataset can and a generator cannot.
+
+    Args:
+        predict: starts a run over the clips.
+        clips: the inputs.
+    """
+
+    def __init__(self, predict: Callable[[], Iterable[dict[str, Any]]], clips: Any):
+        self._predict = predict
+        self._clips = clips
+        self._predictions = iter(predict())
+        self._is_finished = False
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self._is_finished:
+            self._predictions, self._is_finished = iter(self._predict()), False
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        try:
+            return next(self._predictions)
+        except StopIteration:
+            self._is_finished = True
+            raise
+
+
 def _is_stream(inputs: Any) -> bool:
-    """Whether it gives clips one by one: a data set of `datasets`, a column of one, or an iterator but no file."""
+    """Whether the clips come one by one: a dataset of `datasets`, a column of one, or an iterator but not a file."""
     if type(inputs).__module__.partition(".")[0] == "datasets":  # which need not be installed
         return isinstance(inputs, Iterable) and not isinstance(inputs, Mapping)  # a row is a mapping
     return isinstance(inputs, Iterator) and not callable(getattr(inputs, "read", None))

@@ -1,4 +1,4 @@
-"""Who speaks when: turns from an RTTM file or a list, those of one clip, and what is said of turns and speakers."""
+"""Parameters, windows, speaker segments and output formatting of the pipeline."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -8,297 +8,15 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import torch
 
 from .audio_io import SHORTEST, AudioClip
 
-SLACK = 0.05  # seconds that a turn may reach beyond the clip: diarisers count in frames
-DECIMALS = 6  # of a turn's seconds: 1.35 - 1.1 is less than 0.25 in floating point
-
-# What else an RTTM file may hold, by its first field (NIST, Rich Transcription 2009 evaluation plan, appendix A).
-NO_TURNS = {"SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU"}
-NO_TURNS |= {"CB", "A/P", "SPKR-INFO", "SPKR_INFO"}
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One speaker, speaking from `start` to `end`, in seconds."""
-
-    start: float
-    end: float
-    speaker: str
-
-
-@dataclass(frozen=True)
-class HeardTurn:
-    """A turn as far as it lies in its clip.
-
-    Args:
-        turn: with its end cut to that of the clip.
-        flags: those of a clip, `"overlap"` (somebody else speaks, too), `"truncated"` (it goes on after the clip).
-        error: why it has no answer, or None.
-    """
-
-    turn: Turn
-    flags: tuple[str, ...]
-    error: str | None
-
-
-class SpeakerTurns:
-    """Turns by the file that they belong to; None is whatever clip comes.
-
-    Args:
-        turns: lists of turns, by file.
-        source: how messages call it.
-        several: whether they are for several clips, of which some may have none: diarisers write no line for a clip in
-            which nobody speaks.
-    """
-
-    def __init__(self, turns: dict[str | None, list[Turn]], source: str, several: bool = False):
-        self.turns = turns
-        self.source = source
-        self.several = several
-
-    @classmethod
-    def read(cls, given: Any, several_clips: bool = False) -> "SpeakerTurns":
-        """Check what a user gave.
-
-        Args:
-            given: the path of an RTTM file, or a list of `{"start", "end", "speaker"}` in seconds.
-            several_clips: whether it is for more than one clip. If so, the file field of RTTM tells them apart.
-
-        Raises:
-            ValueError: naming the line or the turn that is wrong.
-        """
-        if isinstance(given, (str, Path)):
-            return cls(_turns_of_rttm(Path(given)), str(given)).for_clips(several_clips)
-        if isinstance(given, (list, tuple)):
-            turns = [_turn_of(each, number) for number, each in enumerate(given)]
-            return cls({None: turns}, "`segments`").for_clips(several_clips)
-        raise ValueError(
-            f'`segments` must be the path of an RTTM file or a list of {{"start", "end", "speaker"}}, got '
-            f"{type(given).__name__}."
-        )
-
-    def for_clips(self, several: bool) -> "SpeakerTurns":
-        """These turns for one clip, which needs no name if they are all of one file, or for several."""
-        if several and None in self.turns:
-            raise ValueError(
-                "A list of `segments` belongs to one clip, got several clips. Pass them one by one, or pass an RTTM "
-                "file that names each clip in its second field."
-            )
-        if not several and len(self.turns) == 1:
-            return SpeakerTurns({None: next(iter(self.turns.values()))}, self.source)
-        return SpeakerTurns(self.turns, self.source, several)
-
-    def of_clip(self, name: str) -> list[Turn]:
-        """Turns of one clip, in the order given.
-
-        Args:
-            name: its path or id; the file field of RTTM may be this, the same without folders, or the latter without
-                suffix.
-
-        Raises:
-            ValueError: where one clip alone has none, naming the files that there are.
-        """
-        path = Path(name)
-        for key in (None, name, path.name, path.stem):
-            if key in self.turns:
-                return self.turns[key]
-        if self.several:
-            return []
-        raise ValueError(
-            f"{name}: expected turns of {path.stem!r} in {self.source}, got those of {self._files()}. Name the clip "
-            "in the second field of RTTM, or judge it alone with a list."
-        )
-
-    def checked(self, answers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Pass on the answers to several clips, and make sure at their end that the turns are of these clips.
-
-        Raises:
-            ValueError: where clips were judged and none of them has turns, naming the files that have.
-        """
-        judged, found = 0, False
-        for answer in answers:
-            judged += "error" not in answer
-            found |= bool(answer.get("segments"))
-            yield answer
-        if judged and not found:
-            raise ValueError(
-                f"{self.source}: expected turns of at least one of {judged} clips, got those of {self._files()}. Name "
-                "each clip in the second field of RTTM."
-            )
-
-    def _files(self) -> str:
-        """Some of the files that there are turns of."""
-        return ", ".join(sorted(map(str, self.turns))[:5])
-
-
-def heard_turns(turns: list[Turn], clip: AudioClip) -> tuple[HeardTurn, ...]:
-    """Cut turns to their clip and say what is odd about each."""
-    cut = [Turn(turn.start, min(turn.end, clip.duration), turn.speaker) for turn in turns]
-    inside = [turn for turn in cut if turn.start < clip.duration]
-    overlapped = iter(_overlapped(inside))
-    heard = []
-    for given, turn in zip(turns, cut, strict=True):
-        if turn.start >= clip.duration:
-            error = f"expected a turn inside the clip of {clip.duration:g} s, got one from {turn.start:g} s on"
-            heard.append(HeardTurn(given, (), error))
-            continue
-        more = {"overlap": next(overlapped), "truncated": given.end > clip.duration + SLACK}
-        if (length := round(turn.end - turn.start, DECIMALS)) < SHORTEST:
-            heard.append(HeardTurn(turn, (), f"expected at least {SHORTEST} s of speech, got {length:g} s"))
-        else:
-            flags = *clip.flags_between(turn.start, turn.end), *(flag for flag, holds in more.items() if holds)
-            heard.append(HeardTurn(turn, flags, None))
-    return tuple(heard)
-
-
-def segments_of(turns: tuple[HeardTurn, ...], judged: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An entry for each turn, from what a model says of those that can be judged, in their order."""
-    said = iter(judged)
-    return [
-        {
-            **{"start": heard.turn.start, "end": heard.turn.end, "speaker": heard.turn.speaker},
-            **({**next(said), "flags": list(heard.flags)} if heard.error is None else {"error": heard.error}),
-        }
-        for heard in turns
-    ]
-
-
-def speakers_of(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each speaker's mean over the seconds of his turns, in the order in which they first speak."""
-    speakers = []
-    for name in dict.fromkeys(segment["speaker"] for segment in segments):
-        turns = [segment for segment in segments if segment["speaker"] == name]
-        judged = [segment for segment in turns if "error" not in segment]
-        if not judged:
-            speakers.append({"speaker": name, "error": "none of the speaker's turns can be judged"})
-            continue
-        seconds = [segment["end"] - segment["start"] for segment in judged]
-        shares = [each / sum(seconds) for each in seconds]
-        entry: dict[str, Any] = {"speaker": name, "seconds": sum(seconds), "turns": len(judged)}
-        if "dimensions" in judged[0]:
-            entry["dimensions"] = {
-                dimension: sum(s * each["dimensions"][dimension] for s, each in zip(shares, judged, strict=True))
-                for dimension in judged[0]["dimensions"]
-            }
-        if "emotions" in judged[0]:
-            scores = dict.fromkeys((each["label"] for each in judged[0]["emotions"]), 0.0)
-            for share, segment in zip(shares, judged, strict=True):
-                for each in segment["emotions"]:
-                    scores[each["label"]] += share * each["score"]
-            ranked = sorted(scores.items(), key=lambda item: -item[1])
-            entry["emotions"] = [{"label": label, "score": score} for label, score in ranked]
-        speakers.append(entry)
-    return speakers
-
-
-def _overlapped(turns: list[Turn]) -> list[bool]:
-    """Whether somebody else speaks during each turn."""
-    found = [False] * len(turns)
-    speaking: list[int] = []
-    for number in sorted(range(len(turns)), key=lambda index: turns[index].start):
-        speaking = [other for other in speaking if turns[other].end > turns[number].start]
-        for other in speaking:
-            if turns[other].speaker != turns[number].speaker:
-                found[number] = found[other] = True
-        speaking.append(number)
-    return found
-
-
-def _turns_of_rttm(path: Path) -> dict[str | None, list[Turn]]:
-    """Lines `SPEAKER file channel start length <NA> <NA> speaker ...` of a file, by their file field."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: no text, or a null byte in the path
-        raise ValueError(f"{path}: expected an RTTM file, got {type(error).__name__}: {error}.") from error
-    turns: dict[str | None, list[Turn]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if not fields or fields[0].startswith(";;") or fields[0] in NO_TURNS:
-            continue
-        where = f"{path}, line {number}"
-        if fields[0] != "SPEAKER" or len(fields) < 8:
-            raise ValueError(
-                f"{where}: expected `SPEAKER file channel start length <NA> <NA> speaker`, got {line[:80]!r}."
-            )
-        try:
-            start, length = float(fields[3]), float(fields[4])
-        except ValueError as error:
-            raise ValueError(f"{where}: expected start and length in seconds, got {fields[3:5]}.") from error
-        if not (0 <= start < math.inf and 0 < length < math.inf):
-            raise ValueError(f"{where}: expected a start of at least 0 s and a positive length, got {fields[3:5]}.")
-        turns.setdefault(unquote(fields[1]), []).append(Turn(start, start + length, fields[7]))
-    if not turns:
-        raise ValueError(f"{path}: expected an RTTM file with turns of speakers, got none.")
-    return turns
-
-
-def _turn_of(given: Any, number: int) -> Turn:
-    """One turn of a list."""
-    expected = f'`segments[{number}]` must be {{"start": seconds, "end": seconds, "speaker": name}}'
-    if not isinstance(given, Mapping) or not {"start", "end", "speaker"} <= set(given):
-        raise ValueError(f"{expected}, got {given!r:.200}.")
-    try:
-        start, end = float(given["start"]), float(given["end"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{expected}, got {given!r:.200}.") from error
-    if not 0 <= start < end < math.inf:
-        raise ValueError(f"{expected}, with 0 <= start < end, got {given!r:.200}.")
-    return Turn(start, end, str(given["speaker"]))
-
-
-@dataclass(frozen=True)
-class HeardWindow:
-    """A window from `start` to `end`, in seconds, with the flags of this part of its clip."""
-
-    start: float
-    end: float
-    flags: tuple[str, ...]
-
-
-def heard_windows(clip: AudioClip, window: float, hop: float | None) -> tuple[HeardWindow, ...]:
-    """The windows of a clip, see [`window_bounds`], none of which ends after it."""
-    rate = clip.sampling_rate
-    edges = [
-        (first / rate, min(stop / rate, clip.duration))
-        for first, stop in window_bounds(len(clip.waveform), window, hop, rate)
-    ]
-    return tuple(HeardWindow(start, end, clip.flags_between(start, end)) for start, end in edges)
-
-
-def window_bounds(samples: int, window: float, hop: float | None, rate: int) -> list[tuple[int, int]]:
-    """First sample of each window, and the one after its last.
-
-    The last window ends with the clip and may be shorter, but never shorter than a clip may be: what is left over then
-    stays unheard. A clip shorter than a window is one window.
-
-    Args:
-        samples: in the clip.
-        window: its length, in seconds.
-        hop: from one start to the next, in seconds; as long as a window if None.
-        rate: samples per second.
-    """
-    length, step = round(window * rate), max(round((hop or window) * rate), 1)
-    bounds = [(0, min(length, samples))]
-    for start in range(step, samples, step):
-        if bounds[-1][1] == samples or samples - start < SHORTEST * rate:
-            break
-        bounds.append((start, min(start + length, samples)))
-    return bounds
-
-
-def turn_bounds(turns: Sequence[HeardTurn], samples: int, rate: int) -> list[tuple[int, int]]:
-    """First sample of each turn that can be judged, and the one after its last, in a clip of so many samples."""
-    judged = [heard.turn for heard in turns if heard.error is None]
-    return [(round(turn.start * rate), min(round(turn.end * rate), samples)) for turn in judged]
-
-
-SHORTEST_HOP = 0.01  # seconds; below, an hour of speech would take days
+SHORTEST_HOP = 0.01  # seconds; shorter hops would take days for an hour of speech
+SLACK = 0.05  # seconds by which a segment may exceed its clip: diarization systems count in frames
+DECIMALS = 6  # of a segment's duration: 1.35 - 1.1 is less than 0.25 in floating point
 PARAMETERS = {
     "on_error",
     "window",
@@ -313,14 +31,14 @@ PARAMETERS = {
 
 
 def validate_parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """The same parameters, numbers of numpy as those of Python and `segments` read.
+    """Check the pipeline's parameters; numpy numbers become Python's, and `segments` a [`SpeakerSegments`].
 
     Raises:
-        TypeError: on an unknown one.
-        ValueError: on one that makes no sense.
+        TypeError: on an unknown parameter.
+        ValueError: on an invalid value.
     """
     if unknown := set(given) - PARAMETERS:
-        raise TypeError(f"Unknown parameters {sorted(unknown)}. The pipeline knows {sorted(PARAMETERS)}.")
+        raise TypeError(f"Unknown parameters {sorted(unknown)}. The pipeline has {sorted(PARAMETERS)}.")
     checked = dict(given)
     if (on_error := given.get("on_error", "raise")) not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
@@ -335,19 +53,19 @@ def validate_parameters(given: dict[str, Any]) -> dict[str, Any]:
             if not (_is_number(seconds) and seconds >= least):
                 raise ValueError(f"`{name}` must be at least {least} seconds, got {seconds!r}.")
             checked[name] = float(seconds)
-    if (segments := given.get("segments")) is not None and not isinstance(segments, SpeakerTurns):
-        checked["segments"] = SpeakerTurns.read(segments)
+    if (segments := given.get("segments")) is not None:
+        checked["segments"] = SpeakerSegments.parse(segments)
     return checked
 
 
-def positive_integer(name: str, value: Any, what: str) -> int:
-    """A parameter that counts something.
+def positive_integer(name: str, value: Any, unit: str) -> int:
+    """A parameter that is a count.
 
     Raises:
-        ValueError: where it is no whole number of at least 1.
+        ValueError: where it is not a whole number of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of {what}, at least 1, got {value!r}.")
+        raise ValueError(f"`{name}` must be a whole number of {unit}, at least 1, got {value!r}.")
     return int(value)
 
 
@@ -363,58 +81,308 @@ def _is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A window or a speaker segment of a clip.
+
+    Args:
+        start: in seconds.
+        end: in seconds.
+        flags: of this part, see [`AudioClip`]; of a segment also `"overlap"` (another speaker speaks at the same time)
+            and `"truncated"` (it exceeds the clip).
+        samples: the first sample of the model's input, and the one after the last.
+        speaker: of a segment.
+        error: why there is no prediction, or None.
+    """
+
+    start: float
+    end: float
+    flags: tuple[str, ...]
+    samples: tuple[int, int]
+    speaker: str | None = None
+    error: str | None = None
+
+
+def windows_of(clip: AudioClip, window: float, hop: float | None) -> tuple[Span, ...]:
+    """The windows of a clip, see [`window_bounds`]."""
+    rate = clip.sampling_rate
+    spans = []
+    for first, stop in window_bounds(len(clip.waveform), window, hop, rate):
+        start, end = first / rate, min(stop / rate, clip.duration)
+        spans.append(Span(start, end, clip.flags_between(start, end), (first, stop)))
+    return tuple(spans)
+
+
+def window_bounds(samples: int, window: float, hop: float | None, rate: int) -> list[tuple[int, int]]:
+    """First sample of each window, and the one after its last.
+
+    The last window ends with the clip and may be shorter than the others, but not shorter than a clip may be: a
+    shorter remainder is left out. A clip shorter than a window is one window.
+
+    Args:
+        samples: number of samples in the clip.
+        window: length of a window, in seconds.
+        hop: from the start of one window to that of the next, in seconds; as long as a window if None.
+        rate: samples per second.
+    """
+    length, step = round(window * rate), max(round((hop or window) * rate), 1)
+    bounds = [(0, min(length, samples))]
+    for start in range(step, samples, step):
+        if bounds[-1][1] == samples or samples - start < SHORTEST * rate:
+            break
+        bounds.append((start, min(start + length, samples)))
+    return bounds
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One speaker, speaking from `start` to `end`, in seconds."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class SpeakerSegments:
+    """The value of the parameter `segments`: speaker segments by clip.
+
+    Args:
+        by_clip: segments by the name of their clip; under None, those of any clip.
+        several: whether there are several clips; then a clip may have no segments, as diarization systems write no
+            line for a clip without speech.
+    """
+
+    def __init__(self, by_clip: dict[str | None, list[Segment]], several: bool = False):
+        self.by_clip = by_clip
+        self.several = several
+
+    @classmethod
+    def parse(cls, given: Any) -> "SpeakerSegments":
+        """Check what a user passed.
+
+        Args:
+            given: a list of `{"start", "end", "speaker"}` or `(start, end, speaker)`, in seconds, or a mapping from
+                the name of a clip to such a list.
+
+        Raises:
+            ValueError: naming the segment that is wrong.
+        """
+        if isinstance(given, SpeakerSegments):
+            return given
+        if isinstance(given, (str, Path)):
+            raise ValueError(
+                f"Expected `segments` as a list of segments or a mapping from clip names to such lists, got the path "
+                f"{str(given)!r}. Read an RTTM file first: `from audio_emotion.diarization import read_rttm`, then "
+                f"`segments=read_rttm({str(given)!r})`."
+            )
+        if isinstance(given, Mapping) and given and all(isinstance(each, (list, tuple)) for each in given.values()):
+            return cls({str(name): _parse_list(each, f"segments[{name!r}]") for name, each in given.items()})
+        if isinstance(given, (list, tuple)):
+            return cls({None: _parse_list(given, "segments")})
+        raise ValueError(
+            '`segments` must be a list of {"start", "end", "speaker"} or a mapping from the name of each clip to such '
+            f"a list, got {given!r:.200}."
+        )
+
+    def for_clips(self, several: bool) -> "SpeakerSegments":
+        """These segments for one clip, or for several.
+
+        Raises:
+            ValueError: on a list for several clips.
+        """
+        if several and None in self.by_clip:
+            raise ValueError(
+                "A list of `segments` belongs to one clip, got several clips. Pass a mapping from the name of each "
+                "clip to its list, or the clips one by one."
+            )
+        if not several and len(self.by_clip) == 1:  # one clip needs no name
+            return SpeakerSegments({None: next(iter(self.by_clip.values()))})
+        return SpeakerSegments(self.by_clip, several)
+
+    def of_clip(self, name: str) -> list[Segment]:
+        """The segments of one clip, in the given order.
+
+        Args:
+            name: of the clip, its path or id; in the mapping it may be without folders, and without suffix.
+
+        Raises:
+            ValueError: where the only clip has none, naming the clips that have.
+        """
+        path = Path(name)
+        for key in (None, name, path.name, path.stem):
+            if key in self.by_clip:
+                return self.by_clip[key]
+        if self.several:
+            return []
+        raise ValueError(
+            f"{name}: expected segments of {path.stem!r}, got those of {self._clips()}. Use the clip's name as the "
+            "key in `segments`, or pass a list."
+        )
+
+    def check_matched(self, predictions: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass on the predictions of several clips, and check at the end that at least one of them has segments.
+
+        Raises:
+            ValueError: naming the clips that the segments are of.
+        """
+        count, is_matched = 0, False
+        for prediction in predictions:
+            count += "error" not in prediction
+            is_matched |= bool(prediction.get("segments"))
+            yield prediction
+        if count and not is_matched:
+            raise ValueError(
+                f"Expected segments of at least one of {count} clips, got those of {self._clips()}. Use the clips' "
+                "names as keys in `segments`."
+            )
+
+    def _clips(self) -> str:
+        """Some of the clips that there are segments of."""
+        return ", ".join(sorted(map(str, self.by_clip))[:5])
+
+
+def _parse_list(given: Sequence[Any], name: str) -> list[Segment]:
+    """Check a list of segments."""
+    segments = []
+    for number, each in enumerate(given):
+        expected = f'`{name}[{number}]` must be {{"start": seconds, "end": seconds, "speaker": name}}'
+        try:
+            start, end, speaker = (each["start"], each["end"], each["speaker"]) if isinstance(each, Mapping) else each
+            segment = Segment(float(start), float(end), str(speaker))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{expected}, got {each!r:.200}.") from error
+        if not 0 <= segment.start < segment.end < math.inf:
+            raise ValueError(f"{expected}, with 0 <= start < end, got {each!r:.200}.")
+        segments.append(segment)
+    return segments
+
+
+def segments_within(segments: list[Segment], clip: AudioClip) -> tuple[Span, ...]:
+    """Cut segments at the end of their clip, and find their flags and errors."""
+    rate, overlapped = clip.sampling_rate, _are_overlapped([each for each in segments if each.start < clip.duration])
+    is_overlapped = iter(overlapped)
+    spans = []
+    for each in segments:
+        if each.start >= clip.duration:
+            error = f"expected a segment inside the clip of {clip.duration:g} s, got one from {each.start:g} s on"
+            spans.append(Span(each.start, each.end, (), (0, 0), each.speaker, error))
+            continue
+        end = min(each.end, clip.duration)
+        found = {"overlap": next(is_overlapped), "truncated": each.end > clip.duration + SLACK}
+        if (duration := round(end - each.start, DECIMALS)) < SHORTEST:
+            error = f"expected at least {SHORTEST} s of speech, got {duration:g} s"
+            spans.append(Span(each.start, end, (), (0, 0), each.speaker, error))
+            continue
+        flags = (*clip.flags_between(each.start, end), *(flag for flag, is_set in found.items() if is_set))
+        samples = (round(each.start * rate), min(round(end * rate), len(clip.waveform)))
+        spans.append(Span(each.start, end, flags, samples, each.speaker))
+    return tuple(spans)
+
+
+def _are_overlapped(segments: list[Segment]) -> list[bool]:
+    """Whether another speaker speaks during each segment."""
+    found = [False] * len(segments)
+    current: list[int] = []  # segments that have not ended yet
+    for number in sorted(range(len(segments)), key=lambda index: segments[index].start):
+        current = [other for other in current if segments[other].end > segments[number].start]
+        for other in current:
+            if segments[other].speaker != segments[number].speaker:
+                found[number] = found[other] = True
+        current.append(number)
+    return found
+
+
+def format_segments(spans: Sequence[Span], predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry per segment, with the prediction of each that has no error; these are given in order."""
+    remaining = iter(predictions)
+    return [
+        {
+            **{"start": span.start, "end": span.end, "speaker": span.speaker},
+            **({"error": span.error} if span.error else {**next(remaining), "flags": list(span.flags)}),
+        }
+        for span in spans
+    ]
+
+
+def average_by_speaker(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry per speaker, the mean over segments weighted by duration, in the order of first appearance."""
+    speakers = []
+    for name in dict.fromkeys(segment["speaker"] for segment in segments):
+        own = [segment for segment in segments if segment["speaker"] == name and "error" not in segment]
+        if not own:
+            speakers.append({"speaker": name, "error": "every segment of this speaker has an error"})
+            continue
+        seconds = [segment["end"] - segment["start"] for segment in own]
+        weights = [each / sum(seconds) for each in seconds]
+        entry: dict[str, Any] = {"speaker": name, "seconds": sum(seconds), "turns": len(own)}
+        if "dimensions" in own[0]:
+            entry["dimensions"] = {
+                dimension: sum(w * each["dimensions"][dimension] for w, each in zip(weights, own, strict=True))
+                for dimension in own[0]["dimensions"]
+            }
+        if "emotions" in own[0]:
+            scores = dict.fromkeys((each["label"] for each in own[0]["emotions"]), 0.0)
+            for weight, segment in zip(weights, own, strict=True):
+                for each in segment["emotions"]:
+                    scores[each["label"]] += weight * each["score"]
+            ranked = sorted(scores.items(), key=lambda item: -item[1])
+            entry["emotions"] = [{"label": label, "score": score} for label, score in ranked]
+        speakers.append(entry)
+    return speakers
+
+
+@dataclass(frozen=True)
 class OutputFormatter:
-    """How answers are worded.
+    """Converts output tensors to plain Python.
 
     Attributes:
-        dimensions: names of the `A` rated columns.
+        dimensions: names of the `A` dimensions.
         emotions: names of the `C` classes, in logit order.
-        scale: ends of the dimensions' scale.
-        uncertainty: whether the dimensions' standard deviations are told, in units of the scale.
-        embedding: whether the embedding is told.
+        scale: lower and upper end of the dimensions' scale.
+        return_uncertainty: whether to add the dimensions' standard deviations, in units of the scale.
+        return_embedding: whether to add the embedding.
     """
 
     dimensions: Sequence[str]
     emotions: Sequence[str]
     scale: tuple[float, float] = (0.0, 1.0)
-    uncertainty: bool = False
-    embedding: bool = False
+    return_uncertainty: bool = False
+    return_embedding: bool = False
 
-    def rows(self, answer: Mapping[str, Any], kind: str, count: int, top_k: int | None) -> list[dict[str, Any]]:
-        """What the model says of a clip, as one row, or of so many of its pieces.
+    def rows(self, outputs: Mapping[str, Any], kind: str, count: int, top_k: int | None) -> list[dict[str, Any]]:
+        """The predictions of a clip, as one row, or of its parts, as one row each.
 
         Args:
-            answer: outputs of one clip: `dimensions`, `log_variance` `(1, A)`, `logits` `(1, C)` and `embedding`
-                `(1, D)`, as far as the model has them; those of its pieces `(1, N, ...)`, with their kind before it.
-            kind: `"window"`, `"turn"` or `"frame"`; empty for the clip itself.
-            count: of the pieces, at most `N`; 1 for the clip.
-            top_k: how many emotions to name; all if None.
+            outputs: of one clip: `dimensions`, `log_variance` `(1, A)`, `logits` `(1, C)` and `embedding` `(1, D)`, as
+                far as the model has them; those of its parts `(1, N, ...)`, prefixed with their kind.
+            kind: `"window"`, `"segment"` or `"frame"`; empty for the clip itself.
+            count: number of parts, at most `N`; 1 for the clip.
+            top_k: number of emotions; all if None.
         """
-        rows: list[dict[str, Any]] = [{} for _ in range(count)]
         low, high = self.scale
-        told: dict[str, tuple[str, Callable[[torch.Tensor], list[Any]]]] = {
-            "dimensions": ("dimensions", lambda values: self.named_values(low + (high - low) * values)),
-            "emotions": ("logits", lambda values: self.named_scores(values, top_k)),
+        formats: dict[str, tuple[str, Callable[[torch.Tensor], list[Any]]]] = {
+            "dimensions": ("dimensions", lambda values: self._name_dimensions(low + (high - low) * values)),
+            "emotions": ("logits", lambda values: self._rank_emotions(values, top_k)),
         }
-        if self.uncertainty:
-            told["uncertainty"] = (
+        if self.return_uncertainty:
+            formats["uncertainty"] = (
                 "log_variance",
-                lambda values: self.named_values((high - low) * (0.5 * values).exp()),
+                lambda values: self._name_dimensions((high - low) * (0.5 * values).exp()),
             )
-        if self.embedding:
-            told["embedding"] = ("embedding", lambda values: values.tolist())
-        for key, (name, in_words) in told.items():
-            if (values := answer.get(f"{kind}_{name}" if kind else name)) is not None:
+        if self.return_embedding:
+            formats["embedding"] = ("embedding", lambda values: values.tolist())
+        rows: list[dict[str, Any]] = [{} for _ in range(count)]
+        for key, (name, convert) in formats.items():
+            if (values := outputs.get(f"{kind}_{name}" if kind else name)) is not None:
                 values = values[0, :count] if kind else values  # (N, A), (N, C) or (N, D)
-                for row, each in zip(rows, in_words(values.float()), strict=True):
-                    row[key] = each
+                for row, value in zip(rows, convert(values.float()), strict=True):
+                    row[key] = value
         return rows
 
-    def named_values(self, values: torch.Tensor) -> list[dict[str, float]]:
+    def _name_dimensions(self, values: torch.Tensor) -> list[dict[str, float]]:
         """Rows of `(N, A)` to a dict each."""
         return [dict(zip(self.dimensions, row, strict=True)) for row in values.tolist()]
 
-    def named_scores(self, logits: torch.Tensor, top_k: int | None) -> list[list[dict[str, Any]]]:
+    def _rank_emotions(self, logits: torch.Tensor, top_k: int | None) -> list[list[dict[str, Any]]]:
         """Rows of `(N, C)` to a list each of labels and probabilities, the most probable first."""
         scores, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)  # (N, C), (N, C)
         return [

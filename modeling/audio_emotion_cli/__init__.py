@@ -1,145 +1,161 @@
-"""The command `audio-emotion`: its arguments and exit codes; what a subcommand needs is imported when it runs.
+"""The command `audio-emotion`: arguments and exit codes.
 
-It stands beside the package `audio_emotion` because importing that imports torch, and `--help` should not.
+It is a separate package, and imports a subcommand only to run it: `audio_emotion` imports torch, `--help` need not.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import traceback
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from importlib.metadata import version
 
-FINE, SOME_FAILED, USAGE, BROKE_OFF = 0, 1, 2, 3
-CODES = """exit codes:
-  0  all fine
-  1  some inputs failed: each stands with its error in the output, and on stderr unless both are one terminal
-  2  nothing was done: the arguments, the model or the output file are not usable
-  3  it broke off; with --output, the same command continues where it stopped"""
-DEFAULT_MODEL = "the student inside the package"
+EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_ABORTED = 0, 1, 2, 3
+EXIT_CODES = """exit codes:
+  0  success
+  1  some inputs failed; the output holds an error for each of them
+  2  nothing was done: the arguments, the model or the output file are unusable
+  3  aborted by an unexpected error; with --output, the same command continues"""
+MODEL_HELP = "a folder or a Hub id (default: the student in this package)"
 
 
 class UsageError(Exception):
-    """Nothing could be done with what the user gave; the message says what to give."""
-
-
-class ShowVersion(argparse.Action):
-    """Prints the version, read from the package's source, because importing the package imports torch."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print and end."""
-        source = (Path(__file__).parents[1] / "audio_emotion" / "__init__.py").read_text(encoding="utf-8")
-        (version,) = re.findall(r'^__version__ = "(.*)"', source, re.MULTILINE)
-        print(f"{parser.prog} {version}")
-        parser.exit()
+    """The user's input is unusable; the message names the remedy."""
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """All subcommands and their arguments."""
     parser = argparse.ArgumentParser(
         prog="audio-emotion",
-        description="Emotion in speech: activation, valence, dominance and categories.",
-        epilog=CODES,
+        description="Speech emotion recognition: activation, valence, dominance and emotion categories.",
+        epilog="`audio-emotion COMMAND --help` lists the arguments of a command.\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version of this program and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, text: str, module: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(module=module)
-        return sub
-
-    def which_model(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--model", help=f"a folder or a Hub id (default: {DEFAULT_MODEL})")
-        sub.add_argument("--revision", help="branch, tag or commit of a Hub id: pin it")
-
-    def how_to_run(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--batch-size", type=at_least_one, default=8, metavar="N", help="clips at once (default: 8)")
-        sub.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the first GPU, else the CPU)")
-
-    predict = command("predict", "judge audio files and folders", "audio_emotion_cli.predict")
-    predict.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="FILE_OR_FOLDER",
-        help="audio files, URLs, or folders: searched with their subfolders, sorted by name, hidden files left out",
-    )
-    which_model(predict)
-    predict.add_argument(
-        "--format",
-        choices=("table", "json", "csv", "rttm"),
-        default="table",
-        help="table for reading (default), json lines, csv, or rttm with emotions in place of speakers",
-    )
-    predict.add_argument(
-        "--output", metavar="FILE", help="write there, not to stdout; after a kill the same command continues"
-    )
-    predict.add_argument("--plot", metavar="FILE.png", help="also draw all answers in one picture (needs matplotlib)")
-    how_to_run(predict)
-    predict.add_argument("--top-k", type=at_least_one, metavar="K", help="only the K most probable emotions")
-    predict.add_argument(
-        "--scale", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"), help="dimensions from LOW to HIGH"
-    )
-    predict.add_argument("--window", type=float, metavar="SECONDS", help="judge pieces of so many seconds")
-    predict.add_argument("--hop", type=float, metavar="SECONDS", help="from one window's start to the next")
-
-    info = command(
-        "info", "say what a model is, what it has heard, and whether it is complete", "audio_emotion_cli.info"
-    )
-    info.add_argument("model", nargs="?", help=f"a folder or a Hub id (default: {DEFAULT_MODEL})")
-    info.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    info.add_argument("--format", choices=("table", "json"), default="table", help="for reading, or one JSON object")
-
-    compare = command(
-        "compare", "compare two folders of clips, such as recordings and synthetic speech", "audio_emotion_cli.compare"
-    )
-    compare.add_argument("reference", metavar="REFERENCE_FOLDER", help="what the other is measured against")
-    compare.add_argument("other", metavar="OTHER_FOLDER", help="clips of the same names are compared one by one")
-    which_model(compare)
-    compare.add_argument(
-        "--format", choices=("table", "json"), default="table", help="for reading, or one JSON object"
-    )
-    how_to_run(compare)
-
-    publish = command(
-        "publish", "put a run, a data set of pseudo-labels or a metric on the Hub", "audio_emotion.hub.publish"
-    )
-    publish.add_argument(
-        "folder",
-        metavar="FOLDER",
-        help="a run folder, a data set of pseudo-labels, or a folder that --dry-run has written",
-    )
-    publish.add_argument("--repo", required=True, metavar="ID", help="owner/name on the Hub")
-    publish.add_argument(
-        "--type", choices=("model", "dataset", "space"), default="model", help="of the repository; a metric is a space"
-    )
-    publish.add_argument("--which", choices=("best", "last"), default="last", help="checkpoint of the run")
-    publish.add_argument(
-        "--adapter-only",
-        action="store_true",
-        help="of a run with LoRA: its adapters and what follows the encoders, without the encoders themselves",
-    )
-    publish.add_argument("--dry-run", action="store_true", help="write the folder and upload nothing")
-    publish.add_argument("--output", metavar="FOLDER", help="where the folder is written (default: in the run folder)")
-    publish.add_argument("--private", action="store_true", help="make the repository private if it is new")
-    publish.add_argument("--branch", help="upload to this branch, made if missing")
-    publish.add_argument("--tag", help="tag what was uploaded; an existing tag is not moved")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('audio-emotion')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    _add_predict(commands)
+    _add_info(commands)
+    _add_compare(commands)
+    _add_publish(commands)
     return parser
 
 
-def at_least_one(text: str) -> int:
-    """A whole number from 1 on."""
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(commands, "predict", "predict the emotion of audio files", "audio_emotion_cli.predict")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="audio file, URL, or folder (searched recursively; hidden files are skipped)",
+    )
+    _add_model_arguments(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--format",
+        choices=("table", "json", "csv", "rttm"),
+        default="table",
+        help="table (default), JSON Lines, CSV, or RTTM with emotions in place of speakers",
+    )
+    output.add_argument(
+        "--output", metavar="FILE", help="write to FILE instead of stdout; an interrupted command can be continued"
+    )
+    output.add_argument("--plot", metavar="FILE", help="also plot all predictions (png, pdf or svg; needs matplotlib)")
+    output.add_argument("--top-k", type=positive_int, metavar="K", help="only the K most probable emotions")
+    output.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        default=(0.0, 1.0),
+        metavar=("LOW", "HIGH"),
+        help="range of the dimensions (default: 0 1)",
+    )
+    windows = parser.add_argument_group("windows")
+    windows.add_argument("--window", type=float, metavar="SECONDS", help="predict for windows of this length")
+    windows.add_argument(
+        "--hop", type=float, metavar="SECONDS", help="step between windows (default: the window length)"
+    )
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "info", "show a model's outputs, training data and license", "audio_emotion_cli.info"
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON")
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands,
+        "compare",
+        "compare two folders, e.g. recordings and synthetic speech",
+        "audio_emotion_cli.compare",
+    )
+    parser.add_argument("reference", metavar="REFERENCE", help="folder of reference clips")
+    parser.add_argument("other", metavar="OTHER", help="folder to compare; clips of the same name are paired")
+    _add_model_arguments(parser)
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON")
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "publish", "publish a model, pseudo-labels or a metric on the Hub", "audio_emotion_cli.publish"
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="run folder, data set of pseudo-labels, or output folder of a dry run"
+    )
+    parser.add_argument("--repo", required=True, metavar="ID", help="repository on the Hub, as owner/name")
+    parser.add_argument(
+        "--type",
+        choices=("model", "dataset", "space"),
+        default="model",
+        help="repository type (default: model); a metric is a space",
+    )
+    parser.add_argument(
+        "--which", choices=("best", "last"), default="last", help="checkpoint of the run (default: last)"
+    )
+    parser.add_argument(
+        "--adapter-only",
+        action="store_true",
+        help="of a teacher trained with LoRA, leave the pretrained encoders out",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="write the folder and upload nothing")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="output folder of a dry run (default: published/ in the run folder)"
+    )
+    parser.add_argument("--private", action="store_true", help="create the repository as private")
+    parser.add_argument("--branch", help="upload to this branch, created if missing")
+    parser.add_argument("--tag", help="tag the commit; an existing tag is not moved")
+
+
+def _add_command(
+    commands: argparse._SubParsersAction, name: str, summary: str, module: str
+) -> argparse.ArgumentParser:
+    """Add a subcommand, which `main` runs by calling `run` of its module."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(module=module)
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", help=MODEL_HELP)
+    group.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    group.add_argument("--batch-size", type=positive_int, default=8, metavar="N", help="clips in a batch (default: 8)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the first GPU if there is one)")
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
     try:
         number = int(text)
     except ValueError:
@@ -156,12 +172,12 @@ def main(argv: list[str] | None = None) -> int:
         return import_module(args.module).run(args)
     except UsageError as error:
         print(f"audio-emotion {args.command}: {error}", file=sys.stderr)
-        return USAGE
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        return EXIT_USAGE
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
+        return EXIT_OK
     except KeyboardInterrupt:
         return 130
     except Exception:
         traceback.print_exc()
-        return BROKE_OFF
+        return EXIT_ABORTED

@@ -1,4 +1,4 @@
-"""`audio-emotion info`: what a model is, what it has heard, and whether it is complete."""
+"""`audio-emotion info`: outputs, training data and license of a model whose weights are complete."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from typing import Any
 
 from audio_emotion.evaluation.provenance import training_speakers
 from audio_emotion.hub.card import DIMENSIONS_MEANING
-from audio_emotion_cli import FINE
-from audio_emotion_cli.inputs import load_pipeline, show_any_name
+from audio_emotion.hub.card_sections import speaker_names
+from audio_emotion_cli import EXIT_OK
+from audio_emotion_cli.inputs import allow_any_file_name, load_pipeline
+
+KINDS = {"student-emotion": "student", "fused-emotion": "teacher"}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load strictly, then tell."""
-    facts = facts_of(args.model, args.revision)
+    """Load a model strictly and print its facts."""
+    facts = load_facts(args.model, args.revision)
     if args.format == "json":
         print(json.dumps(facts))
     else:
-        show_any_name()
+        allow_any_file_name()
         print(_table(facts))
-    return FINE
+    return EXIT_OK
 
 
-def facts_of(model: str | None, revision: str | None) -> dict[str, Any]:
-    """Facts of a model, after loading it has proved that every weight is there and of its shape.
+def load_facts(model: str | None, revision: str | None) -> dict[str, Any]:
+    """Facts of a model. Loading verifies that every weight is present and of the right shape.
 
     Raises:
-        UsageError: where it is not complete, naming what is missing.
+        UsageError: if a weight is missing or does not fit, with its name.
     """
     loaded = load_pipeline(model, revision, "cpu").model
     config = loaded.config
@@ -37,17 +40,17 @@ def facts_of(model: str | None, revision: str | None) -> dict[str, Any]:
     facts = {
         "model": model or str(Path(config._name_or_path)),
         "revision": vars(config).get("_commit_hash") or revision,
-        "kind": {"student-emotion": "student", "fused-emotion": "teacher"}[config.model_type],
-        "complete": True,  # else loading has raised
+        "kind": KINDS[config.model_type],
+        "complete": True,  # otherwise loading has raised
         "parameters": loaded.num_parameters(),
         "sampling_rate": config.sampling_rate,
         "dimensions": list(config.dimensions),
         "dimensions_source": source,
-        "dimensions_meaning": DIMENSIONS_MEANING.get(source, "The checkpoint does not say where they come from."),
+        "dimensions_meaning": DIMENSIONS_MEANING.get(source, "The checkpoint does not state their source."),
         "emotions": list(config.emotions),
         "license": config.license,
         "training_data": training_data,
-        "speakers_heard": len(training_speakers(training_data)),
+        "num_training_speakers": len(training_speakers(training_data)),
     }
     if config.model_type == "fused-emotion":
         facts["streams"] = [stream["name"] for stream in config.streams]
@@ -55,39 +58,42 @@ def facts_of(model: str | None, revision: str | None) -> dict[str, Any]:
 
 
 def _table(facts: dict[str, Any]) -> str:
-    """The facts in lines, for reading."""
-    heads = [*([f"{len(facts['dimensions'])} dimensions"] if facts["dimensions"] else [])]
-    heads += [f"{len(facts['emotions'])} emotions"] if facts["emotions"] else []
-    lines = {
+    """The facts as text."""
+    heads = [f"{len(facts[name])} {name}" for name in ("dimensions", "emotions") if facts[name]]
+    rows = {
         "model": facts["model"],
-        "revision": facts["revision"] or "none: a folder",
-        "kind": facts["kind"] + (f", fusing {', '.join(facts['streams'])}" if "streams" in facts else ""),
+        "revision": facts["revision"] or "none (a local folder)",
+        "kind": facts["kind"] + (f" that fuses {', '.join(facts['streams'])}" if "streams" in facts else ""),
         "parameters": f"{facts['parameters']:,}",
-        "weights": f"complete: every tensor is there and fits, those of {' and '.join(heads)} included",
-        "license": facts["license"] or "not stated in the checkpoint: ask whoever made it before you use it",
-        "input": f"speech at {facts['sampling_rate']} Hz; other rates are resampled",
-        "dimensions": f"{', '.join(facts['dimensions'])}, each 0..1",
-        "  source": f"{facts['dimensions_source'] or 'unknown'}. {facts['dimensions_meaning']}",
-        "emotions": ", ".join(facts["emotions"]) or "none",
+        "weights": f"complete, with the heads for {' and '.join(heads)}",
+        "license": facts["license"] or "not stated: ask the author before you use the model",
+        "input": f"speech at {facts['sampling_rate']} Hz; other sampling rates are resampled",
+        "dimensions": f"{', '.join(facts['dimensions'])}, each in 0..1" if facts["dimensions"] else "none",
     }
-    told = [f"{name:<12}{text}" for name, text in lines.items()]
-    told += [f"{'heard':<12}{line}" if number == 0 else f"{'':<12}{line}" for number, line in enumerate(_heard(facts))]
-    return "\n".join(told)
+    if facts["dimensions"]:
+        meaning = facts["dimensions_meaning"].replace("*", "")  # emphasis in Markdown
+        rows["  source"] = f"{facts['dimensions_source'] or 'unknown'}. {meaning}"
+    rows["emotions"] = ", ".join(facts["emotions"]) or "none"
+    lines = [f"{name:<12}{text}" for name, text in rows.items()]
+    if facts["training_data"]:
+        training = [*_training_data_lines(facts["training_data"]), "Do not evaluate the model on these speakers."]
+    else:
+        training = ["not stated: scores on any corpus may be contaminated"]
+    return "\n".join([*lines, "training data", *(f"  {line}" for line in training)])
 
 
-def _heard(facts: dict[str, Any]) -> list[str]:
-    """Which speakers, corpus by corpus, teachers indented below those who learned from them."""
-    if not facts["training_data"]:
-        return ["not stated in the checkpoint: no result on any corpus can be trusted"]
-
-    def tell(training_data: list[dict[str, Any]], indent: str) -> list[str]:
-        lines = []
-        for seen in training_data:
-            names = [name.removeprefix(f"{seen['corpus']}/") for name in seen["speakers"]]
-            shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-            lines.append(f"{indent}{seen['corpus']}: {len(names)} speakers ({shown})")
-            if teachers := list(seen.get("teachers", [])):
-                lines += [f"{indent}  taught by teachers who have heard", *tell(teachers, indent + "    ")]
-        return lines
-
-    return [*tell(facts["training_data"], ""), "do not test it on these speakers"]
+def _training_data_lines(training_data: list[dict[str, Any]]) -> list[str]:
+    """A line for each corpus or public model, those of teachers indented."""
+    lines = []
+    for entry in training_data:
+        if entry.get("model"):
+            lines.append(f"public model {entry['model']}: see its model card")
+            continue
+        count = f"{len(entry['speakers'])} speakers" if entry.get("speakers") else "speakers"
+        lines.append(f"{entry['corpus']}: {count} ({', '.join(speaker_names(entry))})")
+        if teachers := list(entry.get("teachers") or ()):
+            lines += [
+                "  distilled from teachers trained on",
+                *(f"    {line}" for line in _training_data_lines(teachers)),
+            ]
+    return lines

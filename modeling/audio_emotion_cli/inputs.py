@@ -1,4 +1,4 @@
-"""From what a user names to clips, in an order that is the same every time, and from clips to answers."""
+"""Inputs of the command line: files and folders to clips, and clips to predictions."""
 
 from __future__ import annotations
 
@@ -23,30 +23,29 @@ SUFFIXES = {
 }
 
 
-def clips_of(inputs: Iterable[str]) -> Iterator[str]:
-    """Every clip that files, URLs and folders name, as they are needed.
+def find_clips(inputs: Iterable[str]) -> Iterator[str]:
+    """Yield every file and URL, and every clip below the folders, in an order that is the same every time.
 
-    A folder is walked depth first, each directory sorted by name: memory holds the names of one directory a level, and
-    two walks over the same files give the same order. Hidden entries and files of other suffixes are left out; links
-    to folders are not followed, so that there is no circle.
+    Folders are walked depth first, each directory sorted by name, so that memory holds the names of one directory per
+    level. Hidden entries and files with other suffixes are left out; links to folders are not followed.
 
     Args:
-        inputs: paths and URLs; one that does not exist is passed on, to fail by name where it is read.
+        inputs: paths and URLs; a path that does not exist is yielded, and fails when it is read.
     """
     for each in inputs:
         if os.path.isdir(each):
-            yield from _clips_in(without_last_slash(each))
+            yield from _clips_in_folder(strip_trailing_slash(each))
         else:
             yield each
 
 
-def without_last_slash(name: str) -> str:
-    """The one name of a folder, which a shell may complete with a slash; what is no folder stays as it is."""
+def strip_trailing_slash(name: str) -> str:
+    """A folder without the slash that shell completion adds; any other name unchanged."""
     return os.path.dirname(os.path.join(name, "")) if os.path.isdir(name) else name
 
 
-def _clips_in(folder: str) -> Iterator[str]:
-    """Clips of one folder and those below it."""
+def _clips_in_folder(folder: str) -> Iterator[str]:
+    """Yield the clips of a folder and of those below it."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(
@@ -56,28 +55,28 @@ def _clips_in(folder: str) -> Iterator[str]:
                 and (entry.is_dir(follow_symlinks=False) or Path(entry.name).suffix.lower() in SUFFIXES)
             )
     except OSError:
-        yield folder  # fails by name where it is read: a folder that nobody may list is no folder without clips
+        yield folder  # an unreadable folder is an input that fails, not an empty folder
         return
     for name in names:
         path = os.path.join(folder, name.removesuffix(os.sep))
         if name.endswith(os.sep):
-            yield from _clips_in(path)
+            yield from _clips_in_folder(path)
         else:
             yield path
 
 
 def load_pipeline(model: str | None, revision: str | None, device: str | None) -> Pipeline:
-    """The pipeline of a model, quiet but for our own words.
+    """The pipeline of a model, without the messages of transformers.
 
     Raises:
-        UsageError: where it cannot be loaded, with the reason.
+        UsageError: if it cannot be loaded, with the reason.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if revision and model is None:
-        raise UsageError("`--revision` pins a Hub id: name it with --model.")
+        raise UsageError("--revision pins a Hub id: give the id with --model.")
     hub_id = "" if model is None or os.path.isdir(model) else model
-    # The Hub's few ids without an owner are older than our kinds of model: none of them can be one.
+    # The few Hub ids without an owner are old checkpoints of transformers, and none of them fits.
     if hub_id and hub_id.count("/") != 1:
         raise UsageError(
             f"cannot load {model}: expected a folder, or a Hub id such as owner/name, got neither. There is no such "
@@ -86,56 +85,58 @@ def load_pipeline(model: str | None, revision: str | None, device: str | None) -
     try:
         if model is None:
             return pipeline("audio-emotion", device=device)
-        # Given a name, `pipeline` would try several ways, and say why with a traceback of each.
+        # Given a name, `pipeline` would try several classes, and report a traceback of each.
         loaded = AutoModelForAudioClassification.from_pretrained(model, revision=revision)
-        front_end = AutoFeatureExtractor.from_pretrained(model, revision=revision)
-        return pipeline("audio-emotion", model=loaded, feature_extractor=front_end, device=device)
-    except Exception as error:  # a broken file may fail anywhere, a device in any way
+        feature_extractor = AutoFeatureExtractor.from_pretrained(model, revision=revision)
+        return pipeline("audio-emotion", model=loaded, feature_extractor=feature_extractor, device=device)
+    except Exception as error:  # a broken file or device can raise anything
         where = ": there is no such folder here, and as a Hub id it cannot be loaded" if hub_id else ""
         raise UsageError(
             f"cannot load {model or 'the default model'}{where}. {type(error).__name__}: {error}"
         ) from error
 
 
-def judged(
-    judge: Pipeline, clips: Iterable[str], batch_size: int, **parameters: Any
+def predict_clips(
+    recognizer: Pipeline, clips: Iterable[str], batch_size: int, **parameters: Any
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each clip's name with its answer, or with `{"error": why}`, in the order of the clips."""
-    waiting: deque[str] = deque()  # what has gone in and not yet come out: at most a batch or two
+    """Yield each clip with its prediction, or with `{"error": reason}`, in the order of the clips."""
+    pending: deque[str] = deque()  # read by the pipeline and not yet predicted: one or two batches
 
-    def feed() -> Iterator[str]:
+    def names() -> Iterator[str]:
         for name in clips:
-            waiting.append(name)
+            pending.append(name)
             yield name
 
-    for answer in judge(feed(), batch_size=batch_size, on_error="skip", **parameters):
-        yield waiting.popleft(), answer
+    for prediction in recognizer(names(), batch_size=batch_size, on_error="skip", **parameters):
+        yield pending.popleft(), prediction
 
 
-def progress(clips: Iterable[Any], done: int = 0) -> tqdm:
-    """A count and a rate on stderr: a bar for a person, a line every half minute for a log file."""
-    waits = 0.2 if sys.stderr.isatty() else 30.0  # seconds
-    return tqdm(clips, initial=done, unit="clip", mininterval=waits, maxinterval=max(10.0, waits), file=sys.stderr)
+def progress_bar(clips: Iterable[Any], done: int = 0) -> tqdm:
+    """A progress bar on stderr, updated every half minute if that is a file."""
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # seconds
+    return tqdm(
+        clips, initial=done, unit="clip", mininterval=interval, maxinterval=max(10.0, interval), file=sys.stderr
+    )
 
 
-def name_failure(name: str, error: str) -> None:
-    """Say on stderr which clip failed, without tearing the progress bar."""
-    shown = name.encode(errors="backslashreplace").decode()  # a file name need not be valid UTF-8
-    said = error.encode(errors="backslashreplace").decode()
-    tqdm.write(said if shown in said else f"{shown}: {said}", file=sys.stderr)
+def report_failure(name: str, error: str) -> None:
+    """Print a clip that failed to stderr, above the progress bar."""
+    name = name.encode(errors="backslashreplace").decode()  # a file name need not be valid UTF-8
+    error = error.encode(errors="backslashreplace").decode()
+    tqdm.write(error if name in error else f"{name}: {error}", file=sys.stderr)
 
 
-def on_one_terminal() -> bool:
-    """Whether stdout and the progress bar are seen together."""
+def is_shared_terminal() -> bool:
+    """Whether stdout and the progress bar are on a terminal."""
     return sys.stdout.isatty() and sys.stderr.isatty()
 
 
 def write_above_bar(rows: str) -> None:
-    """Write to stdout where the progress bar stands, without tearing either."""
+    """Write rows to stdout on a terminal that also has a progress bar."""
     tqdm.write(rows, file=sys.stdout, end="")
 
 
-def show_any_name(how: str = "backslashreplace") -> None:
-    """Let stdout take file names that are not valid UTF-8."""
+def allow_any_file_name(errors: str = "backslashreplace") -> None:
+    """Let stdout accept file names that are not valid UTF-8."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=how)
+        sys.stdout.reconfigure(errors=errors)

@@ -1,4 +1,4 @@
-"""Many answers in one picture, drawn from sums, so that a million clips take no more memory than a hundred."""
+"""A plot of many predictions, from running sums, so that memory does not grow with the number of clips."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-DOTS = 1000  # answers drawn as dots; more become a density
-CELLS = 50  # of the density, along each dimension
-INK, FAINT, DOT = "#22282f", "#a9b4be", "#d9662b"
+MAX_POINTS = 1000  # more are drawn as a density
+BINS = 50  # of the density, along each dimension
+DARK, GRAY, ORANGE = "#22282f", "#a9b4be", "#d9662b"
 
 
 class Overview:
-    """Sums up answers: where they lie between valence and activation, and which emotions they name.
+    """Accumulates valence, activation and emotion probabilities of predictions, and plots them.
 
     Args:
         scale: lowest and highest value of a dimension.
@@ -21,61 +21,61 @@ class Overview:
     def __init__(self, scale: tuple[float, float]) -> None:
         self.scale = scale
         self.count = 0
-        self.dots: list[tuple[float, float]] = []  # valence and activation of the first answers
-        self.density = np.zeros((CELLS, CELLS), dtype=np.int64)  # (valence, activation), of all answers
+        self.points: list[tuple[float, float]] = []  # (valence, activation) of the first predictions
+        self.density = np.zeros((BINS, BINS), dtype=np.int64)  # (valence, activation), of all predictions
         self.emotions: dict[str, float] = {}  # sum of probabilities
 
     def add(self, spans: list[dict[str, Any]]) -> None:
-        """Take in the windows of a clip, or the whole clip as one."""
+        """Add the windows of a clip, or the whole clip as one."""
         low, high = self.scale
         for span in spans:
             self.count += 1
             dimensions = span.get("dimensions", {})
             if "valence" in dimensions and "activation" in dimensions:
-                place = (dimensions["valence"], dimensions["activation"])
-                if len(self.dots) < DOTS:
-                    self.dots.append(place)
-                cell = [min(int(CELLS * (value - low) / (high - low)), CELLS - 1) for value in place]
-                self.density[cell[0], cell[1]] += 1
+                point = (dimensions["valence"], dimensions["activation"])
+                if len(self.points) < MAX_POINTS:
+                    self.points.append(point)
+                row, column = (min(int(BINS * (value - low) / (high - low)), BINS - 1) for value in point)
+                self.density[row, column] += 1
             for each in span.get("emotions", []):
                 self.emotions[each["label"]] = self.emotions.get(each["label"], 0.0) + each["score"]
 
     def draw(self, path: str) -> None:
-        """Write the picture."""
+        """Write the plot to a file."""
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
         style = {
-            **{"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT},
-            **{"axes.spines.top": False, "axes.spines.right": False, "xtick.color": INK, "ytick.color": INK},
+            **{"font.size": 10, "text.color": DARK, "axes.labelcolor": DARK, "axes.edgecolor": GRAY},
+            **{"axes.spines.top": False, "axes.spines.right": False, "xtick.color": DARK, "ytick.color": DARK},
         }
         with rc_context(style):
             figure = Figure(figsize=(11, 5), layout="constrained")
-            plane, bars = figure.subplots(1, 2, width_ratios=(1, 1))
-            self._draw_plane(plane)
+            scatter, bars = figure.subplots(1, 2, width_ratios=(1, 1))
+            self._draw_scatter(scatter)
             self._draw_emotions(bars)
             figure.savefig(path, dpi=150, facecolor="white")
 
-    def _draw_plane(self, axes: Any) -> None:
-        """Every answer between valence and activation."""
+    def _draw_scatter(self, axes: Any) -> None:
+        """Every prediction, valence on the x axis and activation on the y axis."""
         low, high = self.scale
         middle = (low + high) / 2
-        axes.axhline(middle, color=FAINT, linewidth=0.8, zorder=0)
-        axes.axvline(middle, color=FAINT, linewidth=0.8, zorder=0)
+        axes.axhline(middle, color=GRAY, linewidth=0.8, zorder=0)
+        axes.axvline(middle, color=GRAY, linewidth=0.8, zorder=0)
         total = int(self.density.sum())
-        if total > len(self.dots):
+        if total > len(self.points):
             shown = np.ma.masked_equal(self.density.T, 0)
             axes.imshow(shown, origin="lower", extent=(low, high, low, high), cmap="Oranges", norm="log")
-        elif self.dots:
-            axes.scatter(*zip(*self.dots, strict=True), s=18, color=DOT, alpha=0.6, linewidths=0)
+        elif self.points:
+            axes.scatter(*zip(*self.points, strict=True), s=18, color=ORANGE, alpha=0.8, linewidths=0)
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
         axes.set_aspect("equal")
-        axes.set_xticks([low, middle, high], [f"negative\n{low:g}", f"{middle:g}", f"positive\n{high:g}"])
+        axes.set_xticks([low, middle, high], [f"{low:g}\nnegative", f"{middle:g}", f"{high:g}\npositive"])
         axes.set_yticks([low, middle, high], [f"calm {low:g}", f"{middle:g}", f"excited {high:g}"])
         axes.set_xlabel("valence")
         axes.set_ylabel("activation")
-        axes.set_title(f"{total} answers", loc="left", fontsize=10)
+        axes.set_title(f"{total:,} predictions", loc="left", fontsize=10)
 
     def _draw_emotions(self, axes: Any) -> None:
         """Mean probability of each emotion, the highest on top."""

@@ -1,4 +1,4 @@
-"""`audio-emotion predict`: one answer a clip, streamed, and continued after a kill."""
+"""`audio-emotion predict`: stream predictions for clips to a file or to stdout, and continue an interrupted file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from importlib.util import find_spec
 from itertools import chain
@@ -16,114 +16,117 @@ from typing import Any, TextIO
 from transformers import Pipeline
 
 import audio_emotion
-from audio_emotion_cli import FINE, SOME_FAILED, UsageError
+from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError
 from audio_emotion_cli.inputs import (
-    clips_of,
-    judged,
+    allow_any_file_name,
+    find_clips,
+    is_shared_terminal,
     load_pipeline,
-    name_failure,
-    on_one_terminal,
-    progress,
-    show_any_name,
-    without_last_slash,
+    predict_clips,
+    progress_bar,
+    report_failure,
+    strip_trailing_slash,
     write_above_bar,
 )
 from audio_emotion_cli.plot import Overview
-from audio_emotion_cli.rows import Row, RowWriter, continue_file, spans_of
+from audio_emotion_cli.rows import Row, RowWriter, continue_file, prediction_spans
 
-PICTURES = (".png", ".pdf", ".svg", ".jpg")
+PLOT_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def run(args: argparse.Namespace) -> int:
-    """MatchedClassifier every clip; the exit code says whether all could be judged."""
-    _check(args)
-    clips = clips_of(args.inputs)
+    """Predict for every clip and write one row or more for each."""
+    _check_arguments(args)
+    clips = find_clips(args.inputs)
     if (first := next(clips, None)) is None:
-        raise UsageError(f"no audio files in {', '.join(args.inputs)}. Name files, or a folder that holds some.")
+        raise UsageError(f"no audio files in {', '.join(args.inputs)}. Give files, or a folder that contains some.")
     clips = chain([first], clips)
     overview = Overview(tuple(args.scale)) if args.plot else None
-    judge = load_pipeline(args.model, args.revision, args.device)
-    config = judge.model.config
+    recognizer = load_pipeline(args.model, args.revision, args.device)
+    config = recognizer.model.config
     if args.format == "rttm" and not config.emotions:
-        raise UsageError("RTTM holds categories, and this model has none. Ask for json or csv.")
+        raise UsageError("RTTM holds categories, and this model has none. Use --format json or csv.")
     writer = RowWriter(args.format, list(config.dimensions), list(config.emotions), args.window is not None)
     parameters = {"scale": tuple(args.scale), "top_k": args.top_k, "window": args.window, "hop": args.hop}
     parameters = {name: value for name, value in parameters.items() if value is not None}
     try:
-        judge._sanitize_parameters(**parameters)
+        recognizer._sanitize_parameters(**parameters)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
     done, failed = 0, 0
 
-    def take_up(row: Row) -> None:
+    def add_existing(row: Row) -> None:
         nonlocal failed
         failed += row.failed
         if overview:
             overview.add(row.spans)
 
     if args.output:
-        clips, done, file = _open_output(Path(args.output), writer, clips, take_up, _facts(args, judge))
+        settings = _output_settings(args, recognizer)
+        clips, done, file = _open_output(Path(args.output), writer, clips, add_existing, settings)
     else:
-        show_any_name("surrogateescape" if args.format == "csv" else "backslashreplace")
+        allow_any_file_name("surrogateescape" if args.format == "csv" else "backslashreplace")
         file = sys.stdout
         file.write(writer.header())
-    together = not args.output and on_one_terminal()
-    write = write_above_bar if together else file.write
-    already = failed
-    count = done
+    shared_terminal = not args.output and is_shared_terminal()
+    write = write_above_bar if shared_terminal else file.write
+    failed_before, count = failed, done
     with file if args.output else nullcontext(file):
-        for name, answer in progress(judged(judge, clips, args.batch_size, **parameters), done):
+        predictions = predict_clips(recognizer, clips, args.batch_size, **parameters)
+        for name, prediction in progress_bar(predictions, done):
             count += 1
-            if "error" in answer:
+            if "error" in prediction:
                 failed += 1
-                if not together:  # else its row names it
-                    name_failure(name, answer["error"])
+                if not shared_terminal:  # there, the row itself shows the error
+                    report_failure(name, prediction["error"])
             elif overview:
-                overview.add(spans_of(answer))
-            write(writer.lines(name, answer))
+                overview.add(prediction_spans(prediction))
+            write(writer.lines(name, prediction))
             if count % args.batch_size == 0 or not args.output:
                 file.flush()
     if overview:
         overview.draw(args.plot)
     if failed:
-        before = f" ({already} of them in an earlier run)" if already else ""
+        before = f" ({failed_before} of them in an earlier run)" if failed_before else ""
         print(f"{failed} of {count} inputs failed{before}.", file=sys.stderr)
-    return SOME_FAILED if failed else FINE
+    return EXIT_SOME_FAILED if failed else EXIT_OK
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Refuse combinations that make no sense, before anything heavy is loaded."""
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Refuse invalid combinations before the model is loaded."""
     if "-" in args.inputs:
-        raise UsageError("standard input is not read: give a file. One that is called - is ./-.")
+        raise UsageError("standard input is not read: give a file. A file named - is ./-.")
     if args.output and args.format == "table":
-        raise UsageError("a table is for reading. With --output, ask for --format json, csv or rttm.")
+        raise UsageError("a table cannot be written to a file. With --output, use --format json, csv or rttm.")
     if args.plot and args.output and args.format == "rttm":
-        raise UsageError("RTTM keeps no dimensions to draw a picture from. With --plot, ask for json or csv.")
+        raise UsageError("RTTM has no dimensions to plot. With --plot, use --format json or csv.")
     if args.hop and not args.window:
         raise UsageError("--hop needs --window, the length of a window in seconds.")
     if args.plot and find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: `pip install matplotlib`.")
-    if args.plot and Path(args.plot).suffix.lower() not in ("", *PICTURES):  # without one, it is a png
-        raise UsageError(f"expected a picture's name ending in {', '.join(PICTURES)} for --plot, got {args.plot!r}.")
+    if args.plot and Path(args.plot).suffix.lower() not in ("", *PLOT_SUFFIXES):  # matplotlib's default is png
+        raise UsageError(f"expected a --plot file that ends in {', '.join(PLOT_SUFFIXES)}, got {args.plot!r}.")
     for path in filter(None, (args.output, args.plot)):
         if "\0" in path or (Path(path).exists() and not Path(path).is_file()):
-            raise UsageError(f"expected the name of a file, got {path!r}: a folder, a device, or no name.")
+            raise UsageError(
+                f"expected the name of a file, got {path!r}, which is a folder, a device, or no valid name."
+            )
         if not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"expected a folder for {path}, got none. Make it first.")
+            raise UsageError(f"expected an existing folder for {path}, got none. Create it first.")
 
 
-def _facts(args: argparse.Namespace, judge: Pipeline) -> dict[str, Any]:
-    """What decides the content of an output file: a run with other facts must not continue it."""
-    folder = Path(judge.model.config._name_or_path)
+def _output_settings(args: argparse.Namespace, recognizer: Pipeline) -> dict[str, Any]:
+    """Everything that determines the content of an output file; only a run with the same settings continues it."""
+    folder = Path(recognizer.model.config._name_or_path)
     weights = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):  # of a Hub id, the commit says it
+    for path in sorted(folder.glob("*.safetensors")):  # of a Hub id, the commit identifies the weights
         with path.open("rb") as file:
             weights.update(hashlib.file_digest(file, "sha256").digest())
     return {
-        "inputs": [without_last_slash(each) for each in args.inputs],
-        "model": args.model and without_last_slash(args.model),
-        "revision": vars(judge.model.config).get("_commit_hash"),  # of a Hub id
+        "inputs": [strip_trailing_slash(each) for each in args.inputs],
+        "model": args.model and strip_trailing_slash(args.model),
+        "revision": vars(recognizer.model.config).get("_commit_hash"),  # of a Hub id
         "weights": weights.hexdigest() if folder.is_dir() else None,
         **{name: getattr(args, name) for name in ("format", "top_k", "window", "hop")},
         "scale": list(args.scale),
@@ -132,30 +135,35 @@ def _facts(args: argparse.Namespace, judge: Pipeline) -> dict[str, Any]:
 
 
 def _open_output(
-    path: Path, writer: RowWriter, clips: Iterator[str], take_up: Any, facts: dict[str, Any]
+    path: Path,
+    writer: RowWriter,
+    clips: Iterator[str],
+    on_row: Callable[[Row], None],
+    settings: dict[str, Any],
 ) -> tuple[Iterator[str], int, TextIO]:
-    """The output file at the place where its next row goes, the clips that are left, and how many are done.
+    """Open the output file for appending; its settings are in `FILE.command.json` beside it.
 
-    Beside `FILE` stands `FILE.command.json`: how it was made.
+    Returns:
+        The clips that are left, the number of clips that are done, and the file.
     """
-    beside = path.with_name(f"{path.name}.command.json")
+    settings_file = path.with_name(f"{path.name}.command.json")
     done = 0
     if path.exists() and path.stat().st_size:
-        if not beside.exists():
-            raise UsageError(f"{path} exists and was not made by this command. Remove it, or name another --output.")
-        before = json.loads(beside.read_text(encoding="utf-8"))
-        if other := sorted(name for name in facts if before.get(name) != facts[name]):
+        if not settings_file.exists():
+            raise UsageError(f"{path} exists and was not written by this command. Remove it, or use another --output.")
+        before = json.loads(settings_file.read_text(encoding="utf-8"))
+        if different := sorted(name for name in settings if before.get(name) != settings[name]):
             raise UsageError(
-                f"{path} was begun with another {', '.join(other)}. Give the same again, remove the file, or name "
-                "another --output."
+                f"{path} was started with different settings: {', '.join(different)}. Use the same ones, remove the "
+                "file, or use another --output."
             )
         try:
-            clips, done = continue_file(path, writer, clips, take_up)
+            clips, done = continue_file(path, writer, clips, on_row)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        print(f"{path}: {done} clips are done.", file=sys.stderr)
+        print(f"Continuing {path}: {done} clips are done.", file=sys.stderr)
     else:
-        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     file = path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
     if not file.tell():
         file.write(writer.header())

@@ -1,4 +1,4 @@
-"""Answers as lines of a file, in JSON, CSV, RTTM or a table, and back from a file that a killed run has left."""
+"""Rows of the output formats JSON, CSV, RTTM and table: written, and read again to continue a file."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
-DIGITS = 6  # of what is written: float32 has about seven
+DIGITS = 6  # of written numbers: float32 has about seven
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip or one window of it, as it stands in a file.
+    """The row of a clip, or of one of its windows, in a file.
 
     Attributes:
-        clip: its name.
-        failed: whether it has an error in place of an answer.
-        spans: `{"dimensions", "emotions"}` as far as the format keeps them, one of each window.
+        clip: name of the clip.
+        failed: whether the row holds an error instead of a prediction.
+        spans: `{"dimensions", "emotions"}` of each window, as far as the format holds them.
         start: offset of the row in the file, in bytes.
-        stop: offset after it.
+        stop: offset of its end.
     """
 
     clip: str
@@ -37,13 +37,13 @@ class Row:
 
 
 class RowWriter:
-    """One format: writes answers and reads its own rows.
+    """Writes predictions in one format, and reads its own rows.
 
     Args:
         kind: `"json"`, `"csv"`, `"rttm"` or `"table"`.
-        dimensions: names that the model gives.
-        emotions: its categories.
-        windowed: whether answers hold windows, each of which has a row of its own (but in JSON).
+        dimensions: names of the model's dimensions.
+        emotions: names of its categories.
+        windowed: whether predictions have windows; in all formats but JSON each has its own row.
     """
 
     def __init__(self, kind: str, dimensions: list[str], emotions: list[str], windowed: bool) -> None:
@@ -54,7 +54,7 @@ class RowWriter:
         self.columns = ["input", "start", "end", "flags", *dimensions, "emotion", "score", *emotions, "error"]
 
     def header(self) -> str:
-        """What stands above the first row."""
+        """The lines before the first row."""
         if self.kind == "csv":
             return _csv_line(self.columns)
         if self.kind == "table":
@@ -62,35 +62,35 @@ class RowWriter:
             return f"{'seconds':>15}{names}  {'emotion':<12}{'score':>6}  {'flags':<10}  clip\n"
         return ""
 
-    def lines(self, clip: str, answer: dict[str, Any]) -> str:
-        """The rows of one clip."""
-        return getattr(self, f"_{self.kind}")(clip, answer)
+    def lines(self, clip: str, prediction: dict[str, Any]) -> str:
+        """The rows of a clip."""
+        return getattr(self, f"_{self.kind}")(clip, prediction)
 
-    def _json(self, clip: str, answer: dict[str, Any]) -> str:
-        kept = {"error": answer["error"]} if "error" in answer else rounded(answer)
+    def _json(self, clip: str, prediction: dict[str, Any]) -> str:
+        kept = {"error": prediction["error"]} if "error" in prediction else rounded(prediction)
         return json.dumps({"input": clip, **kept}) + "\n"
 
-    def _csv(self, clip: str, answer: dict[str, Any]) -> str:
-        if "error" in answer:
+    def _csv(self, clip: str, prediction: dict[str, Any]) -> str:
+        if "error" in prediction:
             blank = [""] * (len(self.columns) - 2)
-            return _csv_line([clip, *blank, answer["error"]])
+            return _csv_line([clip, *blank, prediction["error"]])
         lines = []
-        for span in rounded(spans_of(answer)):
+        for span in rounded(prediction_spans(prediction)):
             dimensions = [span.get("dimensions", {}).get(name, "") for name in self.dimensions]
             scores = {each["label"]: each["score"] for each in span.get("emotions", [])}
             first = next(iter(scores.items()), ("", ""))
-            flags = " ".join(span.get("flags", answer["flags"]))
+            flags = " ".join(span.get("flags", prediction["flags"]))
             cells = [clip, span["start"], span["end"], flags, *dimensions, *first]
             lines.append(_csv_line([*cells, *(scores.get(label, "") for label in self.emotions), ""]))
         return "".join(lines)
 
-    def _rttm(self, clip: str, answer: dict[str, Any]) -> str:
-        # Fields of RTTM are parted by blanks, so a blank in a name is written as in a URL. `;;` opens a comment.
+    def _rttm(self, clip: str, prediction: dict[str, Any]) -> str:
+        # Spaces separate the fields of RTTM, so spaces in names are percent-encoded. `;;` starts a comment.
         file = re.sub(r"[\s%]", lambda found: quote(found[0]), clip)
-        if "error" in answer:
-            return f";; {file} {' '.join(answer['error'].encode(errors='backslashreplace').decode().split())}\n"
+        if "error" in prediction:
+            return f";; {file} {' '.join(prediction['error'].encode(errors='backslashreplace').decode().split())}\n"
         lines = []
-        for span in spans_of(answer):
+        for span in prediction_spans(prediction):
             first = span["emotions"][0]
             label, length = first["label"].replace(" ", "_"), span["end"] - span["start"]
             lines.append(
@@ -98,27 +98,27 @@ class RowWriter:
             )
         return "".join(lines)
 
-    def _table(self, clip: str, answer: dict[str, Any]) -> str:
-        width, name = 15 + 11 * len(self.dimensions), name_of_one_line(clip)
-        if "error" in answer:
-            return f"{'error':>{width}}  {answer['error']}\n"
+    def _table(self, clip: str, prediction: dict[str, Any]) -> str:
+        width, name = 15 + 11 * len(self.dimensions), printable_name(clip)
+        if "error" in prediction:
+            return f"{'error':>{width}}  {prediction['error']}\n"
         lines = []
-        for span in spans_of(answer):
+        for span in prediction_spans(prediction):
             first = next(iter(span.get("emotions", [])), {"label": "", "score": float("nan")})
             values = "".join(f"{value:>11.2f}" for value in span.get("dimensions", {}).values())
             seconds = f"{span['start']:.2f} to {span['end']:.2f}"
-            flags = ",".join(span.get("flags", answer["flags"]))
+            flags = ",".join(span.get("flags", prediction["flags"]))
             lines.append(f"{seconds:>15}{values}  {first['label']:<12}{first['score']:>6.2f}  {flags:<10}  {name}\n")
         return "".join(lines)
 
     def read(self, file: BinaryIO) -> Iterator[Row]:
-        """Complete rows of a file, in its order; a torn last one is left out."""
+        """Yield the complete rows of a file in order; an incomplete last one is left out."""
         for start, line in _complete_lines(file, quoted=self.kind == "csv"):
             stop = start + len(line)
             text = line.decode(errors="surrogateescape")
             if self.kind == "json":
                 row = json.loads(text)
-                spans = [] if "error" in row else spans_of(row)
+                spans = [] if "error" in row else prediction_spans(row)
                 yield Row(row["input"], "error" in row, spans, start, stop)
             elif self.kind == "csv":
                 (cells,) = csv.reader(io.StringIO(text, newline=""))
@@ -131,7 +131,7 @@ class RowWriter:
                 yield Row(file_name, text.startswith(";;"), [], start, stop)
 
     def _spans_of_cells(self, row: dict[str, str]) -> list[dict[str, Any]]:
-        """The answer of a CSV row, as far as a picture needs it."""
+        """The dimensions and emotions of a CSV row."""
         if row["error"]:
             return []
         dimensions = {name: float(row[name]) for name in self.dimensions if row[name]}
@@ -139,15 +139,15 @@ class RowWriter:
         return [{"dimensions": dimensions, "emotions": emotions}]
 
 
-def spans_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The windows of an answer, or the whole clip as one."""
-    if "windows" in answer:
-        return answer["windows"]
-    return [{"start": 0.0, "end": answer["duration"], **answer}]
+def prediction_spans(prediction: dict[str, Any]) -> list[dict[str, Any]]:
+    """The windows of a prediction, or the whole clip as one."""
+    if "windows" in prediction:
+        return prediction["windows"]
+    return [{"start": 0.0, "end": prediction["duration"], **prediction}]
 
 
 def rounded(value: Any) -> Any:
-    """The same nested value with floats as they are written."""
+    """The same nested value with rounded floats."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -155,26 +155,27 @@ def rounded(value: Any) -> Any:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def continue_file(path: Path, writer: RowWriter, clips: Iterator[str], each: Any) -> tuple[Iterator[str], int]:
-    """Go through what a run has written beside the clips it was to judge, and cut off what it left unfinished.
+def continue_file(
+    path: Path, writer: RowWriter, clips: Iterator[str], on_row: Callable[[Row], None]
+) -> tuple[Iterator[str], int]:
+    """Compare the rows of an interrupted run with its clips, and cut off an incomplete end.
 
-    Rows follow the order of the clips, so nothing has to be kept but the place; every row is compared with its clip,
-    because a folder may have changed meanwhile.
+    Rows are in the order of the clips, so memory does not grow with their number.
 
     Args:
         path: of the file.
         writer: of its format.
-        clips: all of them, in the order of the first run.
-        each: called with every row that stays.
+        clips: all clips, in the order of the interrupted run.
+        on_row: called with every row that is kept.
 
     Returns:
-        the clips that are left, and how many are done.
+        The clips that are left, and the number of clips that are done.
 
     Raises:
-        ValueError: where a row and a clip differ, or rows are left when the clips have ended.
+        ValueError: if a row and its clip differ, or there are more rows than clips.
     """
     done, stop = 0, 0
-    held: list[Row] = []
+    pending: list[Row] = []
     first: Iterator[str] = iter(())
 
     def check(rows: list[Row]) -> None:
@@ -183,7 +184,7 @@ def continue_file(path: Path, writer: RowWriter, clips: Iterator[str], each: Any
         if rows[0].clip != expected:
             raise ValueError(
                 f"{path}: expected the row of {expected!r} after {done} clips, got that of {rows[0].clip!r}. The "
-                "files have changed since it was begun: remove it, or name another --output."
+                "input files have changed since it was started: remove it, or use another --output."
             )
         done += 1
 
@@ -193,25 +194,25 @@ def continue_file(path: Path, writer: RowWriter, clips: Iterator[str], each: Any
             if writer.several_rows
             else ((row.clip, [row]) for row in writer.read(file))
         ):
-            if held:
-                check(held)
-                for row in held:
-                    each(row)
-            held = list(group)
-            stop = held[0].start if writer.several_rows else held[-1].stop
-    if held:
-        check(held)
-        if writer.several_rows:  # the last clip may lack windows: once more
+            if pending:
+                check(pending)
+                for row in pending:
+                    on_row(row)
+            pending = list(group)
+            stop = pending[0].start if writer.several_rows else pending[-1].stop
+    if pending:
+        check(pending)
+        if writer.several_rows:  # the last clip may lack windows: predict it again
             done -= 1
-            first = iter([held[0].clip])
+            first = iter([pending[0].clip])
         else:
-            each(held[0])
+            on_row(pending[0])
     os.truncate(path, stop)
     return chain(first, clips), done
 
 
 def _complete_lines(file: BinaryIO, quoted: bool) -> Iterator[tuple[int, bytes]]:
-    """Offset and content of each line that ends; in CSV a line break inside quotes belongs to the line."""
+    """Yield offset and content of each complete line; in CSV, a line break inside quotes does not end it."""
     start, line = 0, b""
     for part in file:
         line += part
@@ -221,12 +222,12 @@ def _complete_lines(file: BinaryIO, quoted: bool) -> Iterator[tuple[int, bytes]]
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
-    """One line of RFC 4180, ended by a single line feed."""
+    """One line of RFC 4180 that ends in a line feed."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
-def name_of_one_line(name: str) -> str:
-    """A name as a person may read it in a table."""
+def printable_name(name: str) -> str:
+    """A file name without control characters, for a table."""
     return re.sub(r"[\x00-\x1f\x7f]", "?", name.encode(errors="backslashreplace").decode())

@@ -1,39 +1,55 @@
-"""The baseline of every table: a frozen encoder, mean and deviation over time of its layers, logistic regression.
+"""Baseline: logistic regression on the statistics-pooled layers of a frozen encoder.
 
-python recipes/experiments/baseline.py --encoder $AUDIO_EMOTION_DATA/encoders/whisper-tiny.en --split ravdess-20-fixed
+python recipes/experiments/baseline.py --encoder openai/whisper-tiny.en --protocol ravdess-20-fixed
 """
 
-import argparse
+from dataclasses import dataclass, field
 
 import numpy as np
 from accelerate.utils import set_seed
-from pooled_states import pool
+from huggingface_hub.dataclasses import strict
+from linear_classifiers import pool_states
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.data.dataset import ClipStream
-from audio_emotion.data.registry import corpus_info, corpus_table, select_speakers, sides
+from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
 from audio_emotion.evaluation.report import control_dimensions, measure
-from audio_emotion.training.feature_cache import EncoderStates
+from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.trainer_state import RunFolder
 
 DIMENSIONS = ["activation", "valence", "dominance"]
 
 
-def main(args: argparse.Namespace) -> dict:
-    """Fit on training and validation speakers, test, write `results.json`."""
+@strict
+@dataclass(kw_only=True)
+class BaselineArguments:
+    """Train and test a logistic regression on a frozen encoder."""
+
+    encoder: str = field(metadata={"help": "Hub id or folder of the encoder."})
+    corpus: str = field(default="ravdess", metadata={"help": "Name of the corpus."})
+    protocol: str = field(default="ravdess-20-fixed", metadata={"help": "Name of the protocol."})
+    inverse_penalty: float = field(default=0.1, metadata={"help": "scikit-learn's C."})
+    output: str = field(default="runs/baseline_ravdess", metadata={"help": "Run folder."})
+    cache: str = field(default="runs/cache", metadata={"help": "Folder of cached encoder states."})
+
+
+def main(args: BaselineArguments) -> dict:
+    """Train on the training and validation speakers, test, and write the run folder."""
     set_seed(0)
-    emotions = list(corpus_info(args.corpus).emotions)
-    table, speakers = sides(args.corpus, corpus_table(args.corpus), args.split)
+    info = corpus_info(args.corpus)
+    emotions = list(info.emotions)
+    table, speakers = apply_protocol(args.corpus, corpus_table(args.corpus), args.protocol)
     model = FusedEmotionForAudioClassification.from_encoders([args.encoder], emotions=emotions)
-    cache = EncoderStates(args.cache, model)
+    cache = EncoderStateCache(args.cache, model)
     cache.fill(ClipStream(table))
 
     def features(rows):
-        return np.stack([pool(cache[name][0]) for name in rows["id"]])
+        return np.stack([pool_states(cache[name][0]) for name in rows["id"]])
 
     def labels(rows):
         return np.array([emotions.index(name) for name in rows["emotion"]])
@@ -42,48 +58,30 @@ def main(args: argparse.Namespace) -> dict:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=args.inverse_penalty, max_iter=3000))
     classifier.fit(features(train), labels(train))
     logits = classifier.predict_log_proba(features(test))
-    targets = np.stack([np.array(test[name]) for name in DIMENSIONS], axis=1)
-    # It has no regression head: its dimensions are the control itself.
     predictions = Predictions(
         list(test["id"]),
         np.array(test["speaker"]),
         logits,
-        control_dimensions(logits, emotions),
+        control_dimensions(logits, emotions),  # without a regression head, the dimensions are those of the control
         logits,
         labels(test),
-        targets,
+        np.stack([np.array(test[name]) for name in DIMENSIONS], axis=1),
     )
+    predictions.name_genders(dict(zip(test["id"], test["gender"], strict=True)))
     results = {
         "recipe": "baseline",
         "model": "logistic regression on frozen Whisper tiny.en",
-        "split": args.split,
+        "protocol": args.protocol,
         "seed": 0,
         "parameters": int(classifier[-1].coef_.size + classifier[-1].intercept_.size),
-        "test": measure(predictions, emotions, DIMENSIONS, corpus_info(args.corpus).dimensions_source),
+        "test": measure(predictions, emotions, DIMENSIONS, info.dimensions_source),
     }
-    run = RunFolder(args.output, argparse_dataclass(args))
+    run = RunFolder(args.output, args)
+    save_predictions(predictions, run.path / "predictions.parquet", emotions, DIMENSIONS)
     run.results(results)
-    predictions.name_genders(dict(zip(test["id"], test["gender"], strict=True)))
-    save_predictions(predictions, run.path / "predictions.parquet", emotions, list(DIMENSIONS))
     print({key: round(value, 4) for key, value in results["test"].items() if isinstance(value, float)})
     return results
 
 
-def argparse_dataclass(args: argparse.Namespace):
-    """The namespace as a dataclass instance, for `config.yaml`."""
-    from dataclasses import make_dataclass
-
-    return make_dataclass("BaselineArguments", [(name, type(value)) for name, value in vars(args).items()])(
-        **vars(args)
-    )
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", required=True, help="Hub id or folder")
-    parser.add_argument("--corpus", default="ravdess")
-    parser.add_argument("--split", default="ravdess-20-fixed")
-    parser.add_argument("--inverse_penalty", type=float, default=0.1, help="scikit-learn's C")
-    parser.add_argument("--output", default="runs/baseline_ravdess")
-    parser.add_argument("--cache", default="runs/cache")
-    main(parser.parse_args())
+    main(parse_arguments(BaselineArguments))

@@ -1,25 +1,27 @@
-"""Run a set of recipes over folds and seeds, several at once, a student after its teacher.
+"""Run a set of recipes over folds and seeds, each student after its teacher.
 
     python recipes/experiments/run_set.py --set recipes/configs/mitra2022/ravdess.yaml --jobs 2
+    python recipes/experiments/run_set.py --set recipes/configs/mitra2022/ravdess.yaml --list
 
-The set, a YAML file, names the runs; docs/mitra2022.md explains its keys. A run writes to
-`<output>/<name>-fold-<k>-seed-<s>`, what it prints goes into `log.txt` there. Finished runs are left alone and killed
-ones go on, so the same command continues a set that was stopped; the same set may also be started twice, each run is
-trained once. Of a finished run `results.json` and `predictions.parquet` are copied to the set's `results` as
-`<name>-fold-<k>-seed-<s>.json` and `.parquet`, from which `recipes/experiments/table.py` renders the table.
+The set is a YAML file that defines the runs; docs/mitra2022.md lists its keys. A run writes to
+`<output>/<name>-fold-<k>-seed-<s>`, with its console output in `log.txt`. Finished runs are skipped and interrupted
+runs resumed, so the same command continues a set. `results.json` and `predictions.parquet` of finished runs are copied
+to the `results` folder of the set, as `<name>-fold-<k>-seed-<s>.json` and `.parquet`: the input of `table.py`.
+
+`--list` prints the commands of unfinished runs instead, one per line in dependency order, for SLURM, make or xargs.
 """
 
-import fcntl
 import json
 import os
+import runpy
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +29,38 @@ import yaml
 from huggingface_hub.dataclasses import strict
 
 from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.trainer_state import RunFolder
 
 RECIPES = Path(__file__).parents[1]
-RECIPES = ("baseline", "train_teacher", "distill")
-FILES = ("predictions.parquet", "results.json")  # that a finished run leaves
-LAST_LINES = 15  # of the log of a failed run, shown at the end
-SHOWN = ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")  # of a finished run
+ARGUMENTS = {  # recipe: the class of its arguments
+    "baseline": "BaselineArguments",
+    "train_teacher": "TeacherArguments",
+    "distill": "DistillArguments",
+    "evaluate": "EvaluateArguments",
+}
+FILES = ("predictions.parquet", "results.json")  # of a finished run
+LAST_LINES = 15  # of the log of a failed run, printed at the end
+PRINTED_METRICS = ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")
 
 
 @strict
 @dataclass(kw_only=True)
 class SetArguments:
-    """Which set is run, which part of it, and how much at once."""
+    """Run a set of recipes over folds and seeds."""
 
-    set: str = field(default="recipes/configs/mitra2022/ravdess.yaml", metadata={"help": "File that names the runs."})
-    jobs: int = field(default=1, metadata={"help": "Runs at once."})
-    threads: int = field(default=1, metadata={"help": "Threads of each run."})
-    only: list[str] = field(default_factory=list, metadata={"help": "Runs by name, and the teachers that they need."})
-    folds: list[int] = field(default_factory=list, metadata={"help": "These folds only."})
-    seeds: list[int] = field(default_factory=list, metadata={"help": "These seeds only."})
+    set: str = field(default="recipes/configs/mitra2022/ravdess.yaml", metadata={"help": "YAML file of the set."})
+    jobs: int = field(default=1, metadata={"help": "Number of runs in parallel."})
+    threads: int = field(default=1, metadata={"help": "CPU threads of each run."})
+    only: list[str] = field(default_factory=list, metadata={"help": "Names of runs; their teachers are included."})
+    folds: list[int] = field(default_factory=list, metadata={"help": "Only these folds."})
+    seeds: list[int] = field(default_factory=list, metadata={"help": "Only these seeds."})
     replace: list[str] = field(
         default_factory=list,
-        metadata={"help": "WORD=OTHER for every value that is WORD: openai/whisper-tiny.en=FOLDER."},
+        metadata={"help": "OLD=NEW: replace every value OLD, as in openai/whisper-tiny.en=FOLDER."},
     )
+    list: bool = field(
+        default=False, metadata={"help": "Print the commands of unfinished runs, and run nothing."}
+    )  # last: hides the built-in name in this class
 
 
 @strict
@@ -58,16 +69,16 @@ class Run:
     """One row of a set.
 
     Attributes:
-        name: of its folders and files.
-        recipe: one of `RECIPES`.
-        title: in the table; a run without one is there for others, and is no row.
+        name: in folder and file names.
+        recipe: `baseline`, `train_teacher` or `distill`.
+        title: row name in the table; a run without title has no row.
         config: file of its arguments.
-        arguments: in place of single ones of that file.
-        teacher: name of the run whose output of the same fold and seed is its teacher.
-        folds: on which it is run.
-        seeds: with which it is run.
-        conditions: under which the first seed's checkpoints are evaluated too, as `evaluate.py` names them.
-        priority: runs of a lower number come first.
+        arguments: override those of the file.
+        teacher: name of the run that trains its teacher, on the same fold with the same seed.
+        folds: to run on.
+        seeds: to run with.
+        corruptions: for which the checkpoints of the first seed are evaluated too; see `evaluate.py --corruption`.
+        priority: runs with a lower number come first.
     """
 
     name: str
@@ -78,87 +89,107 @@ class Run:
     teacher: str = ""
     folds: list[int]
     seeds: list[int]
-    conditions: list[str] = field(default_factory=list)
+    corruptions: list[str] = field(default_factory=list)
     priority: int = 0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run on one fold with one seed, or the evaluation of what it has trained.
+    """One command: a run on one fold with one seed, or an evaluation of its checkpoint.
 
     Attributes:
-        name: `<name>-fold-<k>-seed-<s>`, with the test set before it where that is not the run's own.
-        command: that runs it.
+        name: `<name>-fold-<k>-seed-<s>`, with the test set or corruption before it for an evaluation.
+        recipe: that is run.
+        flags: its command-line arguments.
         folder: its run folder.
-        results: where its files are copied, without their ending; None if they are not.
-        needs: name of the job that has to be finished before.
+        results: path without suffix to which its results are copied; None for no copy.
+        needs: name of the job that must be finished before.
     """
 
     name: str
-    command: tuple[str, ...]
+    recipe: str
+    flags: tuple[str, ...]
     folder: Path
     results: Path | None
     needs: str | None
 
     @property
-    def finished(self) -> bool:
-        """Whether it has ended well, now or earlier."""
+    def command(self) -> list[str]:
+        """Program and arguments."""
+        return [sys.executable, str(recipe_path(self.recipe)), *self.flags]
+
+    @property
+    def has_results(self) -> bool:
+        """Whether the files of a finished run exist."""
         return all((self.folder / file).exists() for file in FILES)
 
 
 def main(args: SetArguments) -> int:
-    """Run what is not finished yet; returns the exit code, 1 if a run has failed."""
-    jobs = plan(args)
-    before = [job for job in jobs if job.finished]
-    for job in before:
+    """Run the unfinished jobs, or list them; returns the exit code, 1 if a run failed."""
+    jobs = plan_jobs(args)
+    finished = [job for job in jobs if is_finished(job)]
+    unfinished = [job for job in jobs if job not in finished]
+    if args.list:
+        print("\n".join(shlex.join(job.command) for job in unfinished))
+        return 0
+    for job in finished:
         copy_results(job)
-    print(f"{args.set}: {len(jobs)} runs, {len(before)} of them finished", flush=True)
-    failed = run_all(jobs, args.jobs, args.threads)
-    for name, why in failed.items():
-        print(f"\n{name} {why}", flush=True)
+    print(f"{args.set}: {len(jobs)} runs, {len(finished)} of them finished", flush=True)
+    failed = run_jobs(unfinished, args.jobs, args.threads)
+    for name, reason in failed.items():
+        print(f"\n{name} {reason}", flush=True)
     return 1 if failed else 0
 
 
-def plan(args: SetArguments) -> list[Job]:
-    """Every job of a set that is asked for, in the order in which they are started if nothing is missing.
+def plan_jobs(args: SetArguments) -> list[Job]:
+    """The requested jobs of a set, each after the one that it needs.
 
     Raises:
-        ValueError: for a set that contradicts itself, and for names, folds or seeds that it does not have.
+        ValueError: for an inconsistent set, and for names, folds or seeds that are not in it.
     """
-    whole = yaml.safe_load(Path(args.set).read_text())
-    runs = read_runs(whole, args.set)
+    run_set = yaml.safe_load(Path(args.set).read_text())
+    runs = read_runs(run_set, args.set)
     if unknown := sorted(set(args.only) - set(runs)):
         raise ValueError(f"Expected `--only` among {list(runs)}, got {unknown}.")
     if wrong := [each for each in args.replace if "=" not in each]:
-        raise ValueError(f"Expected `--replace` WORD=OTHER, got {wrong}.")
-    words = dict(each.split("=", 1) for each in args.replace)
-    wanted = args.only or [*runs]
-    wanted = [*wanted, *(runs[name].teacher for name in wanted if runs[name].teacher)]  # a teacher has no teacher
-    places = list(runs)
-    jobs = []
-    for name in dict.fromkeys(wanted):
-        run = runs[name]
+        raise ValueError(f"Expected `--replace` OLD=NEW, got {wrong}.")
+    replacements = dict(each.split("=", 1) for each in args.replace)
+    names = args.only or [*runs]
+    names = {*names, *(runs[name].teacher for name in names if runs[name].teacher)}
+    jobs: dict[tuple, list[Job]] = {}
+    for place, run in enumerate(runs.values()):
         for fold in [fold for fold in run.folds if not args.folds or fold in args.folds]:
             for seed in [seed for seed in run.seeds if not args.seeds or seed in args.seeds]:
-                # All folds of a seed make one set of test clips, so a seed is brought to its end before the next.
-                key = (run.priority, seed, fold, places.index(name))
-                jobs += [(key, job) for job in jobs_of(run, fold, seed, whole, words)]
+                # The folds of a seed make up one test set, so all folds of a seed come before the next seed.
+                if run.name in names:
+                    jobs[run.priority, seed, fold, place] = jobs_of_run(run, fold, seed, run_set, replacements)
     if not jobs:
         raise ValueError(f"Expected `--folds` and `--seeds` that {args.set} has, got {args.folds} and {args.seeds}.")
-    return [job for _, job in sorted(jobs, key=lambda each: each[0])]
+    by_name = {job.name: job for key in sorted(jobs) for job in jobs[key]}
+    ordered: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.needs:
+            add(by_name[job.needs])
+        ordered.setdefault(job.name, job)
+
+    for job in by_name.values():
+        add(job)
+    return list(ordered.values())
 
 
-def read_runs(whole: dict[str, Any], file: str) -> dict[str, Run]:
+def read_runs(run_set: dict[str, Any], file: str) -> dict[str, Run]:
     """The runs of a set by name.
 
     Raises:
-        ValueError: for an unknown recipe, or a teacher that is not there on every fold and seed of its student.
+        ValueError: for an unknown recipe, or a teacher that is not run on every fold and seed of its student.
     """
-    common = {"folds": whole["folds"], "seeds": whole["seeds"]}
-    runs = {name: Run(name=name, **{**common, **values}) for name, values in whole["runs"].items()}
+    common = {"folds": run_set["folds"], "seeds": run_set["seeds"]}
+    runs = {name: Run(name=name, **{**common, **values}) for name, values in run_set["runs"].items()}
+    recipes = [recipe for recipe in ARGUMENTS if recipe != "evaluate"]
     for run in runs.values():
-        if run.recipe not in RECIPES:
-            raise ValueError(f"{file}, {run.name}: expected a recipe among {list(RECIPES)}, got {run.recipe!r}.")
+        if run.recipe not in recipes:
+            raise ValueError(f"{file}, {run.name}: expected a recipe among {recipes}, got {run.recipe!r}.")
         if not run.teacher:
             continue
         teacher = runs.get(run.teacher)
@@ -170,137 +201,131 @@ def read_runs(whole: dict[str, Any], file: str) -> dict[str, Run]:
     return runs
 
 
-def jobs_of(run: Run, fold: int, seed: int, whole: dict[str, Any], words: dict[str, str]) -> list[Job]:
-    """The job of one run on one fold with one seed, and its evaluations on other test sets and under conditions."""
-    output, name = Path(whole["output"]), f"{run.name}-fold-{fold}-seed-{seed}"
-    results = Path(whole["results"]) if run.title else None
-    split = whole["split"].format(fold=fold)
-    configured = yaml.safe_load(Path(run.config).read_text()) if run.config else {}
-    values = {**whole.get("arguments", {}), **run.arguments, "output": str(output / name), "split": split}
-    if run.recipe != "baseline":  # in which nothing is random
-        values["seed"] = seed
+def jobs_of_run(run: Run, fold: int, seed: int, run_set: dict[str, Any], replacements: dict[str, str]) -> list[Job]:
+    """The job of one run on one fold with one seed, and its evaluations on other test sets and with corruptions."""
+    output, name = Path(run_set["output"]), f"{run.name}-fold-{fold}-seed-{seed}"
+    results = Path(run_set["results"]) if run.title else None
+    protocol = run_set["protocol"].format(fold=fold)
+    from_file = yaml.safe_load(Path(run.config).read_text()) if run.config else {}
+    overrides = {**run_set.get("arguments", {}), **run.arguments, "output": str(output / name), "protocol": protocol}
+    if run.recipe != "baseline":  # which is deterministic
+        overrides["seed"] = seed
     needs = f"{run.teacher}-fold-{fold}-seed-{seed}" if run.teacher else None
     if needs:
-        values["teacher"] = str(output / needs)
-    resolved = {key: replaced(value, words) for key, value in {**configured, **values}.items()}
-    said = {key: value for key, value in resolved.items() if key in values or value != configured[key]}
-    command = [*script(run.recipe), *(["--config", run.config] if run.config else []), *flags(said)]
-    jobs = [Job(name, tuple(command), output / name, results / name if results else None, needs)]
-    if not run.title or run.recipe == "baseline":  # which leaves no checkpoint
+        overrides["teacher"] = str(output / needs)
+    values = {key: replace_values(value, replacements) for key, value in {**from_file, **overrides}.items()}
+    passed = {key: value for key, value in values.items() if key in overrides or value != from_file[key]}
+    flags = [*(["--config", run.config] if run.config else []), *as_flags(passed)]
+    jobs = [Job(name, run.recipe, tuple(flags), output / name, results / name if results else None, needs)]
+    if results is None or run.recipe == "baseline":  # which has no checkpoint
         return jobs
-    tests = {test: {"split": replaced(other, words)} for test, other in whole.get("also_test", {}).items()}
-    tests = {test: values for test, values in tests.items() if values["split"]}
+
+    also_test = {test: replace_values(each, replacements) for test, each in run_set.get("also_test", {}).items()}
+    evaluations = {test: {"protocol": each} for test, each in also_test.items() if each}
     if seed == run.seeds[0]:
-        tests |= {each: {"split": split, "condition": each} for each in run.conditions}
-    for test, values in tests.items():
-        said = {key: resolved[key] for key in ("corpus", "corpus_path") if key in resolved} | values
-        said |= {"model": str(output / name / "checkpoints" / "last"), "pictures": False}
-        said |= {"output": str(output / test / name)}
-        command = [*script("evaluate"), *flags(said)]
-        jobs.append(Job(f"{test}/{name}", tuple(command), output / test / name, results / test / name, name))
+        evaluations |= {each: {"protocol": protocol, "corruption": each} for each in run.corruptions}
+    for evaluation, arguments in evaluations.items():
+        passed = {key: values[key] for key in ("corpus", "corpus_path") if key in values} | arguments
+        passed |= {"model": str(output / name / "checkpoints" / "last"), "plots": False}
+        passed |= {"output": str(output / evaluation / name)}
+        folder, copied = output / evaluation / name, results / evaluation / name
+        jobs.append(Job(f"{evaluation}/{name}", "evaluate", tuple(as_flags(passed)), folder, copied, name))
     return jobs
 
 
-def script(recipe: str) -> list[str]:
-    """The beginning of a command."""
-    return [
-        sys.executable,
-        str(
-            next(
-                path for path in (RECIPES / f"{recipe}.py", RECIPES / "experiments" / f"{recipe}.py") if path.exists()
-            )
-        ),
-    ]
+def recipe_path(recipe: str) -> Path:
+    """File of a recipe, in `recipes/` or in `recipes/experiments/`."""
+    return next(path for path in (RECIPES / f"{recipe}.py", RECIPES / "experiments" / f"{recipe}.py") if path.exists())
 
 
-def flags(values: dict[str, Any]) -> list[str]:
-    """Arguments as they are typed."""
-    typed = []
+def as_flags(values: dict[str, Any]) -> list[str]:
+    """Arguments as command-line flags."""
+    flags = []
     for name, value in values.items():
-        each = value if isinstance(value, list) else [value]
-        typed += [f"--{name}", *(str(one).lower() if isinstance(one, bool) else str(one) for one in each)]
-    return typed
+        items = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(str(item).lower() if isinstance(item, bool) else str(item) for item in items)]
+    return flags
 
 
-def replaced(value: Any, words: dict[str, str]) -> Any:
-    """A value, or the values of a list, with other words in place of some."""
+def replace_values(value: Any, replacements: dict[str, str]) -> Any:
+    """A value, or each value of a list, replaced if it is one of `replacements`."""
     if isinstance(value, list):
-        return [replaced(each, words) for each in value]
-    return words.get(value, value) if isinstance(value, str) else value
+        return [replace_values(each, replacements) for each in value]
+    return replacements.get(value, value) if isinstance(value, str) else value
 
 
-def run_all(jobs: list[Job], at_once: int, threads: int) -> dict[str, str]:
-    """Run jobs in their order, each when what it needs is finished; returns the failed ones, and why."""
-    waiting = [job for job in jobs if not job.finished]
-    done, failed = {job.name for job in jobs if job.finished}, {}
-    running: dict[Future, Job] = {}
-    processes: list[subprocess.Popen] = []
-    with ThreadPoolExecutor(at_once) as pool:
+@cache
+def arguments_class(recipe: str) -> type:
+    """Dataclass of the arguments of a recipe."""
+    return runpy.run_path(str(recipe_path(recipe)))[ARGUMENTS[recipe]]
+
+
+def is_finished(job: Job) -> bool:
+    """Whether a run of the same arguments has finished in the job's folder.
+
+    Raises:
+        ValueError: if the folder holds results of other arguments.
+    """
+    if not job.has_results:
+        return False
+    return (
+        RunFolder(job.folder, parse_arguments(arguments_class(job.recipe), [*job.flags]), resume=True).finished
+        is not None
+    )
+
+
+def run_jobs(jobs: list[Job], parallel: int, threads: int) -> dict[str, str]:
+    """Run jobs, each after the one that it needs; returns the reasons of the failed ones by name."""
+    futures: dict[str, Future[str]] = {}
+    failed: dict[str, str] = {}
+
+    def run(number: int, job: Job) -> str:
+        if job.needs in futures and futures[job.needs].result():  # starts earlier, so that it can be waited for
+            return f"was not run, because it needs {job.needs}."
+        begin = time.monotonic()
+        reason = execute(job, threads)
+        outcome = "failed" if reason else f"{time.monotonic() - begin:.0f} s, {copy_results(job)}"
+        print(f"[{number}/{len(jobs)}] {job.name}: {outcome}", flush=True)
+        return reason
+
+    with ThreadPoolExecutor(parallel) as pool:
         try:
-            while waiting or running:
-                for job in [job for job in waiting if job.needs in failed]:
-                    waiting.remove(job)
-                    failed[job.name] = f"was not run, for it needs {job.needs}."
-                ready = [job for job in waiting if job.needs is None or job.needs in done]
-                for job in ready[: at_once - len(running)]:
-                    waiting.remove(job)
-                    running[pool.submit(execute, job, threads, processes)] = job
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    if why := failure(job, future):
-                        failed[job.name] = why
-                    else:
-                        done.add(job.name)
-                        copy_results(job)
-                    ended = "failed" if why else f"{future.result():.0f} s, {headline(job)}"
-                    print(f"[{len(done) + len(failed)}/{len(jobs)}] {job.name}: {ended}", flush=True)
-        finally:
-            for process in processes:  # those that have ended are not harmed
-                process.terminate()
+            for number, job in enumerate(jobs, start=1):
+                futures[job.name] = pool.submit(run, number, job)
+            for name, future in futures.items():
+                if reason := future.result():
+                    failed[name] = reason
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failed
 
 
-def execute(job: Job, threads: int, processes: list[subprocess.Popen]) -> float:
-    """Run one job to its end, well or not; returns its seconds."""
-    begin = time.monotonic()
+def execute(job: Job, threads: int) -> str:
+    """Run the command of one job; returns the reason if it failed, with the end of its log, else an empty string."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / "log.txt").open("a") as log:
-        # The process inherits the lock, and keeps it if this one dies: whoever comes by waits for its end.
-        fcntl.flock(log, fcntl.LOCK_EX)
-        if not job.finished:
-            print(shlex.join(job.command), file=log, flush=True)
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            process = subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-            processes.append(process)
-            process.wait()
-    return time.monotonic() - begin
+    path = job.folder / "log.txt"
+    with path.open("a") as log:
+        print(shlex.join(job.command), file=log, flush=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        code = subprocess.run(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+    if code == 0 and job.has_results:
+        return ""
+    lines = path.read_text().replace("\r", "\n").splitlines()
+    return "\n".join(
+        [f"failed with exit code {code}; the end of {path}:", *(f"    {line}" for line in lines[-LAST_LINES:])]
+    )
 
 
-def failure(job: Job, future: Future) -> str | None:
-    """Why a job has failed, with the end of its log; None if it has not."""
-    if future.exception() is None and job.finished:
-        return None
-    log = job.folder / "log.txt"
-    lines = log.read_text().replace("\r", "\n").splitlines() if log.exists() else []
-    reason = f" ({future.exception()})" if future.exception() else ""
-    return "\n".join([f"failed{reason}; the end of {log}:", *(f"    {line}" for line in lines[-LAST_LINES:])])
-
-
-def copy_results(job: Job) -> None:
-    """Put a finished run's numbers and predictions where the table is made from."""
-    if job.results is None:
-        return
-    job.results.parent.mkdir(parents=True, exist_ok=True)
-    for file in FILES:
-        shutil.copyfile(job.folder / file, f"{job.results}{Path(file).suffix}")
-
-
-def headline(job: Job) -> str:
-    """The test scores of a finished job in one line."""
+def copy_results(job: Job) -> str:
+    """Copy results and predictions of a finished job to the results of the set; returns its main scores as text."""
+    if job.results is not None:
+        job.results.parent.mkdir(parents=True, exist_ok=True)
+        for file in FILES:
+            shutil.copyfile(job.folder / file, f"{job.results}{Path(file).suffix}")
     scores = json.loads((job.folder / "results.json").read_text()).get("test", {})
-    return ", ".join(f"{name} {scores[name]:.3f}" for name in SHOWN if name in scores)
+    return ", ".join(f"{name} {scores[name]:.3f}" for name in PRINTED_METRICS if name in scores)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended, too
     sys.exit(main(parse_arguments(SetArguments)))

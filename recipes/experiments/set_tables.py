@@ -1,7 +1,7 @@
-"""Tables of a set of runs over folds and seeds, in Markdown: its models, and its paired comparisons.
+"""Markdown tables of a set of runs over folds and seeds: its models, paired comparisons, and robustness.
 
-A run is what `recipes/experiments/run_set.py` leaves: `<name>-fold-<k>-seed-<s>.json`, with the predictions beside it as
-`.parquet`. The words of the rows stand in the set.
+The results of a run are `<name>-fold-<k>-seed-<s>.json` and, with its predictions, `.parquet`, as copied by
+`recipes/experiments/run_set.py`. The titles of the rows are in the set.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from audio_emotion.evaluation.bootstrap import Comparison, aggregate, compare, pooled
+from audio_emotion.evaluation.bootstrap import Comparison, aggregate, compare, intervals_over
 from audio_emotion.evaluation.metrics import concordance_correlation
-from audio_emotion.evaluation.predictions import Predictions, load_predictions
-from audio_emotion.evaluation.report import control_dimensions, intervals_over
+from audio_emotion.evaluation.predictions import Predictions, load_predictions, pool_folds
+from audio_emotion.evaluation.report import control_dimensions
 
 DIMENSIONS = ("activation", "valence", "dominance")
 FOLD_FILE = re.compile(r"(?P<name>.+)-fold-(?P<fold>\d+)-seed-(?P<seed>\d+)\.json")
-SEEDS = 3  # that a claim takes, on every fold of its set; less is a hint
-METRICS = ("uar", *(f"ccc_{name}" for name in DIMENSIONS))  # columns, unless the set says which
-COMPARED = ("uar", "ccc_valence")  # those of them in which models are compared
+SEEDS = 3  # of a claim, on every fold of its set; a row with fewer is a hint
+METRICS = ("uar", *(f"ccc_{name}" for name in DIMENSIONS))  # columns, unless the set lists them
+COMPARED_METRICS = ("uar", "ccc_valence")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Row:
     """One model over folds and seeds.
 
     Attributes:
-        results: what any of its runs wrote.
+        results: `results.json` of one of its runs.
         runs: predictions by fold and seed.
         emotions: in logit order.
         dimensions: in column order.
@@ -44,117 +44,119 @@ class Row:
     dimensions: list[str]
 
     def seeds(self, keys: set[tuple[int, int]]) -> list[Predictions]:
-        """One set of test clips a seed: its folds pooled, each speaker once."""
-        return [pooled([self.runs[fold, at] for fold, at in sorted(keys) if at == seed]) for seed in seeds_of(keys)]
+        """Predictions of each seed, its folds pooled: each speaker is tested once."""
+        return [
+            pool_folds([self.runs[fold, at] for fold, at in sorted(keys) if at == seed]) for seed in seeds_of(keys)
+        ]
 
 
 def seeds_of(keys: set[tuple[int, int]]) -> list[int]:
-    """Seeds among (fold, seed)."""
+    """The seeds of (fold, seed) pairs."""
     return sorted({seed for _, seed in keys})
 
 
-def complete(keys: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    """The (fold, seed) whose fold every seed has, so that all seeds judge the same clips."""
+def common_folds(keys: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """The (fold, seed) pairs of the folds that all seeds have, so that all seeds have the same test clips."""
     return {(fold, seed) for fold, seed in keys if all((fold, each) in keys for each in seeds_of(keys))}
 
 
-def fold_rows(folder: Path, whole: dict[str, Any]) -> dict[str, Row]:
-    """Every model of a set that has runs in `folder`, in the set's order.
+def fold_rows(folder: Path, run_set: dict[str, Any]) -> dict[str, Row]:
+    """The models of a set that have results in `folder`, in the order of the set.
 
     Raises:
-        FileNotFoundError: for a results file without its predictions, naming what is missing.
+        FileNotFoundError: if the predictions of a run are missing.
     """
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.json")):
         match = FOLD_FILE.fullmatch(path.name)
         if match is None:
             raise ValueError(f"Expected files named <name>-fold-<k>-seed-<s>.json in {folder}, got {path.name}.")
-        beside = path.with_suffix(".parquet")
-        if not beside.exists():
+        predictions_file = path.with_suffix(".parquet")
+        if not predictions_file.exists():
             raise FileNotFoundError(
-                f"Expected the run's predictions beside {path.name}, got no {beside.name}. Copy it."
+                f"Expected the predictions of {path.name} in the same folder, got no {predictions_file.name}. Copy it."
             )
-        predictions, emotions, dimensions = load_predictions(beside)
+        predictions, emotions, dimensions = load_predictions(predictions_file)
         row = rows.setdefault(match["name"], Row(json.loads(path.read_text()), {}, emotions, dimensions))
         row.runs[int(match["fold"]), int(match["seed"])] = predictions
-    return {name: rows[name] for name, run in whole["runs"].items() if name in rows and "title" in run}
+    return {name: rows[name] for name, run in run_set["runs"].items() if name in rows and "title" in run}
 
 
-def strength(keys: set[tuple[int, int]], whole: dict[str, Any], recipe: str = "") -> str:
-    """How many folds and seeds, and whether that is a hint only."""
+def strength(keys: set[tuple[int, int]], run_set: dict[str, Any], recipe: str = "") -> str:
+    """Cell with the number of folds and seeds, marked as a hint if there are fewer than a claim needs."""
     folds, seeds = {fold for fold, _ in keys}, seeds_of(keys)
-    needed = 1 if recipe == "baseline" else SEEDS  # in which nothing is random
-    claim = folds >= set(whole["folds"]) and len(seeds) >= needed
+    needed = 1 if recipe == "baseline" else SEEDS  # which is deterministic
+    claim = folds >= set(run_set["folds"]) and len(seeds) >= needed
     return f"{len(folds)}, {len(seeds)}" + ("" if claim else ", *hint*")
 
 
-def silent_on(run: dict[str, Any], metric: str) -> str:
-    """Why a run has no figure in a metric; empty if it has one."""
+def no_score_reason(run: dict[str, Any], metric: str) -> str:
+    """Why a run has no score in a metric; empty if it has one."""
     task = "emotions" if metric == "uar" else "dimensions"
     if run["recipe"] == "baseline" and task == "dimensions":
         return "no head"
     weights = run["arguments"].get("dimension_weights")
-    alone = task == "dimensions" and weights and weights[DIMENSIONS.index(metric.removeprefix("ccc_"))] == 0
-    return "not trained" if alone or run["arguments"].get(f"{task}_weight", 1.0) == 0 else ""
+    untrained = task == "dimensions" and weights and weights[DIMENSIONS.index(metric.removeprefix("ccc_"))] == 0
+    return "not trained" if untrained or run["arguments"].get(f"{task}_weight", 1.0) == 0 else ""
 
 
 def heading(metric: str) -> str:
-    """A metric as a column is called."""
+    """Column name of a metric."""
     return "UAR" if metric == "uar" else f"CCC {metric.removeprefix('ccc_')}"
 
 
 def fold_table(
-    folder: Path, whole: dict[str, Any], repeats: int = 2000, only: set[tuple[int, int]] | None = None
+    folder: Path, run_set: dict[str, Any], repeats: int = 2000, only: set[tuple[int, int]] | None = None
 ) -> str:
     """Models over folds and seeds in Markdown: the mean over seeds of each seed's pooled folds.
 
     Args:
         folder: of the results.
-        whole: the set.
+        run_set: the set.
         repeats: bootstrap samples.
-        only: (fold, seed) of which every row is made; None for all that there are.
+        only: (fold, seed) pairs of every row; None for all that exist.
     """
-    rows, metrics = fold_rows(folder, whole), whole.get("metrics", METRICS)
+    rows, metrics = fold_rows(folder, run_set), run_set.get("metrics", METRICS)
     if only is not None:
         kept = {name: {key: run for key, run in row.runs.items() if key in only} for name, row in rows.items()}
         rows = {name: replace(row, runs=kept[name]) for name, row in rows.items() if kept[name]}
     derived = norm_derived(rows)
     columns = ["model", "folds, seeds", *map(heading, metrics), *(["control CCC (a / v / d)"] if derived else [])]
     lines = [f"| {' | '.join([*columns, 'parameters'])} |", "| --- " * (len(columns) + 1) + "|"]
-    drawn = set()
+    resampled = set()
     for name, row in rows.items():
-        run, keys = whole["runs"][name], complete(set(row.runs))
+        run, keys = run_set["runs"][name], common_folds(set(row.runs))
         seeds = row.seeds(keys)
-        drawn.add(intervals_over(seeds[0]))
+        resampled.add(intervals_over(seeds[0]))
         values = []
         for metric in metrics:
-            if why := silent_on(run, metric):
+            if why := no_score_reason(run, metric):
                 values.append(why)
                 continue
             value, (low, high) = aggregate(seeds, metric, row.dimensions, repeats)
             each = [aggregate([seed], metric, row.dimensions, repeats=1)[0] for seed in seeds]
             spread = f"; seeds {min(each):.3f} to {max(each):.3f}" if len(seeds) > 1 else ""
             values.append(f"{value:.3f} ({low:.2f} to {high:.2f}{spread})")
-        if derived and silent_on(run, "uar"):
+        if derived and no_score_reason(run, "uar"):
             values.append("not trained")
         elif derived:
             values.append(" / ".join(f"{value:.2f}" for value in controls(seeds, row.emotions)))
         values.append(f"{row.results['parameters']:,}")
-        lines.append(f"| {run['title']} | {strength(keys, whole, run['recipe'])} | " + " | ".join(values) + " |")
+        lines.append(f"| {run['title']} | {strength(keys, run_set, run['recipe'])} | " + " | ".join(values) + " |")
     first = next(iter(rows.values()))
     clips, speakers = (
         {name for run in first.runs.values() for name in getattr(run, what)} for what in ("ids", "speakers")
     )
     lines += [
         "",
-        f"{len(clips):,} clips of {len(speakers)} speakers, each tested by a model that has not heard them. A seed's "
-        "folds are scored together as one set; the figure is the mean over seeds. In brackets, 95 % bootstrap "
-        f"intervals over {in_words(drawn)}, and the range of the seeds. Rows with fewer than "
-        f"{len(whole['folds'])} fold{'s' * (len(whole['folds']) > 1)} or {SEEDS} seeds are hints."
+        f"{len(clips):,} clips of {len(speakers)} speakers, each tested by a model that was not trained on them. The "
+        "folds of a seed are pooled and scored as one set; the score is the mean over seeds. In brackets, 95 % "
+        f"bootstrap intervals over {resampled_units(resampled)}, and the range of the seeds. Rows with fewer than "
+        f"{len(run_set['folds'])} fold{'s' * (len(run_set['folds']) > 1)} or {SEEDS} seeds are hints."
         + (f" Chance is a UAR of {1 / len(first.emotions):.3f}." if "uar" in metrics else "")
         + (
-            " The dimensions are norm-derived: *control* is what category posterior → norms alone scores on them, and "
-            "only what a regression head adds to it is a claim."
+            " The dimensions are norm-derived: *control* is the score of the norms averaged under the "
+            "category posterior, and only a regression head's gain over it is a claim."
             if derived
             else ""
         ),
@@ -162,13 +164,13 @@ def fold_table(
     return "\n".join(lines)
 
 
-def in_words(drawn: Collection[str]) -> str:
-    """What the intervals of a table are drawn over."""
-    return "speakers, or clips where few speakers are known" if len(drawn) > 1 else next(iter(drawn), "speakers")
+def resampled_units(units: Collection[str]) -> str:
+    """What the intervals of a table resample, for its note."""
+    return "speakers, or clips where few speakers are known" if len(units) > 1 else next(iter(units), "speakers")
 
 
 def norm_derived(rows: dict[str, Row]) -> bool:
-    """Whether the dimensions are those of the emotion's word, for then their control was scored."""
+    """Whether the dimensions are norm-derived, in which case the control was scored."""
     return any("control_ccc_valence" in row.results.get("test", {}) for row in rows.values())
 
 
@@ -180,50 +182,50 @@ def controls(seeds: list[Predictions], emotions: list[str]) -> np.ndarray:
     return np.mean(np.stack(scores), axis=0)
 
 
-def comparison_table(folder: Path, whole: dict[str, Any], repeats: int = 2000) -> str:
-    """Paired comparisons in Markdown, beside what the paper claims for valence CCC."""
-    rows = fold_rows(folder, whole)
+def comparison_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
+    """Paired comparisons in Markdown, with the paper's claim for valence CCC."""
+    rows = fold_rows(folder, run_set)
     lines = [
         "| comparison | folds, seeds | metric | first | second | difference | relative | p | the paper |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    drawn = set()
-    for comparison in whole["comparisons"]:
+    resampled = set()
+    for comparison in run_set["comparisons"]:
         names = (comparison["first"], comparison["second"])
         if not set(names) <= set(rows):
             continue
-        keys = complete(set(rows[names[0]].runs) & set(rows[names[1]].runs))
+        keys = common_folds(set(rows[names[0]].runs) & set(rows[names[1]].runs))
         if not keys:
             continue
-        for metric in [metric for metric in COMPARED if metric in whole.get("metrics", METRICS)]:
-            if any(silent_on(whole["runs"][name], metric) for name in names):
+        for metric in [metric for metric in COMPARED_METRICS if metric in run_set.get("metrics", METRICS)]:
+            if any(no_score_reason(run_set["runs"][name], metric) for name in names):
                 continue
             first, second = (rows[name].seeds(keys) for name in names)
             found = compare(first, second, metric, rows[names[0]].dimensions, repeats)
-            drawn.add(found.intervals_over)
+            resampled.add(found.intervals_over)
             values = comparison_cells(found, comparison.get("paper", "") if metric == "ccc_valence" else "")
-            lines.append(f"| {comparison['title']} | {strength(keys, whole)} | {' | '.join(values)} |")
+            lines.append(f"| {comparison['title']} | {strength(keys, run_set)} | {' | '.join(values)} |")
     paired = (
-        f"Paired over {in_words(drawn)}: 95 % bootstrap intervals, and a two-sided permutation test in which the two "
-        "models change places with each speaker. "
+        f"Paired over {resampled_units(resampled)}: 95 % bootstrap intervals, and a two-sided permutation test that "
+        "exchanges the two models for each speaker. "
     )
     if norm_derived(rows):
         paired += (
             "The paper's gains are on listeners' ratings of spontaneous speech (MSP-Podcast), ours on norms of the "
-            "acted emotion's word, which hold nothing that the category and its strength do not: they can show that "
-            "distillation and fusion help a model to tell these emotions apart, and cannot show that it hears shades "
-            "of valence within one emotion."
+            "acted emotion's word, which contain no more information than the category and its intensity: they can "
+            "show that distillation and fusion help to distinguish these emotions, but not that a model predicts "
+            "differences of valence within one emotion."
         )
     else:
         paired += (
             "The paper's gains are on test sets of early releases of MSP-Podcast, and much of its method is not "
-            "public: only the relations can be compared with it, not the values."
+            "public: only the relative gains can be compared, not the values."
         )
     return "\n".join([*lines, "", paired])
 
 
 def comparison_cells(found: Comparison, claim: str) -> list[str]:
-    """One row of figures."""
+    """Cells of one comparison."""
     low, high = found.interval
     below, above = found.relative_interval
     return [
@@ -231,23 +233,58 @@ def comparison_cells(found: Comparison, claim: str) -> list[str]:
         f"{found.first:.3f}",
         f"{found.second:.3f}",
         f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f})",
-        # A gain over a score of 0 or less has no size.
+        # undefined if the second score is 0 or less
         f"{found.relative:+.0%} ({below:+.0%} to {above:+.0%})" if np.isfinite(found.relative) else "none",
         f"{found.p_value:.3f} ({found.units} {found.unit})",
         claim,
     ]
 
 
-def set_tables(whole: dict[str, Any], repeats: int = 2000) -> str:
-    """All tables of a set, each test set apart: scores on two of them do not compare."""
-    results = Path(whole["results"])
+def corruption_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
+    """Models on corrupted clips beside the same models on clips as recorded, in Markdown.
+
+    Args:
+        folder: of the results; those with a corruption are in a subfolder of its name.
+        run_set: the set; runs with `corruptions` are shown.
+        repeats: bootstrap samples.
+    """
+    clean_rows, metrics = fold_rows(folder, run_set), run_set.get("metrics", METRICS)
+    lines = [
+        f"| model | clips | folds, seeds | {' | '.join(map(heading, metrics))} |",
+        "| --- " * (3 + len(metrics)) + "|",
+    ]
+    for name, run in run_set["runs"].items():
+        rows = {each: fold_rows(folder / each, run_set).get(name) for each in run.get("corruptions", [])}
+        for number, (corruption, row) in enumerate((each, row) for each, row in rows.items() if row is not None):
+            keys = common_folds(set(clean_rows[name].runs) & set(row.runs))
+            clean, corrupted = clean_rows[name].seeds(keys), row.seeds(keys)
+            if number == 0:
+                cells = [f"{aggregate(clean, metric, row.dimensions, repeats=1)[0]:.3f}" for metric in metrics]
+                lines.append(f"| {run['title']} | as recorded | {strength(keys, run_set)} | {' | '.join(cells)} |")
+            cells = []
+            for metric in metrics:
+                found = compare(corrupted, clean, metric, row.dimensions, repeats)
+                low, high = found.interval
+                cells.append(f"{found.first:.3f}: {found.difference:+.3f} ({low:+.2f} to {high:+.2f})")
+            lines.append(f"| | {corruption} | {strength(keys, run_set)} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Score, and its difference from the score on clips as recorded, with the 95 % bootstrap interval over "
+        "speakers. One seed is a hint.",
+    ]
+    return "\n".join(lines)
+
+
+def set_tables(run_set: dict[str, Any], repeats: int = 2000) -> str:
+    """All tables of a set, one group per test set, because scores on different clips cannot be compared."""
+    results = Path(run_set["results"])
     parts = []
-    for name in ("", *whole.get("also_test", {})):
+    for name in ("", *run_set.get("also_test", {})):
         folder = results / name
-        if fold_rows(folder, whole):
-            split = next(iter(fold_rows(folder, whole).values())).results["split"]
-            parts += [f"Tested on `{split}`:"] if whole.get("also_test") else []
-            parts += [fold_table(folder, whole, repeats), comparison_table(folder, whole, repeats)]
+        if fold_rows(folder, run_set):
+            protocol = next(iter(fold_rows(folder, run_set).values())).results["protocol"]
+            parts += [f"Tested on `{protocol}`:"] if run_set.get("also_test") else []
+            parts += [fold_table(folder, run_set, repeats), comparison_table(folder, run_set, repeats)]
     if not parts:
         raise FileNotFoundError(
             f"Expected results in {results}, got none. Run the set: recipes/experiments/run_set.py."

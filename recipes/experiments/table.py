@@ -1,13 +1,12 @@
-"""Render tables from results files: those of the documentation, or with `--set` those of any set of runs.
+"""Render Markdown tables from results files: those of the documentation, or with `--set` those of a set of runs.
 
     python recipes/experiments/table.py
     python recipes/experiments/table.py --set recipes/configs/mitra2022/msp_podcast.yaml
 
-Nothing in the tables is typed: a figure that is not in a file is not in them. The first command writes those of the
-README (rows that are claims), of docs/mitra2022.md (hints), of docs/robustness.md (conditions) and of
-docs/few_labels.md, whose curve it draws, from `recipes/results/`. The second prints. Runs over folds and seeds are
-what `recipes/experiments/run_set.py` leaves, `<name>-fold-<k>-seed-<s>.json` with the predictions beside it as `.parquet`; their
-figures are made from the predictions, and the words of their rows stand in the set.
+No number is typed by hand: all are computed from `recipes/results/`. The first command writes the tables of the README
+(short), docs/results.md (claims), docs/mitra2022.md (hints), docs/robustness.md (corruptions) and docs/few_labels.md,
+and the plot of the latter. The second command prints. The results of a set are copied by
+`recipes/experiments/run_set.py`: `<name>-fold-<k>-seed-<s>.json`, and `.parquet` with the predictions.
 """
 
 import json
@@ -17,35 +16,38 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import label_efficiency_tables as few_labels
 import yaml
-from condition_tables import condition_table
 from huggingface_hub.dataclasses import strict
-from label_curve import label_curve
-from set_tables import DIMENSIONS, comparison_table, fold_table, set_tables
+from label_efficiency_report import label_efficiency_plot, render_table, select_results
+from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_rows, fold_table, set_tables
 
+from audio_emotion.evaluation.bootstrap import aggregate
 from audio_emotion.evaluation.plots import save_figure
 from audio_emotion.training.arguments import parse_arguments
 
 RECIPES = Path(__file__).parents[1]
 README, HINTS = RECIPES.parent / "README.md", RECIPES.parent / "docs" / "mitra2022.md"
-FEW_LABELS, ROBUSTNESS = (RECIPES.parent / "docs" / f"{name}.md" for name in ("few_labels", "robustness"))
-TAUGHT = {  # students of the experiment on few labels who have all labels, beside those of the first paper
+RESULTS, FEW_LABELS, ROBUSTNESS = (
+    RECIPES.parent / "docs" / f"{name}.md" for name in ("results", "few_labels", "robustness")
+)
+STUDENT_TITLES = {  # students with all labels: of the first paper and of the label-efficiency experiment
     "labels_only": "`small` student, labels only",
     "distilled": "`small` student, distilled from the fused teacher",
     "speech-100-percent": "`small` student of the speech teacher",
     "both-100-percent": "`small` student of both teachers",
 }
-SHOWN_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the experiment on few labels, in the README
-README_SET = RECIPES / "configs" / "mitra2022" / "ravdess.yaml"
+RESULTS_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the label-efficiency experiment, in docs/results.md
+MAIN_SET = RECIPES / "configs" / "mitra2022" / "ravdess.yaml"
 
 
 @strict
 @dataclass(kw_only=True)
 class TableArguments:
-    """Which table."""
+    """Render tables from results files."""
 
-    set: str = field(default="", metadata={"help": "File of the set whose tables are printed; else ours are written."})
+    set: str = field(
+        default="", metadata={"help": "YAML file of a set: print its tables. Empty: write those of the documentation."}
+    )
 
 
 def cell(scores: dict, name: str) -> str:
@@ -58,67 +60,106 @@ def cell(scores: dict, name: str) -> str:
 
 
 def read_set(path: str | Path) -> dict[str, Any]:
-    """A set of runs, every run with the whole of its arguments: those of its file, of the set and its own."""
-    whole = yaml.safe_load(Path(path).read_text())
-    for run in whole["runs"].values():
-        configured = yaml.safe_load((RECIPES.parent / run["config"]).read_text()) if "config" in run else {}
-        run["arguments"] = {**configured, **whole.get("arguments", {}), **run.get("arguments", {})}
-    return whole
+    """A set of runs, each with all its arguments: those of its file, of the set and its own."""
+    run_set = yaml.safe_load(Path(path).read_text())
+    for run in run_set["runs"].values():
+        from_file = yaml.safe_load((RECIPES.parent / run["config"]).read_text()) if "config" in run else {}
+        run["arguments"] = {**from_file, **run_set.get("arguments", {}), **run.get("arguments", {})}
+    return run_set
 
 
 def synthetic_table(folder: Path) -> str:
-    """The proof on the synthetic corpus: CCC of targets that were computed from pitch, level and spectral tilt."""
+    """CCC on the synthetic corpus, whose targets are computed from pitch, level and spectral tilt."""
     lines = ["| synthetic corpus | CCC activation | CCC valence | CCC dominance |", "| --- | --- | --- | --- |"]
     for row in ("teacher", "labels_only", "distilled"):
         run = json.loads((folder / f"synthetic_{row}.json").read_text())
-        share = f", {run['labeled']:.0%} of the labels" if "labeled" in run else ", all labels"
+        labels = f", {run['labeled']:.0%} of the labels" if "labeled" in run else ", all labels"
         values = [cell(run["test"], f"ccc_{name}") for name in DIMENSIONS]
-        lines.append(f"| {row.replace('_', ' ')}{share} | " + " | ".join(values) + " |")
+        lines.append(f"| {row.replace('_', ' ')}{labels} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
-def written(text: str, marker: str, rendered: str) -> str:
-    """A page with what stands between its `<!-- marker:begin -->` and `<!-- marker:end -->` replaced."""
+def short_table(table: str) -> str:
+    """The models of a full table for the README: UAR with its interval, CCC alone, and the number of parameters."""
+    header, _, *models = (line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines())
+    lines = [f"| model | UAR | CCC {' / '.join(DIMENSIONS)} | parameters |", "| --- | --- | --- | --- |"]
+    for cells in models:
+        uar = re.sub(r"; seeds [^)]*", "", cells[header.index("UAR")])
+        ccc = [cells[header.index(f"CCC {name}")].split(" (")[0] for name in DIMENSIONS]
+        figures = ccc if len(set(ccc)) > 1 else ccc[:1]  # "no head" once
+        lines.append(f"| {cells[0]} | {uar} | {' / '.join(figures)} | {cells[-1]} |")
+    return "\n".join(lines)
+
+
+def default_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
+    """UAR of the default model's recipe on unseen actors of its corpus, and of the default itself on other corpora."""
+    row = fold_rows(folder / "folds", run_set)["default"]
+    seeds = row.seeds(set(row.runs))
+    uar, (low, high) = aggregate(seeds, "uar", row.dimensions, repeats)
+    elsewhere = json.loads((folder / "default_elsewhere.json").read_text())["corpora"]
+    lines = ["| tested on | UAR | chance |", "| --- | --- | --- |"]
+    own = f"{uar:.3f} ({low:.2f} to {high:.2f}) | {1 / len(row.emotions):.3f}"
+    lines.append(f"| RAVDESS (its own corpus), unseen actors | {own} |")
+    lines += [f"| {each['corpus']} | {each['uar']:.3f} | {1 / each['classes']:.3f} |" for each in elsewhere]
+    return "\n".join(lines)
+
+
+def replace_table(text: str, marker: str, rendered: str) -> str:
+    """A page with the text between its `<!-- marker:begin -->` and `<!-- marker:end -->` replaced."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
     before, rest = text.split(begin)
     return f"{before}{begin}\n{rendered.strip()}\n{end}{rest.split(end)[1]}"
 
 
-def documentation(repeats: int = 2000) -> dict[Path, str]:
-    """The pages that have tables, as they should be; of other `repeats` the intervals differ."""
-    folder, whole = RECIPES / "results" / "folds", read_set(README_SET)
-    claims = {**whole, "runs": {name: run for name, run in whole["runs"].items() if not run.get("priority", 0)}}
-    hinted = {**whole, "comparisons": [each for each in whole["comparisons"] if each not in of_claims(whole)]}
+def render_pages(repeats: int = 2000) -> dict[Path, str]:
+    """The text of all pages with tables; with other `repeats` the intervals differ."""
+    folder, run_set = RECIPES / "results" / "folds", read_set(MAIN_SET)
+    claims = {**run_set, "runs": {name: run for name, run in run_set["runs"].items() if not run.get("priority", 0)}}
+    hint_set = {
+        **run_set,
+        "comparisons": [each for each in run_set["comparisons"] if each not in claimed_comparisons(run_set)],
+    }
     tables = [fold_table(folder, claims, repeats), comparison_table(folder, claims, repeats)]
-    hints = [fold_table(folder, whole, repeats, only={(1, 0)}), comparison_table(folder, hinted, repeats)]
+    hints = [fold_table(folder, run_set, repeats, only={(1, 0)}), comparison_table(folder, hint_set, repeats)]
     fixed, folds = (
         json.loads((RECIPES / "results" / f"few_labels{name}.json").read_text()) for name in ("", "_folds")
     )
-    shown = few_labels.table(few_labels.narrowed(fixed, SHOWN_ARMS, (0.1, 1.0)))
-    taught = {**whole, "runs": {name: {**whole["runs"]["distilled"], "title": TAUGHT[name]} for name in TAUGHT}}
-    taught["comparisons"] = [
-        {"first": first, "second": second, "title": f"{TAUGHT[first]} vs {TAUGHT[second]}".replace("`small` ", "")}
-        for first, second in combinations(reversed(TAUGHT), 2)
+    few_labels = render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))
+    students = {
+        **run_set,
+        "runs": {name: {**run_set["runs"]["distilled"], "title": STUDENT_TITLES[name]} for name in STUDENT_TITLES},
+    }
+    students["comparisons"] = [
+        {
+            "first": first,
+            "second": second,
+            "title": f"{STUDENT_TITLES[first]} vs {STUDENT_TITLES[second]}".replace("`small` ", ""),
+        }
+        for first, second in combinations(reversed(STUDENT_TITLES), 2)
     ]
     both = [
-        few_labels.table(folds).strip(),
-        fold_table(folder, taught, repeats),
-        comparison_table(folder, taught, repeats),
+        render_table(folds).strip(),
+        fold_table(folder, students, repeats),
+        comparison_table(folder, students, repeats),
     ]
-    readme = written(README.read_text(), "table", "\n\n".join([*tables, synthetic_table(RECIPES / "results")]))
-    page = written(FEW_LABELS.read_text(), "table", few_labels.table(fixed))
+    default = default_table(RECIPES / "results", run_set, repeats)
+    results = replace_table(RESULTS.read_text(), "table", "\n\n".join([*tables, synthetic_table(RECIPES / "results")]))
+    results = replace_table(results, "few-labels", few_labels)
+    readme = replace_table(README.read_text(), "table", short_table(tables[0]))
+    page = replace_table(FEW_LABELS.read_text(), "table", render_table(fixed))
     return {
-        README: written(readme, "few-labels", shown),
-        HINTS: written(HINTS.read_text(), "table", "\n\n".join(hints)),
-        FEW_LABELS: written(page, "folds", "\n\n".join(both)),
-        ROBUSTNESS: written(ROBUSTNESS.read_text(), "table", condition_table(folder, whole, repeats)),
+        README: replace_table(readme, "default", default),
+        RESULTS: replace_table(results, "default", default),
+        HINTS: replace_table(HINTS.read_text(), "table", "\n\n".join(hints)),
+        FEW_LABELS: replace_table(page, "folds", "\n\n".join(both)),
+        ROBUSTNESS: replace_table(ROBUSTNESS.read_text(), "table", corruption_table(folder, run_set, repeats)),
     }
 
 
-def of_claims(whole: dict[str, Any]) -> list[dict]:
-    """Comparisons between rows that are to be claims."""
-    hints = {name for name, run in whole["runs"].items() if run.get("priority", 0)}
-    return [each for each in whole["comparisons"] if not {each["first"], each["second"]} & hints]
+def claimed_comparisons(run_set: dict[str, Any]) -> list[dict]:
+    """Comparisons between rows of priority 0, which are claims."""
+    hints = {name for name, run in run_set["runs"].items() if run.get("priority", 0)}
+    return [each for each in run_set["comparisons"] if not {each["first"], each["second"]} & hints]
 
 
 def main(args: TableArguments) -> None:
@@ -126,11 +167,11 @@ def main(args: TableArguments) -> None:
     if args.set:
         print(set_tables(read_set(args.set)))
         return
-    for page, text in documentation().items():
+    for page, text in render_pages().items():
         page.write_text(text)
         print("\n".join(re.findall(r"<!-- [a-z-]+:begin -->\n(.*?)<!-- [a-z-]+:end -->", text, re.DOTALL)))
     fixed = json.loads((RECIPES / "results" / "few_labels.json").read_text())
-    save_figure(label_curve(fixed), FEW_LABELS.with_suffix(".png"))
+    save_figure(label_efficiency_plot(fixed), FEW_LABELS.with_suffix(".png"))
 
 
 if __name__ == "__main__":

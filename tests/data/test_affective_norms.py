@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audio_emotion.data.affective_norms import NORMS, norm_derived_dimensions, point_of_word, words_near
+from audio_emotion.data.affective_norms import NORMS, dimensions_of_emotion, nearest_emotions, norm_derived_dimensions
 
 # Columns as published, in the order of the published table: word, V.Mean.Sum, A.Mean.Sum, D.Mean.Sum.
 PUBLISHED = """\
@@ -68,14 +68,14 @@ def test_an_unknown_intensity_is_refused_with_the_known_ones_named():
 
 
 @pytest.mark.parametrize("word", list(NORMS))
-def test_from_a_word_to_its_point_and_back(word):
-    nearest, distance = words_near(point_of_word(word))[0]
+def test_an_emotion_is_nearest_to_its_own_norms(word):
+    nearest, distance = nearest_emotions(dimensions_of_emotion(word))[0]
 
     assert (nearest, distance) == (word, 0.0)
 
 
-def test_distance_of_words_is_that_of_their_published_points():
-    near = dict(words_near(point_of_word("angry")))
+def test_distances_are_those_of_the_published_norms():
+    near = dict(nearest_emotions(dimensions_of_emotion("angry")))
 
     assert list(near)[:2] == ["angry", "fearful"]
     for word, values in NORMS.items():
@@ -83,23 +83,23 @@ def test_distance_of_words_is_that_of_their_published_points():
         assert near[word] == pytest.approx(sum(squares) ** 0.5)
 
 
-def test_words_of_a_point_do_not_depend_on_its_scale_and_arousal_is_activation():
+def test_nearest_emotions_do_not_depend_on_the_scale_and_arousal_is_activation():
     point = {"activation": 0.2, "valence": 0.7, "dominance": 0.8}
     scaled = {"arousal": 1 + 6 * 0.2, "valence": 1 + 6 * 0.7, "dominance": 1 + 6 * 0.8}
 
-    words, distances = zip(*words_near(point), strict=True)
-    again, same = zip(*words_near(scaled, scale=(1, 7)), strict=True)
+    words, distances = zip(*nearest_emotions(point), strict=True)
+    again, same = zip(*nearest_emotions(scaled, scale=(1, 7)), strict=True)
 
     assert words == again
     assert words[0] == "calm"
     assert distances == pytest.approx(same)
-    assert words_near({"valence": 0.0})[0][0] == "sad"  # 2.10 is the lowest valence of the table
+    assert nearest_emotions({"valence": 0.0})[0][0] == "sad"  # 2.10 is the lowest valence of the table
 
 
 @pytest.mark.parametrize(
     ("dimensions", "scale"),
     [({}, (0, 1)), ({"mood": 0.5}, (0, 1)), ({"valence": float("nan")}, (0, 1)), ({"valence": 0.5}, (7, 1))],
 )
-def test_a_point_that_is_none_is_refused(dimensions, scale):
+def test_invalid_dimensions_are_refused(dimensions, scale):
     with pytest.raises(ValueError, match="activation, valence, dominance by name"):
-        words_near(dimensions, scale)
+        nearest_emotions(dimensions, scale)

@@ -1,4 +1,4 @@
-"""Augmentation does what it is asked, the same way for one seed, and nothing to padding."""
+"""Augmentation has the stated strengths, is reproducible for a seed, and leaves padding unchanged."""
 
 import itertools
 import math
@@ -10,7 +10,6 @@ from audio_emotion.data.augmentation import (
     NOISE_SLOPES,
     AugmentationStrengths,
     WaveformAugmentation,
-    babble,
     colored_noise,
     mask_spectrogram,
     mask_time,
@@ -30,7 +29,7 @@ NOTHING = {
 
 @pytest.fixture
 def speech():
-    """Two seconds of a tone that comes and goes, (32000,)."""
+    """Two seconds of an interrupted tone, (32000,)."""
     seconds = torch.arange(32_000) / 16_000
     return 0.1 * torch.sin(2 * math.pi * 220 * seconds) * (torch.sin(2 * math.pi * 2 * seconds) > 0)
 
@@ -44,9 +43,9 @@ def decibels(ratio):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_added_noise_has_the_snr_that_was_asked(speech, seed):
+def test_added_noise_has_the_given_snr(speech, seed):
     augment = only(noise_probability=1.0, snr=(12.0, 12.0))
-    noise = augment(speech, seed, pool=[torch.randn(9_000), torch.randn(40_000)]) - speech
+    noise = augment(speech, seed) - speech
 
     assert decibels(speech.square().sum() / noise.square().sum()) == pytest.approx(12.0, abs=0.01)
 
@@ -57,7 +56,7 @@ def power_of(waveform, low, high):
     return power[(frequencies >= low) & (frequencies < high)].sum().item()
 
 
-def test_a_telephone_takes_what_is_above_half_its_rate_and_every_other_one_what_is_below_300_hz():
+def test_a_telephone_removes_frequencies_above_half_its_rate_and_in_half_of_the_cases_below_300_hz():
     sound = torch.randn(32_000, generator=torch.Generator().manual_seed(0))
     below = set()
     for seed in range(16):
@@ -70,7 +69,7 @@ def test_a_telephone_takes_what_is_above_half_its_rate_and_every_other_one_what_
     assert below == {True, False}
 
 
-def test_noise_lies_on_the_line_or_in_the_room():
+def test_the_telephone_is_applied_before_or_after_the_noise():
     tone = torch.sin(2 * math.pi * 500 * torch.arange(32_000) / 16_000) * torch.hann_window(32_000)
     augment = only(telephone_probability=1.0, telephone_rates=(8_000,), noise_probability=1.0, snr=(10.0, 10.0))
     above = [power_of(augment(tone, seed), 5_000, 8_000) > 500 for seed in range(16)]
@@ -78,7 +77,7 @@ def test_noise_lies_on_the_line_or_in_the_room():
     assert set(above) == {True, False}
 
 
-def test_pauses_stand_before_the_clip_or_after_it_or_both_and_are_digital_silence(speech):
+def test_pauses_are_digital_silence_before_the_clip_after_it_or_both(speech):
     seen = set()
     for seed in range(20):
         heard = with_pauses(speech + 1, (0.5, 1.0), seed)
@@ -91,8 +90,8 @@ def test_pauses_stand_before_the_clip_or_after_it_or_both_and_are_digital_silenc
     assert seen == {(True, False), (False, True), (True, True)}
 
 
-def test_what_a_seed_does_does_not_depend_on_a_telephone_that_never_rings(speech):
-    """Results that were made before there were telephones and pauses stay reproducible."""
+def test_a_seed_gives_the_stored_result_without_telephone_and_pauses(speech):
+    """Results of versions without telephone and pauses stay reproducible."""
     settings = {"speed_probability": 0.5, "noise_probability": 0.5, "gain_probability": 0.5}
     stored = [73.11379, 101.63738, 144.34531]
     ours = [only(**settings)(speech, seed).square().sum().item() for seed in range(3)]
@@ -101,7 +100,7 @@ def test_what_a_seed_does_does_not_depend_on_a_telephone_that_never_rings(speech
 
 
 @pytest.mark.parametrize(("color", "fall"), [("white", 0.0), ("pink", 3.01), ("brown", 6.02)])
-def test_noise_falls_by_its_decibels_per_octave(color, fall):
+def test_noise_decays_by_its_decibels_per_octave(color, fall):
     power = torch.fft.rfft(colored_noise(160_000, color, 0)).abs().square()  # bins of 0.1 Hz
     octaves = [power[10 * low : 20 * low].mean() for low in (100, 200, 400, 800, 1600, 3200)]
 
@@ -109,44 +108,25 @@ def test_noise_falls_by_its_decibels_per_octave(color, fall):
         assert decibels(lower / upper) == pytest.approx(fall, abs=0.8)
 
 
-def test_every_color_has_a_slope_and_is_noise_of_the_asked_length():
+def test_noise_of_every_color_has_the_given_length():
     for color in NOISE_SLOPES:
         assert colored_noise(12_345, color, 0).shape == (12_345,)
-
-
-def test_babble_holds_several_clips_and_fills_the_length():
-    pool = [torch.full((700,), 0.5), torch.full((90,), 0.01)]
-
-    heard = babble(2_000, pool, 0)
-
-    assert heard.shape == (2_000,)
-    # every voice is brought to level 1 before it is added, so constants add up to the number of voices
-    assert heard.min() == pytest.approx(heard.max().item(), abs=1e-4)
-    assert 3 <= round(heard.max().item()) <= 6
-
-
-def test_silent_babble_adds_nothing(speech):
-    augment = only(noise_probability=1.0)
-
-    for seed in range(12):
-        assert torch.isfinite(augment(speech, seed, pool=[torch.zeros(500)])).all()
 
 
 def test_silence_stays_silent():
     assert not WaveformAugmentation()(torch.zeros(16_000), 3).any()
 
 
-def test_one_seed_gives_one_answer_and_another_gives_another(speech):
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(speech):
     augment = only(speed_probability=0.5, reverberation_probability=1.0, noise_probability=1.0, gain_probability=1.0)
     generator = torch.Generator().manual_seed(5)
-    pool = [torch.arange(3_000) / 3_000]
 
-    torch.testing.assert_close(augment(speech, 5, pool), augment(speech, 5, pool), rtol=0, atol=0)
-    torch.testing.assert_close(augment(speech, 5, pool), augment(speech, generator, pool), rtol=0, atol=0)
-    assert not torch.equal(augment(speech, 5, pool)[:20_000], augment(speech, 6, pool)[:20_000])
+    torch.testing.assert_close(augment(speech, 5), augment(speech, 5), rtol=0, atol=0)
+    torch.testing.assert_close(augment(speech, 5), augment(speech, generator), rtol=0, atol=0)
+    assert not torch.equal(augment(speech, 5)[:20_000], augment(speech, 6)[:20_000])
 
 
-def test_without_changes_the_clip_is_returned_as_it_was(speech):
+def test_with_all_probabilities_0_the_clip_is_unchanged(speech):
     assert torch.equal(only()(speech, 0), speech)
 
 
@@ -187,26 +167,26 @@ def test_reverberation_keeps_the_onset():
     assert wet[5_001:].abs().max() > 1e-3
 
 
-def test_room_falls_by_sixty_decibels_in_its_time():
+def test_a_room_response_decays_by_60_db_in_its_time():
     tail = torch.stack([room_response(0.3, 0.0, seed)[1:] for seed in range(50)]).square().mean(dim=0)
     early, late = tail[:480].mean(), tail[2_400:2_880].mean()  # 0.15 s apart: half of rt60
 
     assert decibels(early / late) == pytest.approx(30.0, abs=1.0)
 
 
-def test_room_has_the_direct_to_reverberant_ratio_that_was_asked():
+def test_a_room_response_has_the_given_direct_to_reverberant_ratio():
     response = room_response(0.3, 7.0, 2)
 
     assert decibels(response[0].square() / response[1:].square().sum()) == pytest.approx(7.0, abs=1e-3)
 
 
-def test_gain_moves_the_level_by_its_decibels(speech):
+def test_gain_changes_the_level_by_its_decibels(speech):
     louder = only(gain_probability=1.0, gain=(4.0, 4.0))(speech, 0)
 
     torch.testing.assert_close(louder, speech * 10 ** (4 / 20))
 
 
-def test_masking_leaves_padding_alone():
+def test_masking_leaves_padding_unchanged():
     features = torch.ones(16, 100, 20)
     lengths = torch.tensor([100, 60, 33, 1] * 4)
 
@@ -216,7 +196,7 @@ def test_masking_leaves_padding_alone():
         assert torch.equal(clip[length:], torch.ones(100 - length, 20))
 
 
-def test_masks_are_whole_rows_and_columns_no_wider_than_asked():
+def test_masks_are_whole_rows_and_columns_within_the_given_width():
     features = torch.ones(200, 100, 40)
     masked = mask_spectrogram(
         features, torch.full((200,), 100), 0, time_masks=1, time_width=10, frequency_masks=1, frequency_width=6
@@ -230,15 +210,15 @@ def test_masks_are_whole_rows_and_columns_no_wider_than_asked():
     assert columns.any(dim=0).all()
 
 
-def test_time_masks_take_no_more_than_their_share_of_a_short_clip():
+def test_time_masks_cover_at_most_their_fraction_of_a_short_clip():
     masked = mask_spectrogram(
-        torch.ones(100, 50, 8), torch.full((100,), 22), 0, time_masks=1, time_share=0.2, frequency_masks=0
+        torch.ones(100, 50, 8), torch.full((100,), 22), 0, time_masks=1, time_fraction=0.2, frequency_masks=0
     )
 
     assert (masked == 0).all(dim=2).sum(dim=1).max() == 4  # floor(0.2 x 22)
 
 
-def test_masking_repeats_itself_for_one_seed_and_changes_no_input():
+def test_masking_is_reproducible_and_does_not_modify_its_input():
     features = torch.ones(4, 50, 20)
     lengths = torch.full((4,), 50)
 
@@ -249,7 +229,7 @@ def test_masking_repeats_itself_for_one_seed_and_changes_no_input():
     assert torch.equal(features, torch.ones(4, 50, 20))
 
 
-def test_a_time_mask_blanks_the_same_frames_in_every_stream_and_none_beyond_the_clip():
+def test_a_time_mask_covers_the_same_frames_in_every_stream_and_no_padding():
     states = [torch.ones(2, 3, 40, 4), torch.ones(2, 1, 40, 6)]
     fills = [torch.full((3, 4), 7.0), torch.zeros(1, 6)]
 
@@ -262,7 +242,7 @@ def test_a_time_mask_blanks_the_same_frames_in_every_stream_and_none_beyond_the_
     assert not blank[1, 20:].any()
 
 
-def test_mixup_adds_labels_in_the_share_of_the_clips():
+def test_mixup_weights_labels_like_clips():
     torch.manual_seed(0)
     lengths = torch.tensor([5, 3, 4, 5])
     states = [torch.randn(4, 2, 5, 3), torch.randn(4, 1, 5, 6)]
@@ -287,7 +267,7 @@ def test_mixup_adds_labels_in_the_share_of_the_clips():
             torch.testing.assert_close(after, expected)
 
 
-def test_mixup_leaves_out_what_either_clip_lacks():
+def test_mixup_labels_are_missing_where_one_clip_has_none():
     states, lengths = [torch.ones(2, 1, 3, 2)], torch.tensor([3, 3])
     labels = torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]])
     ratings = torch.tensor([[0.2, torch.nan], [0.4, 0.5]])

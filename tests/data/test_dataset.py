@@ -1,4 +1,4 @@
-"""Clips from files, tables and shards; bad ones quarantined; batches the same whoever reads them."""
+"""Clips from files, tables and shards; quarantine of bad ones; batches that do not depend on the workers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from audio_emotion.data.collate import batches
-from audio_emotion.data.dataset import ClipStream, TooManyBadClipsError
+from audio_emotion.data.dataset import ClipStream, TooManyBadClipsError, batches
 from audio_emotion.data.registry import corpus_table
-from audio_emotion.data.sampler import Order
+from audio_emotion.data.sampler import ResumableSampler
 
 EMOTIONS, DIMENSIONS = ["neutral"], ["activation", "valence", "dominance"]
 
@@ -40,15 +39,15 @@ def with_bad(table: Dataset, count: int) -> Dataset:
     return Dataset.from_list([{**bad, "id": f"bad-{n}"} for n in range(count)] + list(table), features=table.features)
 
 
-def everything(stream: ClipStream, order: Order, **options) -> list:
-    return list(batches(stream, order, EMOTIONS, DIMENSIONS, **options))
+def all_batches(stream: ClipStream, sampler: ResumableSampler, **options) -> list:
+    return list(batches(stream, sampler, EMOTIONS, DIMENSIONS, **options))
 
 
 def unlabeled(table: Dataset) -> Dataset:
     return table.map(lambda row: {"emotion": None}, features=table.features)
 
 
-def test_clips_in_shards_sound_as_they_do_in_the_table(table, shards):
+def test_clips_in_shards_have_the_waveforms_of_the_table(table, shards):
     rows, files = shards
 
     for ours, theirs in zip(ClipStream(rows, files).clips(), ClipStream(table).clips(), strict=True):
@@ -57,50 +56,50 @@ def test_clips_in_shards_sound_as_they_do_in_the_table(table, shards):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_taken_up_at_a_step_goes_on_as_if_it_had_never_stopped(shards, workers):
+def test_batches_after_a_resume_are_those_of_an_uninterrupted_run(shards, workers):
     rows, files = unlabeled(shards[0]), shards[1]
-    order = Order.of(rows, 4, seed=5, shuffle=True, num_workers=workers)
+    sampler = ResumableSampler.from_table(rows, 4, seed=5, shuffle=True, num_workers=workers)
 
-    whole = everything(ClipStream(rows, files), order, epochs=2)
-    rest = everything(ClipStream(rows, files), order, epochs=2, first=5)
+    whole = all_batches(ClipStream(rows, files), sampler, epochs=2)
+    rest = all_batches(ClipStream(rows, files), sampler, epochs=2, first=5)
 
-    assert len(whole) == 2 * order.steps
+    assert len(whole) == 2 * sampler.steps
     for ours, theirs in zip(rest, whole[5:], strict=True):
         assert ours.ids == theirs.ids
         assert torch.equal(ours.input_values, theirs.input_values)
         assert torch.equal(ours.weight, theirs.weight)
 
 
-def test_workers_read_ahead_without_touching_the_generator_of_dropout(table):
+def test_workers_leave_the_default_generator_untouched(table):
     rows = unlabeled(table)
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
 
-    everything(ClipStream(rows), Order.of(rows, 10, shuffle=True, num_workers=2))
+    all_batches(ClipStream(rows), ResumableSampler.from_table(rows, 10, shuffle=True, num_workers=2))
 
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_bad_clip_leaves_its_place_empty_and_every_other_clip_comes_once(table):
+def test_a_bad_clip_is_dropped_and_every_other_clip_occurs_once(table):
     rows = unlabeled(with_bad(table, 1))
     stream = ClipStream(rows)
 
-    each = everything(stream, Order.of(rows, 4, seed=1, shuffle=True))
+    each = all_batches(stream, ResumableSampler.from_table(rows, 4, seed=1, shuffle=True))
 
     named = [name for batch in each for name, weight in zip(batch.ids, batch.weight, strict=True) if weight]
     assert sorted(named) == sorted(table["id"])
     assert set(stream.quarantine) == {"bad-0"}
 
 
-def test_too_many_bad_clips_stop_the_run_and_the_message_names_one(table):
+def test_too_many_bad_clips_stop_the_run_and_one_is_named(table):
     rows = unlabeled(with_bad(table, 4))
 
     with pytest.raises(TooManyBadClipsError, match=r"of 34 clips are bad, more than 5%.*bad-\d"):
-        everything(ClipStream(rows), Order.of(rows, 4))
+        all_batches(ClipStream(rows), ResumableSampler.from_table(rows, 4))
 
 
-def test_clips_kept_in_memory_stay_below_the_stated_size(table):
+def test_decoded_clips_in_memory_stay_below_the_limit(table):
     stream = ClipStream(table, memory=0.2)
 
     first = [clip["waveform"] for clip in stream.clips()]
@@ -111,10 +110,10 @@ def test_clips_kept_in_memory_stay_below_the_stated_size(table):
     assert not all(kept)
 
 
-def test_an_order_without_waveforms_reads_no_audio(table):
+def test_batches_without_waveforms_read_no_audio(table):
     rows = unlabeled(with_bad(table, 20))
 
-    each = everything(ClipStream(rows), Order.of(rows, 10), waveforms=False)
+    each = all_batches(ClipStream(rows), ResumableSampler.from_table(rows, 10), waveforms=False)
 
     assert sum(len(batch.bad) for batch in each) == 0
     assert sum(int(batch.weight.sum()) for batch in each) == 50

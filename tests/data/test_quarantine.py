@@ -1,4 +1,4 @@
-"""A corpus with broken files: a run ends, names each of them, and hears everything else exactly once."""
+"""Runs on a corpus with broken files: each of them is listed, and all other clips are used exactly once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import pytest
 import soundfile
 import yaml
 
-from audio_emotion.data.collate import batches
-from audio_emotion.data.dataset import ClipStream
+from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.registry import corpus_table
-from audio_emotion.data.sampler import Order
+from audio_emotion.data.sampler import ResumableSampler
 
 COUNT = 200
 RECIPES = {
@@ -26,18 +25,18 @@ RECIPES = {
 DISTIL = RECIPES["distill"]
 
 
-def pictures_without_sound(path: Path) -> None:
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("mpeg4", rate=10)
+def video_without_audio(path: Path) -> None:
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for _ in range(10):
-            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-            film.mux(stream.encode(picture))
-        film.mux(stream.encode())
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
 
 
 def break_files(folder: Path, names: list[str]) -> None:
-    """A different fault in each file, over and over."""
+    """Six kinds of faults, in turn."""
     for number, name in enumerate(names):
         path = folder / name
         kind = number % 6
@@ -52,13 +51,13 @@ def break_files(folder: Path, names: list[str]) -> None:
         elif kind == 4:  # zero length
             soundfile.write(path, np.zeros(0), 16000)
         else:  # a video without audio
-            pictures_without_sound(path.with_suffix(".mp4"))
+            video_without_audio(path.with_suffix(".mp4"))
             path.with_suffix(".mp4").rename(path)
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Make a corpus of which so many clips are broken; returns its description and the broken ids."""
+    """A function that writes a corpus with a number of broken clips; it returns its description and their ids."""
 
     def make(bad: int) -> tuple[str, set[str]]:
         random = np.random.default_rng(0)
@@ -85,23 +84,26 @@ def corpus(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_three_percent_of_broken_files_are_named_and_all_others_come_once(corpus, workers):
+def test_broken_files_are_listed_and_all_other_clips_occur_once(corpus, workers):
     file, broken = corpus(6)
     table = corpus_table(file)
     stream = ClipStream(table)
 
-    heard: Counter = Counter()
+    counts: Counter = Counter()
     for batch in batches(
-        stream, Order.of(table, 8, shuffle=True, num_workers=workers), ["low", "high"], ["activation"]
+        stream,
+        ResumableSampler.from_table(table, 8, shuffle=True, num_workers=workers),
+        ["low", "high"],
+        ["activation"],
     ):
-        heard.update(name for name, weight in zip(batch.ids, batch.weight, strict=True) if weight)
+        counts.update(name for name, weight in zip(batch.ids, batch.weight, strict=True) if weight)
 
     assert set(stream.quarantine) == broken
     assert all(stream.quarantine.values())
-    assert heard == Counter(set(table["id"]) - broken)
+    assert counts == Counter(set(table["id"]) - broken)
 
 
-def test_a_run_on_three_percent_ends_and_one_on_six_stops_and_says_why(corpus, tmp_path):
+def test_a_run_with_3_percent_broken_files_finishes_and_one_with_6_percent_stops(corpus, tmp_path):
     arguments = {"teacher": "", "size": "nano", "epochs": 1, "labeled": 1.0}
     file, broken = corpus(6)
     DISTIL["main"](DISTIL["DistillArguments"](corpus=file, output=str(tmp_path / "three"), **arguments))
@@ -150,7 +152,9 @@ def quarantine(run: Path) -> set[str]:
         ("train_teacher", "TeacherArguments", {"cache": "", "hidden_size": 16, "convolution_size": 16}),
     ],
 )
-def test_a_broken_clip_of_the_test_side_costs_no_training_and_is_named(held_out, name, cls, others, tmp_path, capsys):
+def test_a_broken_clip_of_the_test_split_does_not_lose_the_training_and_is_listed(
+    held_out, name, cls, others, tmp_path, capsys
+):
     def train(run: str, **more) -> dict:
         arguments = {"corpus": held_out, "output": str(tmp_path / run), "epochs": 1, **others, **more}
         return RECIPES[name]["main"](RECIPES[name][cls](**arguments))
@@ -168,7 +172,7 @@ def test_a_broken_clip_of_the_test_side_costs_no_training_and_is_named(held_out,
         assert results["labeled"] == 0.5
 
 
-def test_a_teacher_with_kept_states_is_tested_without_the_broken_clips(held_out, tmp_path):
+def test_a_teacher_with_cached_states_is_tested_without_the_broken_clips(held_out, tmp_path):
     arguments = {"corpus": held_out, "epochs": 1, "hidden_size": 16, "convolution_size": 16}
     arguments |= {"output": str(tmp_path / "run"), "cache": str(tmp_path / "cache")}
 

@@ -1,30 +1,30 @@
-"""The order of clips: every one once, on whatever number of processes, taken up wherever it stopped."""
+"""The sampler: every clip once per epoch, for any number of processes, and the same after a resume."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from audio_emotion.data.sampler import Order
+from audio_emotion.data.sampler import ResumableSampler
 
 SHARDS = np.repeat(np.arange(130), 9)  # 130 shards of 9 rows
 
 
-def heard(order: Order, epoch: int = 0) -> list[np.ndarray]:
+def rows_of_processes(sampler: ResumableSampler, epoch: int = 0) -> list[np.ndarray]:
     """Rows of each process over an epoch."""
     return [
-        np.concatenate([order.batch(epoch, step, process) for step in range(order.steps)])
-        for process in range(order.num_processes)
+        np.concatenate([sampler.batch(epoch, step, process) for step in range(sampler.steps)])
+        for process in range(sampler.num_processes)
     ]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("shards", [None, SHARDS], ids=["files", "shards"])
-def test_every_clip_comes_exactly_once_and_no_process_starves(ranks, workers, shards):
-    order = Order(1170, 4 * ranks, 3, True, ranks, workers, shards)
+def test_every_clip_occurs_once_and_the_processes_have_equal_parts(ranks, workers, shards):
+    sampler = ResumableSampler(1170, 4 * ranks, 3, True, ranks, workers, shards)
 
-    each = heard(order)
+    each = rows_of_processes(sampler)
 
     np.testing.assert_array_equal(np.sort(np.concatenate(each)), np.arange(1170))
     lengths = [len(rows) for rows in each]
@@ -33,16 +33,16 @@ def test_every_clip_comes_exactly_once_and_no_process_starves(ranks, workers, sh
 
 
 @pytest.mark.parametrize("shards", [None, SHARDS], ids=["files", "shards"])
-def test_epochs_differ_and_one_epoch_repeats_itself(shards):
-    order, again = (Order(1170, 8, 3, True, 2, 2, shards) for _ in range(2))
+def test_epochs_differ_and_an_epoch_is_reproducible(shards):
+    sampler, again = (ResumableSampler(1170, 8, 3, True, 2, 2, shards) for _ in range(2))
 
-    assert not np.array_equal(order.epoch(0), order.epoch(1))
-    np.testing.assert_array_equal(order.batch(5, 17, 1), again.batch(5, 17, 1))
-    assert not np.array_equal(order.epoch(0), Order(1170, 8, 4, True, 2, 2, shards).epoch(0))
+    assert not np.array_equal(sampler.epoch(0), sampler.epoch(1))
+    np.testing.assert_array_equal(sampler.batch(5, 17, 1), again.batch(5, 17, 1))
+    assert not np.array_equal(sampler.epoch(0), ResumableSampler(1170, 8, 4, True, 2, 2, shards).epoch(0))
 
 
 def test_the_global_batch_of_two_processes_is_that_of_one():
-    one, two = Order(50, 8, 1, True), Order(50, 8, 1, True, num_processes=2)
+    one, two = ResumableSampler(50, 8, 1, True), ResumableSampler(50, 8, 1, True, num_processes=2)
 
     for step in range(one.steps):
         together = np.concatenate([two.batch(0, step, process) for process in range(2)])
@@ -50,18 +50,18 @@ def test_the_global_batch_of_two_processes_is_that_of_one():
 
 
 def test_a_worker_reads_each_of_its_shards_once():
-    order = Order(1170, 8, 0, True, num_processes=2, num_workers=2, shards=SHARDS)
+    sampler = ResumableSampler(1170, 8, 0, True, num_processes=2, num_workers=2, shards=SHARDS)
 
     for process in range(2):
         for worker in range(2):
-            steps = range(worker, order.steps, 2)
-            shards = SHARDS[np.concatenate([order.batch(0, step, process) for step in steps])]
+            steps = range(worker, sampler.steps, 2)
+            shards = SHARDS[np.concatenate([sampler.batch(0, step, process) for step in steps])]
             changes = int((np.diff(shards) != 0).sum())
             assert changes == len(set(shards)) - 1
 
 
 def test_rows_within_a_shard_and_the_shards_themselves_are_permuted():
-    rows = Order(1170, 8, 0, True, shards=SHARDS).epoch(0)
+    rows = ResumableSampler(1170, 8, 0, True, shards=SHARDS).epoch(0)
 
     first = rows[:9]
     assert len(set(SHARDS[first])) == 1
@@ -69,18 +69,18 @@ def test_rows_within_a_shard_and_the_shards_themselves_are_permuted():
     assert list(SHARDS[rows[::9]]) != sorted(SHARDS[rows[::9]])
 
 
-def test_more_readers_than_shards_are_an_error_that_says_what_to_do():
+def test_more_readers_than_shards_are_an_error_with_a_remedy():
     with pytest.raises(ValueError, match=r"130 shards for 66 processes of 2 reading worker.*--shard_mb"):
-        Order(1170, 66, num_processes=66, num_workers=2, shards=SHARDS)
+        ResumableSampler(1170, 66, num_processes=66, num_workers=2, shards=SHARDS)
     with pytest.raises(ValueError, match="multiple of the 3 processes"):
-        Order(10, 8, num_processes=3)
+        ResumableSampler(10, 8, num_processes=3)
 
 
-def test_corpora_are_drawn_by_their_weights_each_clip_as_often_as_another():
+def test_corpora_are_sampled_by_their_weights_and_each_clip_equally_often():
     corpora = np.repeat([0, 1, 2], [100, 40, 60])
-    order = Order(200, 10, 7, True, corpora=corpora, weights=(0.5, 2.5, 1.0))
+    sampler = ResumableSampler(200, 10, 7, True, groups=corpora, weights=(0.5, 2.5, 1.0))
 
-    epochs = [order.epoch(number) for number in range(2)]
+    epochs = [sampler.epoch(number) for number in range(2)]
 
     for rows in epochs:
         counts = np.bincount(rows, minlength=200)
@@ -89,19 +89,19 @@ def test_corpora_are_drawn_by_their_weights_each_clip_as_often_as_another():
         assert set(counts[corpora == 1]) == {2, 3}
         assert set(counts[corpora == 2]) == {1}
     assert set(epochs[0][corpora[epochs[0]] == 0]) != set(epochs[1][corpora[epochs[1]] == 0])
-    assert order.steps == 21
+    assert sampler.steps == 21
 
 
-def test_labeled_clips_are_drawn_as_often_as_asked_beside_the_weights_of_corpora():
+def test_sampling_weights_of_labeled_clips_multiply_those_of_corpora():
     labeled = np.arange(20) < 4
-    order = Order(20, 8, seed=3, shuffle=True)
+    sampler = ResumableSampler(20, 8, seed=3, shuffle=True)
 
-    drawn = order.with_sampling_weights(labeled, 5.0).epoch(0)
+    rows = sampler.with_sampling_weights(labeled, 5.0).epoch(0)
 
-    assert sorted(drawn.tolist()) == sorted([*range(20), *[0, 1, 2, 3] * 4])
-    assert sorted(order.with_sampling_weights(labeled, 2.0, 0.0).epoch(0).tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sorted(rows.tolist()) == sorted([*range(20), *[0, 1, 2, 3] * 4])
+    assert sorted(sampler.with_sampling_weights(labeled, 2.0, 0.0).epoch(0).tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
     corpora = np.array([0] * 10 + [1] * 10)
-    mixed = Order(20, 8, seed=3, shuffle=True, corpora=corpora, weights=[1.0, 0.5])
-    drawn = mixed.with_sampling_weights(labeled, 2.0).epoch(0)
-    assert np.bincount(drawn, minlength=20)[:10].tolist() == [2] * 4 + [1] * 6
-    assert (drawn >= 10).sum() == 5
+    mixed = ResumableSampler(20, 8, seed=3, shuffle=True, groups=corpora, weights=[1.0, 0.5])
+    rows = mixed.with_sampling_weights(labeled, 2.0).epoch(0)
+    assert np.bincount(rows, minlength=20)[:10].tolist() == [2] * 4 + [1] * 6
+    assert (rows >= 10).sum() == 5

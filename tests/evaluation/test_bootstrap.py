@@ -1,4 +1,4 @@
-"""Is A better than B: paired over speakers, with a p value that means what it says."""
+"""Paired comparison of two models over speakers: intervals and p values agree with direct computation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from audio_emotion.evaluation.bootstrap import aggregate, compare, pooled
-from audio_emotion.evaluation.metrics import bootstrap_interval, concordance_correlation
-from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.evaluation.bootstrap import aggregate, bootstrap_interval, compare
+from audio_emotion.evaluation.metrics import concordance_correlation
+from audio_emotion.evaluation.predictions import Predictions, pool_folds
 from audio_emotion.evaluation.report import measure
 
 DIMENSIONS = ["activation", "valence", "dominance"]
 
 
-def judged(labels, ratings, classes=None, values=None, speakers=8, prefix="c") -> Predictions:
+def predictions_of(labels, ratings, classes=None, values=None, speakers=8, prefix="c") -> Predictions:
     """Predictions with given classes `(N,)` and values `(N, 3)`, by default the right ones."""
     count = len(labels)
     classes = labels if classes is None else classes
@@ -37,10 +37,10 @@ def corpus(count=240, seed=0):
 
 def noisy(labels, ratings, random, right, noise, **more) -> Predictions:
     classes = np.where(random.random(len(labels)) < right, labels, random.integers(4, size=len(labels)))
-    return judged(labels, ratings, classes, ratings + noise * random.normal(size=ratings.shape), **more)
+    return predictions_of(labels, ratings, classes, ratings + noise * random.normal(size=ratings.shape), **more)
 
 
-def test_a_model_that_is_better_with_every_speaker_is_found_better():
+def test_a_model_better_for_every_speaker_has_an_interval_above_zero():
     labels, ratings, random = corpus()
     good, poor = (noisy(labels, ratings, random, *how) for how in ((0.9, 0.1), (0.4, 0.5)))
 
@@ -48,14 +48,14 @@ def test_a_model_that_is_better_with_every_speaker_is_found_better():
         found = compare([good], [poor], metric, DIMENSIONS, repeats=500)
         assert found.difference == pytest.approx(found.first - found.second)
         assert found.interval[0] > 0
-        assert found.p_value == pytest.approx(2 / 2**8)  # no other way is as extreme
+        assert found.p_value == pytest.approx(2 / 2**8)  # no other permutation is as extreme
         assert found.relative == pytest.approx(found.first / found.second - 1)
         back = compare([poor], [good], metric, DIMENSIONS, repeats=500)
         assert back.difference == pytest.approx(-found.difference)
         assert back.p_value == found.p_value
 
 
-def test_p_value_of_few_speakers_is_the_count_over_all_ways():
+def test_p_value_of_few_speakers_counts_all_permutations():
     labels, ratings, random = corpus(40)
     one, other = (noisy(labels, ratings, random, 0.6, noise, speakers=4) for noise in (0.25, 0.35))
 
@@ -63,8 +63,8 @@ def test_p_value_of_few_speakers_is_the_count_over_all_ways():
 
     target, a, b = ratings[:, 1], one.dimensions[:, 1], other.dimensions[:, 1]
     differences = []
-    for way in product([0, 1], repeat=4):
-        swap = np.array([way[index % 4] for index in range(40)], dtype=bool)
+    for permutation in product([0, 1], repeat=4):
+        swap = np.array([permutation[index % 4] for index in range(40)], dtype=bool)
         differences.append(
             concordance_correlation(np.where(swap, b, a), target)
             - concordance_correlation(np.where(swap, a, b), target)
@@ -74,7 +74,7 @@ def test_p_value_of_few_speakers_is_the_count_over_all_ways():
     assert (found.units, found.unit) == (4, "speakers")
 
 
-def test_equal_models_are_called_different_as_often_as_the_level_says():
+def test_false_positive_rate_of_equal_models_is_the_level():
     rejected = 0
     for seed in range(40):
         labels, ratings, random = corpus(80, seed)
@@ -84,7 +84,7 @@ def test_equal_models_are_called_different_as_often_as_the_level_says():
     assert 1 <= rejected <= 10  # binomial of 40 and 0.1: 4 expected, 98 % within these
 
 
-def test_a_model_compared_with_itself_differs_by_nothing():
+def test_a_model_compared_with_itself_has_difference_zero():
     labels, ratings, random = corpus()
     one = noisy(labels, ratings, random, 0.6, 0.3)
 
@@ -92,10 +92,10 @@ def test_a_model_compared_with_itself_differs_by_nothing():
     assert (found.difference, found.interval, found.p_value) == (0.0, (0.0, 0.0), 1.0)
 
 
-def test_paired_interval_is_narrower_than_that_of_models_with_other_errors():
+def test_paired_interval_is_narrower_if_the_errors_are_correlated():
     labels, ratings, random = corpus(400)
     base = noisy(labels, ratings, random, 0.6, 0.4)
-    near = judged(labels, ratings, values=base.dimensions + 0.02 * random.normal(size=ratings.shape))
+    near = predictions_of(labels, ratings, values=base.dimensions + 0.02 * random.normal(size=ratings.shape))
     apart = noisy(labels, ratings, random, 0.6, 0.4)
 
     widths = []
@@ -105,7 +105,7 @@ def test_paired_interval_is_narrower_than_that_of_models_with_other_errors():
     assert widths[0] < widths[1] / 3
 
 
-def test_value_over_seeds_is_their_mean_and_swaps_all_seeds_alike():
+def test_aggregate_is_the_mean_over_seeds():
     labels, ratings, random = corpus()
     seeds = [noisy(labels, ratings, random, 0.6, 0.3) for _ in range(3)]
     value, (low, high) = aggregate(seeds, "ccc_valence", DIMENSIONS, repeats=300)
@@ -116,7 +116,7 @@ def test_value_over_seeds_is_their_mean_and_swaps_all_seeds_alike():
     assert compare(seeds, seeds, "uar", DIMENSIONS, repeats=50).runs == 3
 
 
-def test_interval_over_speakers_equals_a_bootstrap_written_by_hand():
+def test_interval_over_speakers_equals_a_direct_bootstrap():
     labels, ratings, random = corpus(120)
     one = noisy(labels, ratings, random, 0.6, 0.3)
     _, interval = aggregate([one], "ccc_valence", DIMENSIONS, repeats=200, seed=3)
@@ -130,7 +130,7 @@ def test_interval_over_speakers_equals_a_bootstrap_written_by_hand():
 
 
 @pytest.mark.parametrize(("speakers", "over"), [(2, "clips"), (3, "clips"), (4, "speakers")])
-def test_intervals_of_few_speakers_are_over_clips_as_those_of_one_model_are(speakers, over):
+def test_comparison_and_single_scores_resample_the_same_units(speakers, over):
     labels, ratings, random = corpus(60)
     one, other = (noisy(labels, ratings, random, 0.6, noise, speakers=speakers) for noise in (0.3, 0.5))
 
@@ -147,14 +147,14 @@ def test_intervals_of_few_speakers_are_over_clips_as_those_of_one_model_are(spea
         repeats=100,
     )
     assert found.interval == pytest.approx(by_hand, abs=1e-12)
-    assert (found.units, found.unit) == (speakers, "speakers")  # who change places
+    assert (found.units, found.unit) == (speakers, "speakers")  # the permutation test exchanges speakers
     assert found.p_value >= 2 / 2**speakers
 
 
-def test_a_relative_difference_leaves_out_resamples_in_which_the_second_has_no_score():
+def test_relative_difference_leaves_out_resamples_without_a_positive_second_score():
     labels, ratings, random = corpus(40)
     one = noisy(labels, ratings, random, 0.6, 0.3)
-    other = judged(labels, ratings, values=ratings[random.permutation(40)])  # a CCC about 0
+    other = predictions_of(labels, ratings, values=ratings[random.permutation(40)])  # a CCC about 0
     found = compare([one], [other], "ccc_valence", DIMENSIONS, repeats=200)
 
     draws, values = np.random.default_rng(0), []
@@ -166,36 +166,38 @@ def test_a_relative_difference_leaves_out_resamples_in_which_the_second_has_no_s
     kept = [value for value in values if value is not None]
     assert 20 < len(kept) < 180
     assert found.relative_interval == pytest.approx((np.quantile(kept, 0.025), np.quantile(kept, 0.975)))
-    never = compare([one], [judged(labels, ratings, values=1 - ratings)], "ccc_valence", DIMENSIONS, repeats=20)
+    never = compare(
+        [one], [predictions_of(labels, ratings, values=1 - ratings)], "ccc_valence", DIMENSIONS, repeats=20
+    )
     assert np.isnan(never.relative_interval).all()
 
 
-def test_folds_are_pooled_into_one_set_and_no_clip_may_come_twice():
+def test_pooling_folds_sorts_clips_and_rejects_duplicates():
     labels, ratings, random = corpus(40)
     folds = [noisy(labels, ratings, random, 0.6, 0.3, prefix=name) for name in ("b", "a")]
 
-    whole = pooled(folds)
-    assert whole.ids == sorted(folds[0].ids + folds[1].ids)
-    np.testing.assert_array_equal(whole.dimensions, np.concatenate([folds[1].dimensions, folds[0].dimensions]))
+    pooled = pool_folds(folds)
+    assert pooled.ids == sorted(folds[0].ids + folds[1].ids)
+    np.testing.assert_array_equal(pooled.dimensions, np.concatenate([folds[1].dimensions, folds[0].dimensions]))
     with pytest.raises(ValueError, match="a00000"):
-        pooled([folds[1], folds[1]])
+        pool_folds([folds[1], folds[1]])
 
 
-def test_unlike_clips_labels_or_numbers_of_runs_are_refused():
+def test_different_clips_labels_or_numbers_of_runs_raise():
     labels, ratings, random = corpus(40)
     one = noisy(labels, ratings, random, 0.6, 0.3)
 
     with pytest.raises(ValueError, match="c00039"):
         compare([one], [one.take(np.arange(39))], "uar", DIMENSIONS)
     with pytest.raises(ValueError, match="same labels"):
-        compare([one], [judged((labels + 1) % 4, ratings)], "uar", DIMENSIONS)
+        compare([one], [predictions_of((labels + 1) % 4, ratings)], "uar", DIMENSIONS)
     with pytest.raises(ValueError, match="as many runs"):
         compare([one, one], [one], "uar", DIMENSIONS)
     with pytest.raises(ValueError, match="ccc_dominance"):
         compare([one], [one], "ccc_boredom", DIMENSIONS)
 
 
-def test_unknown_speakers_leave_an_interval_over_clips():
+def test_unknown_speakers_give_an_interval_over_clips():
     labels, ratings, random = corpus(60)
     one, other = (noisy(labels, ratings, random, 0.6, 0.3) for _ in range(2))
     one.speakers = other.speakers = np.array([""] * 60)

@@ -1,4 +1,4 @@
-"""Classes of any model meet a corpus's emotions by name, or not at all."""
+"""Classes of a model are matched with the emotions of a corpus by name, or an error is raised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from audio_emotion.evaluation.label_matching import SYNONYMS, canonical_labels, 
 CORPUS = ["neutral", "happy", "sad", "angry"]
 
 
-def test_other_names_and_another_order_find_their_emotions():
+def test_synonyms_are_matched_in_any_order():
     match = match_classes(["ANG", "hap", "neu", "sadness"], CORPUS)
 
     assert match.emotions == tuple(CORPUS)
@@ -19,38 +19,42 @@ def test_other_names_and_another_order_find_their_emotions():
     torch.testing.assert_close(match.logits(scores), torch.tensor([[3.0, 2.0, 4.0, 1.0]]), rtol=0, atol=0)
 
 
-def test_no_name_means_two_emotions():
+def test_no_synonym_belongs_to_two_emotions():
     names = [name for word, others in SYNONYMS.items() for name in (word, *others)]
 
     assert len(names) == len(set(names))
 
 
-def test_an_equal_name_comes_before_a_synonym():
+def test_an_equal_name_takes_precedence_over_a_synonym():
     corpus = ["joy", "happy", "sad"]
 
     assert match_classes(corpus, corpus).sources == ((0,), (1,), (2,))
     assert match_classes(["Happy", "sadness", "Joy"], corpus).sources == ((2,), (0,), (1,))
-    assert match_classes(["happiness", "joy", "sad"], corpus).sources == ((1,), (0,), (2,))  # our word, then others
+    assert match_classes(["happiness", "joy", "sad"], corpus).sources == (
+        (1,),
+        (0,),
+        (2,),
+    )  # the canonical name, then others
     assert match_classes(corpus, ["happy", "sad"]).sources == ((0, 1), (2,))
     with pytest.raises(ValueError, match=r"emotions \['joy'\]"):
         match_classes(["happy", "sad"], corpus)
 
 
-def test_classes_of_a_teacher_that_mean_the_same_keep_their_names():
+def test_synonymous_classes_of_a_teacher_keep_their_names():
     assert canonical_labels(["Joy", "happy", "Sadness"], "teacher") == ["joy", "happy", "sad"]
     assert canonical_labels(["joy", "happiness", "ang"], "teacher") == ["joy", "happiness", "angry"]
     with pytest.raises(ValueError, match="differ"):
         canonical_labels(["Anger", "anger"], "teacher")
 
 
-def test_names_without_a_partner_are_an_error_that_lists_both_sides():
+def test_names_without_a_match_raise_an_error_that_lists_both():
     with pytest.raises(ValueError, match=r"\['LABEL_0', 'LABEL_1'\].*\['neutral', 'happy', 'sad', 'angry'\]"):
         match_classes(["LABEL_0", "LABEL_1"], CORPUS)
     with pytest.raises(ValueError, match=r"classes \['other'\].*emotions \['sad'\]"):
         match_classes(["neu", "hap", "ang", "other"], CORPUS)
 
 
-def test_a_label_map_says_what_names_do_not():
+def test_a_label_map_matches_other_names():
     match = match_classes(["neu", "joyous", "ang", "other"], CORPUS, {"joyous": "happy", "other": None, "sad": None})
 
     assert match.emotions == ("neutral", "happy", "angry")
@@ -62,19 +66,22 @@ def test_two_classes_of_one_emotion_add_their_probabilities():
     match = match_classes(["neu", "calm", "hap", "sad", "ang"], CORPUS, {"calm": "neutral"})
     scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
 
-    shares = scores.softmax(-1)
-    expected = torch.stack([shares[:, 0] + shares[:, 1], shares[:, 2], shares[:, 3], shares[:, 4]], dim=-1)
+    probabilities = scores.softmax(-1)
+    expected = torch.stack(
+        [probabilities[:, 0] + probabilities[:, 1], probabilities[:, 2], probabilities[:, 3], probabilities[:, 4]],
+        dim=-1,
+    )
     torch.testing.assert_close(match.logits(scores).softmax(-1), expected)
 
 
-def test_a_name_in_the_label_map_that_nobody_has_is_an_error():
+def test_an_unknown_name_in_the_label_map_raises():
     with pytest.raises(ValueError, match="hapy"):
         match_classes(["neu", "hap", "sad", "ang"], CORPUS, {"hapy": "happy"})
     with pytest.raises(ValueError, match="joyful"):
         match_classes(["neu", "hap", "sad", "ang"], CORPUS, {"hap": "joyful"})
 
 
-def test_outputs_that_are_dimensions_are_found_by_name():
+def test_dimension_outputs_are_matched_by_name():
     assert dimension_columns(["arousal", "dominance", "valence"], ["activation", "valence", "dominance"]) == [0, 2, 1]
     assert dimension_columns(["neu", "valence"], ["valence"]) is None
     assert dimension_columns(["valence"], ["activation", "valence"]) is None

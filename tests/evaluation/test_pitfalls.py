@@ -1,4 +1,4 @@
-"""The documented pitfalls of the CCC, each with a test that falls into it unless the code is right.
+"""Documented pitfalls of the CCC and its evaluation, each with a test.
 
 Some have more tests elsewhere: the loss of a collapsed batch and of single columns, the padding of every encoder.
 """
@@ -22,16 +22,16 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from audio_emotion import StudentEmotionForAudioClassification
-from audio_emotion.data.collate import Batch
 from audio_emotion.data.corpora import synthetic
+from audio_emotion.data.dataset import Batch
 from audio_emotion.evaluation import predictions as predictions_module
-from audio_emotion.evaluation.bootstrap import compare
-from audio_emotion.evaluation.metrics import bootstrap_interval, concordance_correlation, pearson_correlation
+from audio_emotion.evaluation.bootstrap import bootstrap_interval, compare
+from audio_emotion.evaluation.metrics import concordance_correlation, pearson_correlation
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
 from audio_emotion.evaluation.report import measure, measure_groups
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.optim import gather_output, gathered
+from audio_emotion.training.optim import gather_output, gather_with_gradient
 
 EMOTIONS, DIMENSIONS = ["neutral", "happy", "sad", "angry"], ["activation", "valence", "dominance"]
 
@@ -43,7 +43,7 @@ def related(count, correlation=0.65, seed=0):
     return correlation * true + np.sqrt(1 - correlation**2) * random.normal(size=count), true
 
 
-def judged(predicted, true, speakers) -> Predictions:
+def predictions_of(predicted, true, speakers) -> Predictions:
     """Dimensions `(N,)`, the same in all three columns; every category right."""
     count = len(true)
     labels = np.arange(count) % 4
@@ -77,7 +77,7 @@ def echo(batch: Batch) -> EmotionOutput:
     return EmotionOutput(logits=logits, dimensions=batch.input_values, embedding=batch.input_values)
 
 
-def asked(monkeypatch, predicted, true, size, processes=1) -> Predictions:
+def gathered_predictions(monkeypatch, predicted, true, size, processes=1) -> Predictions:
     """What `predict` returns on the first of several processes."""
     if processes == 1:
         return predict(SimpleNamespace(num_processes=1), echo, batches_of(predicted, true, size))
@@ -99,7 +99,9 @@ def test_pitfall_1_the_ccc_of_the_set_is_reported_and_not_the_mean_over_batches(
 
     assert of_batches < whole - 0.1  # the number that must not appear
     for size in (4, 32, 2000):
-        found = measure(asked(monkeypatch, predicted, true, size), EMOTIONS, DIMENSIONS, None, repeats=0)
+        found = measure(
+            gathered_predictions(monkeypatch, predicted, true, size), EMOTIONS, DIMENSIONS, None, repeats=0
+        )
         assert found["ccc_valence"] == pytest.approx(whole, abs=1e-6)
 
 
@@ -117,7 +119,9 @@ def loss_of(accelerator: Accelerator, model: torch.nn.Module, inputs: torch.Tens
     output = EmotionOutput(dimensions=model(inputs).sigmoid())
     gather_output(accelerator, output)
     weight = torch.ones(len(output.dimensions))
-    return supervised_terms(output, None, gathered(accelerator, ratings), [1 / 3] * 3, weight)["dimensions"]
+    return supervised_terms(output, None, gather_with_gradient(accelerator, ratings), [1 / 3] * 3, weight)[
+        "dimensions"
+    ]
 
 
 def learn_on_half(accelerator, model: torch.nn.Module, inputs: torch.Tensor, ratings: torch.Tensor) -> torch.Tensor:
@@ -179,7 +183,7 @@ def by_threads(tmp_path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("divided", [by_threads, pytest.param(by_processes, marks=pytest.mark.slow)])
-def test_pitfall_2_the_loss_and_its_gradient_are_those_of_the_whole_batch_however_it_is_divided(divided, tmp_path):
+def test_pitfall_2_loss_and_gradient_do_not_depend_on_the_number_of_processes(divided, tmp_path):
     alone = SimpleNamespace(num_processes=1)
 
     def learned(*batches: slice) -> np.ndarray:
@@ -196,9 +200,9 @@ def test_pitfall_2_the_loss_and_its_gradient_are_those_of_the_whole_batch_howeve
 
 
 @pytest.mark.parametrize("count", [50, 51, 53])
-def test_pitfall_3_two_processes_give_the_numbers_of_one_whatever_the_last_batch(monkeypatch, count):
+def test_pitfall_3_scores_do_not_depend_on_the_number_of_processes_or_the_last_batch(monkeypatch, count):
     predicted, true = related(count)
-    one, two = (asked(monkeypatch, predicted, true, 8, processes) for processes in (1, 2))
+    one, two = (gathered_predictions(monkeypatch, predicted, true, 8, processes) for processes in (1, 2))
 
     assert two.ids == one.ids
     assert len(two.ids) == len(set(two.ids)) == count  # no clip that only fills a batch
@@ -213,15 +217,17 @@ def test_pitfall_3_two_processes_give_the_numbers_of_one_whatever_the_last_batch
 
 def test_pitfall_4_a_collapsed_model_scores_zero_in_the_results():
     _, true = related(40)
-    found = measure(judged(np.full(40, 0.5), true, np.repeat(["a", "b"], 20)), EMOTIONS, DIMENSIONS, None, repeats=20)
+    found = measure(
+        predictions_of(np.full(40, 0.5), true, np.repeat(["a", "b"], 20)), EMOTIONS, DIMENSIONS, None, repeats=20
+    )
 
     assert found["ccc_valence"] == found["pearson_valence"] == 0.0
     assert found["intervals"]["ccc_valence"] == [0.0, 0.0]
 
 
-def test_pitfall_5_a_dimension_does_not_see_the_others():
+def test_pitfall_5_the_ccc_of_a_dimension_does_not_depend_on_the_others():
     predicted, true = related(100)
-    both = judged(predicted, true, ["a"] * 100)
+    both = predictions_of(predicted, true, ["a"] * 100)
     both.dimensions = np.stack([predicted, predicted + 3.0, -predicted], axis=1)
     both.dimension_labels = np.stack([true, true, true + 1.0], axis=1)
 
@@ -233,23 +239,23 @@ def test_pitfall_5_a_dimension_does_not_see_the_others():
     assert all(abs(found[f"ccc_{name}"] - mixed) > 0.05 for name in DIMENSIONS)
 
 
-def test_pitfall_6_the_ccc_is_global_and_that_of_speakers_stands_apart():
+def test_pitfall_6_the_ccc_is_global_and_separate_from_that_of_speakers():
     random = np.random.default_rng(0)
-    level = np.repeat(random.normal(size=20), 30)  # speakers differ; within one there is little to hear
+    level = np.repeat(random.normal(size=20), 30)  # speakers differ more than the clips of one
     true = level + 0.4 * random.normal(size=600)
     predicted = level + 0.4 * random.normal(size=600)
-    said = judged(predicted, true, [f"s/{number:02d}" for number in np.repeat(np.arange(20), 30)])
+    predictions = predictions_of(predicted, true, [f"s/{number:02d}" for number in np.repeat(np.arange(20), 30)])
 
-    whole = measure(said, EMOTIONS, DIMENSIONS, None, repeats=0)["ccc_valence"]
-    groups = measure_groups(said, EMOTIONS, DIMENSIONS, None, repeats=0)["speaker"]
+    whole = measure(predictions, EMOTIONS, DIMENSIONS, None, repeats=0)["ccc_valence"]
+    groups = measure_groups(predictions, EMOTIONS, DIMENSIONS, None, repeats=0)["speaker"]
     assert whole == pytest.approx(concordance_correlation(predicted, true), abs=1e-12)
     assert np.mean([scores["ccc_valence"] for scores in groups.values()]) < whole - 0.3
 
 
-def test_pitfall_7_ccc_and_pearson_stand_side_by_side_and_nothing_is_rescaled_on_the_test_set():
+def test_pitfall_7_predictions_are_not_rescaled_on_the_test_set():
     predicted, true = related(5000)
     shrunk = 0.65 * predicted  # as a model trained on squared errors predicts
-    found = measure(judged(shrunk, true, ["a"] * 5000), EMOTIONS, DIMENSIONS, None, repeats=0)
+    found = measure(predictions_of(shrunk, true, ["a"] * 5000), EMOTIONS, DIMENSIONS, None, repeats=0)
 
     assert found["pearson_valence"] == pytest.approx(pearson_correlation(predicted, true), abs=1e-9)
     assert found["ccc_valence"] < found["pearson_valence"] - 0.03
@@ -262,9 +268,9 @@ def test_pitfall_8_scores_on_different_clips_cannot_be_compared():
     narrow = np.abs(true) < 1  # the same model, errors and all, on clips of less spread
     assert concordance_correlation(predicted[narrow], true[narrow]) < concordance_correlation(predicted, true) - 0.1
 
-    said = judged(predicted, true, np.arange(4000).astype(str))
+    predictions = predictions_of(predicted, true, np.arange(4000).astype(str))
     with pytest.raises(ValueError, match="different clips"):
-        compare([said], [said.take(narrow)], "ccc_valence", DIMENSIONS, repeats=10)
+        compare([predictions], [predictions.take(narrow)], "ccc_valence", DIMENSIONS, repeats=10)
 
 
 @pytest.mark.parametrize(("count", "half_width"), [(3200, 0.020), (10124, 0.011)])
@@ -279,22 +285,20 @@ def test_pitfall_9_intervals_are_over_speakers_where_they_are_known():
     speakers = np.repeat([f"s/{number}" for number in range(10)], 40)
     true = random.normal(size=400)
     predicted = true + np.repeat(random.normal(size=10), 40) + 0.3 * random.normal(size=400)
-    said = judged(predicted, true, speakers)
+    predictions = predictions_of(predicted, true, speakers)
 
-    found = measure(said, EMOTIONS, DIMENSIONS, None, repeats=300)
+    found = measure(predictions, EMOTIONS, DIMENSIONS, None, repeats=300)
     by_hand = bootstrap_interval(concordance_correlation, predicted, true, groups=speakers, repeats=300)
     over_clips = bootstrap_interval(concordance_correlation, predicted, true, repeats=300)
     assert found["intervals_over"] == "speakers"
     assert found["intervals"]["ccc_valence"] == pytest.approx(by_hand, abs=1e-12)
     assert by_hand[1] - by_hand[0] > 1.5 * (over_clips[1] - over_clips[0])
-    few = measure(said.take(np.arange(120)), EMOTIONS, DIMENSIONS, None, repeats=20)
+    few = measure(predictions.take(np.arange(120)), EMOTIONS, DIMENSIONS, None, repeats=20)
     assert few["intervals_over"] == "clips"
 
 
 @pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
-def test_pitfall_10_what_is_said_of_a_clip_does_not_depend_on_the_clips_beside_it(
-    tiny_student_config, pooling, speech
-):
+def test_pitfall_10_padding_does_not_change_the_outputs(tiny_student_config, pooling, speech):
     tiny_student_config.pooling = pooling
     torch.manual_seed(0)
     student = StudentEmotionForAudioClassification(tiny_student_config).eval()
@@ -306,7 +310,9 @@ def test_pitfall_10_what_is_said_of_a_clip_does_not_depend_on_the_clips_beside_i
     with torch.no_grad():
         alone, beside, unmasked = student(short[None]), student(padded, mask), student(padded)
     torch.testing.assert_close(beside.dimensions[:1], alone.dimensions, atol=1e-4, rtol=0)
-    assert (unmasked.dimensions[:1] - alone.dimensions).abs().max() > 1e-3  # the padding would be heard
+    assert (
+        unmasked.dimensions[:1] - alone.dimensions
+    ).abs().max() > 1e-3  # without a mask, padding changes the outputs
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -327,11 +333,11 @@ SHORT = {  # enough for a best epoch that is not the last
 @pytest.mark.parametrize(
     ("name", "arguments"), [("train_teacher", "TeacherArguments"), ("distill", "DistillArguments")]
 )
-def test_pitfall_11_the_test_side_has_no_part_in_choosing(name, arguments, monkeypatch, tmp_path):
+def test_pitfall_11_the_test_split_does_not_affect_model_selection(name, arguments, monkeypatch, tmp_path):
     original = synthetic.rows
 
     def with_other_labels_of(*voices: str):
-        """The corpus, but what these speakers feel is the opposite."""
+        """The corpus with the labels of these speakers reversed."""
         for row in original(60, 0):
             if row["speaker"].removeprefix("synthetic/") in voices:
                 row |= {dimension: 1 - row[dimension] for dimension in DIMENSIONS}
@@ -340,14 +346,14 @@ def test_pitfall_11_the_test_side_has_no_part_in_choosing(name, arguments, monke
 
     recipe = runpy.run_path(str(RECIPES / f"{name}.py"))
     results, best, chosen_by = {}, {}, {}
-    for side, voices in (("none", ()), ("test", ("09", "10")), ("validation", ("07", "08"))):
+    for split, voices in (("none", ()), ("test", ("09", "10")), ("validation", ("07", "08"))):
         monkeypatch.setattr(synthetic, "rows", lambda *_, voices=voices: with_other_labels_of(*voices))
-        folder = tmp_path / side
+        folder = tmp_path / split
         where = {"output": str(folder), "cache": str(tmp_path / "cache"), "corpus_count": 60, "batch_size": 16}
-        results[side] = recipe["main"](recipe[arguments](**where, **SHORT[name]))
-        best[side] = load_file(folder / "checkpoints" / "best" / "model.safetensors")
+        results[split] = recipe["main"](recipe[arguments](**where, **SHORT[name]))
+        best[split] = load_file(folder / "checkpoints" / "best" / "model.safetensors")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        chosen_by[side] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+        chosen_by[split] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
     def same(one: dict, other: dict) -> bool:
         return all(torch.equal(one[name], other[name]) for name in one)
@@ -359,28 +365,28 @@ def test_pitfall_11_the_test_side_has_no_part_in_choosing(name, arguments, monke
     assert not same(best["validation"], best["none"])  # another epoch is the best, so a choice was made
 
 
-def test_predictions_survive_the_file_and_give_the_same_numbers(tmp_path):
+def test_predictions_loaded_from_a_file_give_the_same_scores(tmp_path):
     predicted, true = (each.astype(np.float32) for each in related(40))
-    said = judged(predicted, true, np.repeat(["a", "b", "c", "d"], 10))
-    said.logits = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    said.dimension_labels[3, 1] = np.nan
-    said.labels[5] = -100
-    said.durations = np.linspace(0.5, 12, 40)
-    said.name_genders({name: ("female", "male", None)[index % 3] for index, name in enumerate(said.ids)})
+    predictions = predictions_of(predicted, true, np.repeat(["a", "b", "c", "d"], 10))
+    predictions.logits = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    predictions.dimension_labels[3, 1] = np.nan
+    predictions.labels[5] = -100
+    predictions.durations = np.linspace(0.5, 12, 40)
+    predictions.name_genders({name: ("female", "male", None)[index % 3] for index, name in enumerate(predictions.ids)})
 
-    save_predictions(said, tmp_path / "deep" / "predictions.parquet", EMOTIONS, DIMENSIONS)
+    save_predictions(predictions, tmp_path / "deep" / "predictions.parquet", EMOTIONS, DIMENSIONS)
     again, emotions, dimensions = load_predictions(tmp_path / "deep" / "predictions.parquet")
 
     assert (emotions, dimensions) == (EMOTIONS, DIMENSIONS)
-    assert measure(again, emotions, dimensions, "rated") == measure(said, EMOTIONS, DIMENSIONS, "rated")
-    ours, theirs = (measure_groups(each, EMOTIONS, DIMENSIONS, "rated", repeats=0) for each in (said, again))
+    assert measure(again, emotions, dimensions, "rated") == measure(predictions, EMOTIONS, DIMENSIONS, "rated")
+    ours, theirs = (measure_groups(each, EMOTIONS, DIMENSIONS, "rated", repeats=0) for each in (predictions, again))
     assert ours == theirs
     assert list(ours["gender"]) == ["female", "male"]
     assert sum(scores["clips"] for scores in ours["length"].values()) == 40
     assert ours["length"]["10 s or more"]["clips"] == 7  # 10.0769 s and longer
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
+def test_any_other_parquet_file_raises(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -389,11 +395,11 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         load_predictions(tmp_path / "other.parquet")
 
 
-def test_a_model_without_categories_or_without_dimensions_is_measured_in_the_rest():
+def test_a_model_without_categories_or_dimensions_is_scored_on_the_other():
     predicted, true = related(40)
-    said = judged(predicted, true, ["a"] * 40)
+    predictions = predictions_of(predicted, true, ["a"] * 40)
 
-    assert "uar" not in measure(said, [], DIMENSIONS, "norm-derived", repeats=5)
-    assert not any("ccc" in name for name in measure(said, EMOTIONS, [], "norm-derived", repeats=5))
-    said.labels[:] = -100
-    assert np.isnan(measure(said, EMOTIONS, DIMENSIONS, "rated", repeats=5)["uar"])
+    assert "uar" not in measure(predictions, [], DIMENSIONS, "norm-derived", repeats=5)
+    assert not any("ccc" in name for name in measure(predictions, EMOTIONS, [], "norm-derived", repeats=5))
+    predictions.labels[:] = -100
+    assert np.isnan(measure(predictions, EMOTIONS, DIMENSIONS, "rated", repeats=5)["uar"])

@@ -1,4 +1,4 @@
-"""Leak checks bite: heard speakers, teachers at any depth, contaminated public models."""
+"""Leakage checks: training speakers, teachers at any depth, public models."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ TEACHER_OF_TEACHER = [
 ]
 
 
-def test_a_model_that_heard_others_is_let_through():
+def test_a_model_trained_on_other_speakers_passes():
     assert require_uncontaminated("m", "ravdess", TEST, CLEAN) == []
 
 
-def test_a_speaker_whom_the_model_has_heard_stops_it():
-    heard = [{"corpus": "ravdess", "speakers": ["ravdess/17", "ravdess/01"], "teachers": []}]
+def test_a_training_speaker_of_the_model_raises():
+    trained_on = [{"corpus": "ravdess", "speakers": ["ravdess/17", "ravdess/01"], "teachers": []}]
 
     with pytest.raises(ValueError, match=r"runs/m .*ravdess/17"):
-        require_uncontaminated("runs/m", "ravdess", TEST, heard)
+        require_uncontaminated("runs/m", "ravdess", TEST, trained_on)
 
 
-def test_a_speaker_whom_only_the_teachers_teacher_has_heard_stops_it():
+def test_a_training_speaker_of_the_teachers_teacher_raises():
     assert training_speakers(TEACHER_OF_TEACHER) == {"ravdess/01", "crema-d/1001", "ravdess/18"}
     with pytest.raises(ValueError, match="ravdess/18"):
         require_uncontaminated("m", "ravdess", TEST, TEACHER_OF_TEACHER)
 
 
-def test_what_is_asked_for_is_marked_instead():
+def test_contaminated_returns_the_speakers_instead_of_raising():
     assert require_uncontaminated("m", "ravdess", TEST, TEACHER_OF_TEACHER, contaminated=True) == ["ravdess/18"]
 
 
-def test_a_corpus_without_a_list_of_speakers_counts_as_heard_whole():
-    whole = [{"corpus": "RAVDESS", "speakers": None, "teachers": []}]
+def test_a_corpus_without_speakers_counts_entirely():
+    corpus_only = [{"corpus": "RAVDESS", "speakers": None, "teachers": []}]
 
-    assert contamination("ravdess", TEST, whole) == list(TEST)
-    assert contamination("crema-d", ["crema-d/1001"], whole) == []
+    assert contamination("ravdess", TEST, corpus_only) == list(TEST)
+    assert contamination("crema-d", ["crema-d/1001"], corpus_only) == []
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_a_corpus_without_a_list_of_speakers_counts_as_heard_whole():
         "emotion2vec/emotion2vec_plus_base",
     ],
 )
-def test_public_models_that_heard_ravdess_are_refused_on_it(name):
+def test_public_models_trained_on_ravdess_raise_on_it(name):
     with pytest.raises(ValueError, match="ravdess"):
         require_uncontaminated(name, "ravdess", TEST, models=[name])
 
 
-def test_a_contaminated_public_teacher_stops_its_student():
+def test_a_contaminated_public_teacher_raises_for_its_student():
     student = [{**CLEAN[0], "teachers": [{"model": "emotion2vec/emotion2vec_plus_seed"}]}]
 
     with pytest.raises(ValueError, match="EmoBox"):
@@ -81,7 +81,7 @@ def test_a_contaminated_public_teacher_stops_its_student():
     assert require_uncontaminated("m", "iemocap", ["iemocap/01F"], student) == []
 
 
-def test_a_public_model_is_refused_only_on_what_it_has_heard():
+def test_a_public_model_raises_only_on_its_training_speakers():
     name = "amir0907/student-v2"
 
     assert "actors 1 to 18" in contamination("ravdess", ["ravdess/18"], models=[name])[0]

@@ -1,4 +1,4 @@
-"""The label-efficiency recipe: its lists, its arms, and that it goes on where it stood."""
+"""The label-efficiency recipe: label lists, arms, pooling of folds, and resuming."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 import torch
 import yaml
 
-from audio_emotion.data.label_subset import labeled_clips, read_list, stratified_lists, write_lists
+from audio_emotion.data.training_set import labeled_clips, read_list, stratified_lists, write_lists
 from audio_emotion.evaluation.predictions import load_predictions
 from audio_emotion.teachers.outputs import TeacherOutputs
 
@@ -23,10 +23,10 @@ ARMS = ["speech", "both-shuffled", "random-probe", "speech-teacher", "face-teach
 
 
 def recipe(name: str) -> dict:
-    return runpy.run_path(str(RECIPES / f"{name}.py"))
+    return runpy.run_path(str(RECIPES / "experiments" / f"{name}.py"))
 
 
-def test_lists_hold_their_share_of_every_class_and_each_lies_in_the_next():
+def test_lists_are_stratified_and_nested():
     emotions = ["sad"] * 40 + ["angry"] * 60 + ["calm"] * 10 + [None] * 5
     ids = [f"clip-{number:03d}" for number in range(len(emotions))]
     of = dict(zip(ids, emotions, strict=True))
@@ -34,8 +34,8 @@ def test_lists_hold_their_share_of_every_class_and_each_lies_in_the_next():
     lists = stratified_lists(ids, emotions, [0.01, 0.1, 0.5, 1.0], seed=3)
 
     counts = {
-        share: [sum(of[name] == emotion for name in names) for emotion in ("sad", "angry", "calm")]
-        for share, names in lists.items()
+        fraction: [sum(of[name] == emotion for name in names) for emotion in ("sad", "angry", "calm")]
+        for fraction, names in lists.items()
     }
     assert counts == {0.01: [1, 1, 1], 0.1: [4, 6, 1], 0.5: [20, 30, 5], 1.0: [40, 60, 10]}
     assert set(lists[0.01]) < set(lists[0.1]) < set(lists[0.5]) < set(lists[1.0])
@@ -45,7 +45,7 @@ def test_lists_hold_their_share_of_every_class_and_each_lies_in_the_next():
     assert stratified_lists(ids, emotions, [0.1], seed=4)[0.1] != lists[0.1]
 
 
-def test_a_list_of_other_clips_is_refused(tmp_path):
+def test_a_list_of_other_clips_raises(tmp_path):
     (tmp_path / "list.txt").write_text("a\nb\n")
 
     assert labeled_clips(["a", "b", "c"], 1.0, str(tmp_path / "list.txt")) == {"a", "b"}
@@ -54,7 +54,7 @@ def test_a_list_of_other_clips_is_refused(tmp_path):
     assert len(labeled_clips([str(number) for number in range(50)], 0.1)) == 5
 
 
-def test_ids_with_blanks_come_back_from_their_list(tmp_path):
+def test_ids_with_spaces_survive_their_list(tmp_path):
     ids = ["own/monday morning/1", "own/monday morning/2 ", "own/b"]
 
     files = write_lists(tmp_path / "lists", ids, ["sad", "sad", "angry"], [1.0], seed=0)
@@ -66,27 +66,27 @@ def test_ids_with_blanks_come_back_from_their_list(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["recipes/configs/distill_ravdess.yaml", "recipes/configs/smoke/distill.yaml"])
-def test_the_students_arguments_are_found_from_another_folder(tmp_path, monkeypatch, given):
+def test_the_file_of_the_student_is_found_from_another_folder(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     module = recipe("label_efficiency")
 
-    assert module["file_of"](given) == RECIPES.parent / given
-    assert module["file_of"](module["LabelEfficiencyArguments"]().student).is_file()
+    assert module["find_file"](given) == RECIPES.parent / given
+    assert module["find_file"](module["LabelEfficiencyArguments"]().student).is_file()
     (tmp_path / given).parent.mkdir(parents=True)
     (tmp_path / given).write_text("epochs: 3\n")
-    assert module["file_of"](given).read_text() == "epochs: 3\n"  # what is here comes first
-    with pytest.raises(FileNotFoundError, match=r"nobody\.yaml.*--student"):
-        module["file_of"]("nobody.yaml")
+    assert module["find_file"](given).read_text() == "epochs: 3\n"  # the working folder comes first
+    with pytest.raises(FileNotFoundError, match=r"missing\.yaml.*--student"):
+        module["find_file"]("missing.yaml")
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.25, 1.0])
-def test_labeled_clips_are_drawn_often_enough_to_be_a_quarter_of_a_batch(share):
-    often = recipe("label_efficiency")["draws"](share, 0.25)
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.1, 0.25, 1.0])
+def test_labeled_clips_are_at_least_a_quarter_of_an_epoch(fraction):
+    weight = recipe("label_efficiency")["labeled_sampling_weight"](fraction, 0.25)
 
-    assert often * share / (often * share + 1 - share) == pytest.approx(max(share, 0.25), abs=1e-3)
+    assert weight * fraction / (weight * fraction + 1 - fraction) == pytest.approx(max(fraction, 0.25), abs=1e-3)
 
 
-def test_a_student_alone_makes_as_many_steps_as_one_with_teachers_on_as_many_labels(experiment):
+def test_a_student_without_teachers_has_as_many_steps_and_labels(experiment):
     run, _, _ = experiment
     labeled, clips = len((run / "labels" / "seed-5" / "30.txt").read_text().split()), 36
     alone, taught = (
@@ -130,7 +130,7 @@ def experiment(tmp_path_factory) -> tuple[Path, dict, dict]:
     return folder / "run", arguments, module["main"](module["LabelEfficiencyArguments"](**arguments))
 
 
-def test_every_arm_is_run_where_it_was_asked_for_and_scored_on_the_same_clips(experiment):
+def test_every_arm_is_run_at_its_fractions_and_scored_on_the_same_clips(experiment):
     run, _, results = experiment
 
     assert {(point["arm"], point["fraction"]) for point in results["points"]} == {
@@ -148,7 +148,7 @@ def test_every_arm_is_run_where_it_was_asked_for_and_scored_on_the_same_clips(ex
     assert (run / "curve.png").stat().st_size > 10_000
 
 
-def test_students_and_teachers_use_the_labels_of_the_list_and_no_others(experiment):
+def test_students_and_teachers_use_only_the_labels_of_the_list(experiment):
     run, _, _ = experiment
     labels = str(run / "labels" / "seed-5" / "30.txt")
 
@@ -161,10 +161,10 @@ def test_students_and_teachers_use_the_labels_of_the_list_and_no_others(experime
     assert student["labeled"] == len(Path(labels).read_text().split()) / 36
 
 
-def test_shuffled_faces_say_the_same_of_other_clips(experiment):
+def test_shuffled_face_outputs_are_a_permutation(experiment):
     teachers = experiment[0] / "seed-5" / "30" / "teachers"
     face, shuffled = (TeacherOutputs.load(teachers / name / "teacher_outputs") for name in ("face", "face-shuffled"))
-    face = face.of(shuffled.ids)
+    face = face.select(shuffled.ids)
 
     assert not torch.equal(face.logits, shuffled.logits)
     assert torch.equal(face.logits.sort(0).values, shuffled.logits.sort(0).values)
@@ -173,7 +173,7 @@ def test_shuffled_faces_say_the_same_of_other_clips(experiment):
     assert torch.equal(face.embedding[rows], shuffled.embedding)  # logits and embedding move together
 
 
-def test_finished_arms_are_not_run_again_and_new_ones_are_added(experiment):
+def test_finished_arms_are_not_run_again_and_new_arms_are_added(experiment):
     run, arguments, first = experiment
     written = {path: path.stat().st_mtime_ns for path in run.glob("seed-5/**/model.safetensors")}
     module = recipe("label_efficiency")
@@ -187,7 +187,7 @@ def test_finished_arms_are_not_run_again_and_new_ones_are_added(experiment):
         module["main"](module["LabelEfficiencyArguments"](**{**arguments, "arms": ["nonsense"]}))
 
 
-def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
+def test_the_folds_are_pooled_and_scored_as_one_set(tmp_path):
     random = np.random.default_rng(0)
     lines = ["file,who,label"]
     for index in range(36):
@@ -201,7 +201,7 @@ def test_the_test_sets_of_the_folds_are_scored_as_one(tmp_path):
     for fold, test in {1: ["s0", "s1"], 2: ["s2", "s3", "s4"]}.items():
         splits = {"train": sorted({"s0", "s1", "s2", "s3", "s4", "s5"} - set(test)), "test": test}
         (tmp_path / f"fold-{fold}.yaml").write_text(yaml.safe_dump(description | {"splits": splits}))
-    student = {"teacher": "", "corpus": str(tmp_path / "fold-1.yaml"), "split": str(tmp_path / "fold-{fold}.yaml")}
+    student = {"teacher": "", "corpus": str(tmp_path / "fold-1.yaml"), "protocol": str(tmp_path / "fold-{fold}.yaml")}
     (tmp_path / "student.yaml").write_text(yaml.safe_dump(student | {"size": "nano", "epochs": 1, "batch_size": 8}))
     module = recipe("label_efficiency")
     arguments = {

@@ -1,4 +1,4 @@
-"""recipes/experiments/run_set.py: what runs when, what is left alone, what a failure does; MSP-Podcast's set from end to end."""
+"""recipes/experiments/run_set.py: order, skipping, failures and copies; the set of MSP-Podcast end to end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -27,31 +27,60 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
 SETS = RECIPES / "configs" / "mitra2022"
 
-# Stands for a recipe: writes what a run leaves, and a line of when it ran. It waits for the file that it is told to.
+# In place of a recipe: writes the files of a run, and a line when it starts. `--wait_for` waits for another's start.
 STUB = """
 import json, pathlib, sys, time
-flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-run = pathlib.Path(flags["--output"])
-here = pathlib.Path(__file__).parent
-with (here / "order.txt").open("a") as order:
-    order.write(run.name + "\\n")
-(here / f"{run.name}.started").touch()
-end = time.monotonic() + 20
-while "--wait_for" in flags and not (here / f"{flags['--wait_for']}.started").exists():
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.01)
-if "--teacher" in flags:
-    assert (pathlib.Path(flags["--teacher"]) / "results.json").exists()
-if (here / "broken").exists() and "--breaks" in flags:
-    sys.exit("this is why it broke")
-(run / "predictions.parquet").write_bytes(b"predictions of " + run.name.encode())
-(run / "results.json").write_text(json.dumps({"flags": flags, "test": {"uar": 0.5}}))
+from dataclasses import asdict, dataclass
+import yaml
+
+@dataclass
+class Arguments:
+    output: str = ""
+    protocol: str = ""
+    corpus: str = ""
+    corpus_path: str = ""
+    corruption: str = ""
+    encoder: str = ""
+    model: str = ""
+    teacher: str = ""
+    wait_for: str = ""
+    epochs: int = 20
+    seed: int = 0
+    breaks: bool = False
+    plots: bool = True
+
+BaselineArguments = TeacherArguments = DistillArguments = EvaluateArguments = Arguments
+
+def main():
+    flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    text = {"output", "protocol", "model", "teacher"}
+    values = {name[2:]: value if name[2:] in text else yaml.safe_load(value) for name, value in flags.items()}
+    run = pathlib.Path(flags["--output"])
+    run.mkdir(parents=True, exist_ok=True)
+    here = pathlib.Path(__file__).parent
+    with (here / "order.txt").open("a") as order:
+        order.write(run.name + "\\n")
+    (here / f"{run.name}.started").touch()
+    end = time.monotonic() + 20
+    while "--wait_for" in flags and not (here / f"{flags['--wait_for']}.started").exists():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    if "--teacher" in flags:
+        assert (pathlib.Path(flags["--teacher"]) / "results.json").exists()
+    if (here / "broken").exists() and "--breaks" in flags:
+        sys.exit("this is why it broke")
+    (run / "config.yaml").write_text(yaml.safe_dump(asdict(Arguments(**values))))
+    (run / "predictions.parquet").write_bytes(b"predictions of " + run.name.encode())
+    (run / "results.json").write_text(json.dumps({"flags": flags, "test": {"uar": 0.5}}))
+
+if __name__ == "__main__":
+    main()
 """
 
 
 @pytest.fixture
 def stubs(tmp_path):
-    """The recipe with stubs for the recipes that it starts, a set to run, and the order in which they were."""
+    """The recipe with stubs in place of the recipes that it runs."""
 
     class Stubs:
         folder = tmp_path
@@ -63,12 +92,15 @@ def stubs(tmp_path):
             self.recipe["main"].__globals__["RECIPES"] = tmp_path
 
         def write(self, runs: dict, **others) -> None:
-            whole = {"split": "fold-{fold}", "folds": [1, 2], "seeds": [0, 1], "runs": runs, **others}
-            whole |= {"output": str(tmp_path / "runs"), "results": str(tmp_path / "results")}
-            (tmp_path / "set.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+            run_set = {"protocol": "fold-{fold}", "folds": [1, 2], "seeds": [0, 1], "runs": runs, **others}
+            run_set |= {"output": str(tmp_path / "runs"), "results": str(tmp_path / "results")}
+            (tmp_path / "set.yaml").write_text(yaml.safe_dump(run_set, sort_keys=False))
+
+        def arguments(self, **arguments):
+            return self.recipe["SetArguments"](set=str(tmp_path / "set.yaml"), **arguments)
 
         def run(self, **arguments) -> int:
-            return self.recipe["main"](self.recipe["SetArguments"](set=str(tmp_path / "set.yaml"), **arguments))
+            return self.recipe["main"](self.arguments(**arguments))
 
         def order(self) -> list[str]:
             file = tmp_path / "order.txt"
@@ -80,29 +112,52 @@ def stubs(tmp_path):
     return Stubs()
 
 
-def test_a_seed_is_brought_to_its_end_before_the_next_and_hints_come_last(stubs):
-    one = {"recipe": "distill", "folds": [1], "seeds": [0], "priority": 1}
-    stubs.write({"hint": one, "b": {"recipe": "distill", "teacher": "t"}, "t": {"recipe": "train_teacher"}})
+def test_all_folds_of_a_seed_come_before_the_next_seed_and_hints_come_last(stubs):
+    hint = {"recipe": "distill", "folds": [1], "seeds": [0], "priority": 1}
+    stubs.write({"hint": hint, "b": {"recipe": "distill", "teacher": "t"}, "t": {"recipe": "train_teacher"}})
 
     assert stubs.run() == 0
     claims = [f"{name}-fold-{fold}-seed-{seed}" for seed in (0, 1) for fold in (1, 2) for name in ("t", "b")]
-    assert sorted(stubs.order()) == sorted([*claims, "hint-fold-1-seed-0"])
-    assert stubs.order()[0] == "t-fold-1-seed-0"  # its student stands before it, and waits
-    assert stubs.order().index("t-fold-2-seed-0") < stubs.order().index("t-fold-1-seed-1")
-    assert stubs.order()[-1] == "hint-fold-1-seed-0"
+    assert stubs.order() == [*claims, "hint-fold-1-seed-0"]  # each teacher before its student
+
+
+def test_a_teacher_comes_before_its_student_even_with_a_later_priority(stubs):
+    runs = {"b": {"recipe": "distill", "teacher": "t"}, "t": {"recipe": "train_teacher", "priority": 3}}
+    stubs.write(runs)
+
+    jobs = stubs.recipe["plan_jobs"](stubs.arguments(folds=[1], seeds=[0]))
+    assert [job.name for job in jobs] == ["t-fold-1-seed-0", "b-fold-1-seed-0"]
+
+
+def test_list_prints_the_commands_of_unfinished_runs_and_runs_nothing(stubs, capsys):
+    stubs.write({"b": {"recipe": "distill", "teacher": "t", "title": "B"}, "t": {"recipe": "train_teacher"}})
+
+    assert stubs.run(list=True, folds=[1], seeds=[0]) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [command[1] for command in commands] == [
+        str(stubs.folder / f"{n}.py") for n in ("train_teacher", "distill")
+    ]
+    assert stubs.order() == []
+    for command in commands:
+        subprocess.run(command, check=True)
+    assert stubs.run(list=True, folds=[1], seeds=[0]) == 0
+    assert capsys.readouterr().out.strip() == ""
+    assert stubs.run(folds=[1], seeds=[0]) == 0  # runs nothing again, and copies the results
+    assert len(stubs.order()) == 2
+    assert (stubs.folder / "results" / "b-fold-1-seed-0.json").exists()
 
 
 def test_a_student_has_the_teacher_of_its_own_fold_and_seed(stubs):
     stubs.write({"t": {"recipe": "train_teacher"}, "b": {"recipe": "distill", "teacher": "t"}})
 
     assert stubs.run(jobs=4) == 0
-    said = stubs.flags("b-fold-2-seed-1")
-    assert said["--teacher"] == str(stubs.folder / "runs" / "t-fold-2-seed-1")
-    assert (said["--split"], said["--seed"]) == ("fold-2", "1")
+    flags = stubs.flags("b-fold-2-seed-1")
+    assert flags["--teacher"] == str(stubs.folder / "runs" / "t-fold-2-seed-1")
+    assert (flags["--protocol"], flags["--seed"]) == ("fold-2", "1")
 
 
-def test_as_many_runs_as_asked_for_are_under_way_at_once(stubs):
-    # Each waits until the other has been started, so one at a time could not end.
+def test_jobs_is_the_number_of_parallel_runs(stubs):
+    # Each waits until the other has started, so that one at a time could not end.
     wait = {name: {"wait_for": f"{other}-fold-1-seed-0"} for name, other in (("a", "b"), ("b", "a"))}
     stubs.write({name: {"recipe": "distill", "arguments": each} for name, each in wait.items()})
 
@@ -123,36 +178,37 @@ def test_finished_runs_are_not_run_again_and_titled_ones_are_copied(stubs, capsy
     assert (stubs.folder / "results" / "a-fold-2-seed-1.parquet").read_bytes() == b"predictions of a-fold-2-seed-1"
 
 
-def test_a_failed_run_is_named_with_its_last_lines_and_the_others_go_on(stubs, capsys):
+def test_a_finished_folder_of_other_arguments_raises(stubs):
+    stubs.write({"a": {"recipe": "distill", "title": "A", "arguments": {"epochs": 3}}})
+    stubs.run(folds=[1], seeds=[0])
+    (stubs.folder / "results" / "a-fold-1-seed-0.json").unlink()
+
+    for arguments in ({}, {"epochs": 4}):  # 20 by default
+        stubs.write({"a": {"recipe": "distill", "title": "A", "arguments": arguments}})
+        with pytest.raises(ValueError, match=r"a-fold-1-seed-0.*`epochs` was 3"):
+            stubs.run(folds=[1], seeds=[0])
+    assert not (stubs.folder / "results" / "a-fold-1-seed-0.json").exists()
+
+
+def test_a_failed_run_is_named_with_its_last_lines_and_independent_runs_continue(stubs, capsys):
     breaks = {"recipe": "train_teacher", "arguments": {"breaks": True}}
     stubs.write({"t": breaks, "b": {"recipe": "distill", "teacher": "t"}, "c": {"recipe": "distill"}})
     (stubs.folder / "broken").touch()
 
     assert stubs.run(folds=[1], seeds=[0]) == 1
     assert stubs.order() == ["t-fold-1-seed-0", "c-fold-1-seed-0"]
-    said = capsys.readouterr().out
-    assert "t-fold-1-seed-0 failed" in said
-    assert "this is why it broke" in said
-    assert "b-fold-1-seed-0 was not run, for it needs t-fold-1-seed-0" in said
-    assert "c-fold-1-seed-0: 0 s, uar 0.500" in said
+    printed = capsys.readouterr().out
+    assert "t-fold-1-seed-0 failed" in printed
+    assert "this is why it broke" in printed
+    assert "b-fold-1-seed-0 was not run, because it needs t-fold-1-seed-0" in printed
+    assert "c-fold-1-seed-0: 0 s, uar 0.500" in printed
 
     (stubs.folder / "broken").unlink()
     assert stubs.run(folds=[1], seeds=[0]) == 0
     assert stubs.order()[2:] == ["t-fold-1-seed-0", "b-fold-1-seed-0"]
 
 
-def test_two_who_run_the_same_set_at_once_train_each_run_once(stubs):
-    stubs.write({"a": {"recipe": "distill"}, "b": {"recipe": "distill"}})
-    both = [threading.Thread(target=stubs.run) for _ in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join()
-
-    assert len(stubs.order()) == len(set(stubs.order())) == 8
-
-
-def test_only_some_runs_bring_their_teachers(stubs):
+def test_selected_runs_include_their_teachers(stubs):
     runs = {"t": {"recipe": "train_teacher"}, "b": {"recipe": "distill", "teacher": "t"}, "c": {"recipe": "distill"}}
     stubs.write(runs)
 
@@ -164,44 +220,41 @@ def test_only_some_runs_bring_their_teachers(stubs):
         stubs.run(folds=[3])
 
 
-def test_words_are_replaced_in_the_set_and_in_the_files_that_it_names(stubs):
+def test_values_are_replaced_in_the_set_and_in_its_configuration_files(stubs):
     (stubs.folder / "teacher.yaml").write_text("encoders: [hub/encoder, log-mel]\nepochs: 3\n")
-    configured = {"recipe": "train_teacher", "config": str(stubs.folder / "teacher.yaml")}
-    stubs.write({"t": configured, "base": {"recipe": "baseline", "arguments": {"encoder": "hub/encoder"}}})
-    (job, other) = stubs.recipe["plan"](
-        stubs.recipe["SetArguments"](
-            set=str(stubs.folder / "set.yaml"), replace=["hub/encoder=a/folder", "fold-1=other"], folds=[1], seeds=[0]
-        )
-    )
+    teacher = {"recipe": "train_teacher", "config": str(stubs.folder / "teacher.yaml")}
+    stubs.write({"t": teacher, "base": {"recipe": "baseline", "arguments": {"encoder": "hub/encoder"}}})
+    replace = ["hub/encoder=a/folder", "fold-1=other"]
+    (job, other) = stubs.recipe["plan_jobs"](stubs.arguments(replace=replace, folds=[1], seeds=[0]))
 
-    typed = " ".join(job.command[2:])
+    typed = " ".join(job.flags)
     assert typed.startswith(f"--config {stubs.folder / 'teacher.yaml'} ")
     assert "--encoders a/folder log-mel" in typed
-    assert "--split other" in typed
-    assert "--epochs" not in typed  # stands in the file already
-    assert "--encoder a/folder" in " ".join(other.command)
-    assert "--seed" not in other.command  # nothing in the baseline is random
+    assert "--protocol other" in typed
+    assert "--epochs" not in typed  # is in the file already
+    assert "--encoder a/folder" in " ".join(other.flags)
+    assert "--seed" not in other.flags  # the baseline is deterministic
 
 
-def test_further_test_sets_are_scored_apart_after_the_training(stubs):
+def test_further_test_sets_are_evaluated_after_the_training(stubs):
     runs = {"t": {"recipe": "train_teacher", "title": "T"}, "help": {"recipe": "train_teacher"}}
-    stubs.write(runs, also_test={"second": "second-split"}, arguments={"corpus": "a-corpus"})
+    stubs.write(runs, also_test={"second": "second-protocol"}, arguments={"corpus": "a-corpus"})
 
     assert stubs.run(folds=[1], seeds=[0]) == 0
-    said = stubs.flags("second/t-fold-1-seed-0")
-    assert said["--model"] == str(stubs.folder / "runs" / "t-fold-1-seed-0" / "checkpoints" / "last")
-    assert (said["--split"], said["--corpus"]) == ("second-split", "a-corpus")
+    flags = stubs.flags("second/t-fold-1-seed-0")
+    assert flags["--model"] == str(stubs.folder / "runs" / "t-fold-1-seed-0" / "checkpoints" / "last")
+    assert (flags["--protocol"], flags["--corpus"]) == ("second-protocol", "a-corpus")
     assert (stubs.folder / "results" / "second" / "t-fold-1-seed-0.json").exists()
     assert not (stubs.folder / "runs" / "second" / "help-fold-1-seed-0").exists()
 
 
-def test_the_first_seed_is_judged_under_conditions_on_its_own_test_clips(stubs):
-    stubs.write({"t": {"recipe": "train_teacher", "title": "T", "conditions": ["telephone"]}})
+def test_the_first_seed_is_evaluated_with_corruptions(stubs):
+    stubs.write({"t": {"recipe": "train_teacher", "title": "T", "corruptions": ["telephone"]}})
 
     assert stubs.run(folds=[2]) == 0
-    said = stubs.flags("telephone/t-fold-2-seed-0")
-    assert said["--model"] == str(stubs.folder / "runs" / "t-fold-2-seed-0" / "checkpoints" / "last")
-    assert (said["--split"], said["--condition"]) == ("fold-2", "telephone")
+    flags = stubs.flags("telephone/t-fold-2-seed-0")
+    assert flags["--model"] == str(stubs.folder / "runs" / "t-fold-2-seed-0" / "checkpoints" / "last")
+    assert (flags["--protocol"], flags["--corruption"]) == ("fold-2", "telephone")
     assert (stubs.folder / "results" / "telephone" / "t-fold-2-seed-0.parquet").exists()
     assert not (stubs.folder / "runs" / "telephone" / "t-fold-2-seed-1").exists()
 
@@ -210,11 +263,11 @@ def test_the_first_seed_is_judged_under_conditions_on_its_own_test_clips(stubs):
     ("run", "message"),
     [
         ({"recipe": "distill", "teacher": "t", "folds": [1, 2]}, r"folds \[1, 2\] and seeds \[0, 1\], got 't'"),
-        ({"recipe": "distill", "teacher": "nobody"}, "got 'nobody'"),
+        ({"recipe": "distill", "teacher": "missing"}, "got 'missing'"),
         ({"recipe": "bake"}, "got 'bake'"),
     ],
 )
-def test_a_set_that_cannot_be_run_is_refused_before_anything_runs(stubs, run, message):
+def test_an_inconsistent_set_raises_before_anything_runs(stubs, run, message):
     stubs.write({"t": {"recipe": "train_teacher", "folds": [1]}, "b": run})
 
     with pytest.raises(ValueError, match=message):
@@ -223,11 +276,12 @@ def test_a_set_that_cannot_be_run_is_refused_before_anything_runs(stubs, run, me
 
 
 @pytest.mark.parametrize("name", ["ravdess", "msp_podcast"])
-def test_the_papers_sets_pass_only_arguments_that_their_recipes_have(name):
+def test_the_sets_of_the_paper_pass_only_arguments_of_their_recipes(name):
     recipe = runpy.run_path(str(RECIPES / "experiments" / "run_set.py"))
-    jobs = recipe["plan"](recipe["SetArguments"](set=str(SETS / f"{name}.yaml"), seeds=[0], folds=[1]))
-    classes = {"train_teacher": "TeacherArguments", "distill": "DistillArguments", "evaluate": "EvaluateArguments"}
-    recipes = {name: runpy.run_path(str(RECIPES / f"{name}.py"))[cls] for name, cls in classes.items()}
+    jobs = recipe["plan_jobs"](recipe["SetArguments"](set=str(SETS / f"{name}.yaml"), seeds=[0], folds=[1]))
+    recipes = {
+        name: runpy.run_path(str(recipe["recipe_path"](name)))[cls] for name, cls in recipe["ARGUMENTS"].items()
+    }
     titles = [
         run["title"] for run in yaml.safe_load((SETS / f"{name}.yaml").read_text())["runs"].values() if "title" in run
     ]
@@ -235,9 +289,7 @@ def test_the_papers_sets_pass_only_arguments_that_their_recipes_have(name):
     assert len(jobs) == len({job.name for job in jobs})
     assert len(titles) == len(set(titles))
     for job in jobs:
-        if (which := Path(job.command[1]).stem) in recipes:
-            arguments = parse_arguments(recipes[which], list(job.command[2:]))
-            assert arguments.output == str(job.folder)
+        assert parse_arguments(recipes[job.recipe], list(job.flags)).output == str(job.folder)
 
 
 # MSP-Podcast from end to end.
@@ -268,14 +320,14 @@ def write_msp_podcast(root: Path, clips: int) -> None:
 
 
 def write_encoder(folder: Path, config) -> None:
-    """An encoder with random weights, as one finds it on the Hub."""
+    """An encoder with random weights, as on the Hub."""
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
 @pytest.mark.slow
-def test_msp_podcasts_set_runs_from_end_to_end_and_its_tables_are_rendered(tmp_path):
+def test_the_set_of_msp_podcast_runs_end_to_end_and_its_tables_are_rendered(tmp_path):
     write_msp_podcast(tmp_path / "data" / "msp-podcast", clips=135)
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24} | {
         **{"conv_dim": (8, 8, 8, 8), "conv_kernel": (10, 8, 4, 4), "conv_stride": (5, 4, 4, 4)},
@@ -284,16 +336,16 @@ def test_msp_podcasts_set_runs_from_end_to_end_and_its_tables_are_rendered(tmp_p
     }
     write_encoder(tmp_path / "tiny-wav2vec2", Wav2Vec2Config(**small))
     write_encoder(tmp_path / "tiny-hubert", HubertConfig(**small))
-    whole = yaml.safe_load((SETS / "msp_podcast.yaml").read_text())
-    whole |= {"output": str(tmp_path / "runs"), "results": str(tmp_path / "results")}
-    for run in whole["runs"].values():
+    run_set = yaml.safe_load((SETS / "msp_podcast.yaml").read_text())
+    run_set |= {"output": str(tmp_path / "runs"), "results": str(tmp_path / "results")}
+    for run in run_set["runs"].values():
         run["arguments"] = {**run.get("arguments", {}), "epochs": 1, "batch_size": 16}
         run["arguments"]["cache"] = str(tmp_path / "cache")
         if run["recipe"] == "train_teacher":
             run["arguments"]["hidden_size"] = 16
         if "cross_fit" in run["arguments"]:
             run["arguments"]["cross_fit"] = 2
-    (tmp_path / "set.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+    (tmp_path / "set.yaml").write_text(yaml.safe_dump(run_set, sort_keys=False))
 
     command = [
         sys.executable,
@@ -314,9 +366,9 @@ def test_msp_podcasts_set_runs_from_end_to_end_and_its_tables_are_rendered(tmp_p
 
     table = [sys.executable, str(RECIPES / "experiments" / "table.py"), "--set", str(tmp_path / "set.yaml")]
     readme = (ROOT / "README.md").read_bytes()
-    said = subprocess.run(table, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    tables = subprocess.run(table, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     assert (ROOT / "README.md").read_bytes() == readme
-    first, second = said.split("Tested on `msp-podcast-1.12-test-2`:")
+    first, second = tables.split("Tested on `msp-podcast-1.12-test-2`:")
     assert "Tested on `msp-podcast-1.12-test`:" in first
     for part, folder in ((first, tmp_path / "results"), (second, tmp_path / "results" / "test-2")):
         (row,) = [line.split(" | ") for line in part.splitlines() if line.startswith("| `small` student, distilled")]

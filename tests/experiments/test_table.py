@@ -35,21 +35,21 @@ def write_run(folder: Path, name: str, fold: int, seed: int, right: float, noise
     clips = np.random.default_rng(fold)  # of the corpus: the same for every model and seed
     labels, ratings = np.tile(np.arange(8), 8), clips.random((64, 3)).astype(np.float32)
     random = np.random.default_rng([fold, seed, int(100 * right)])
-    called = np.where(random.random(64) < right, labels, random.integers(8, size=64))
-    said = Predictions(
+    predicted = np.where(random.random(64) < right, labels, random.integers(8, size=64))
+    predictions = Predictions(
         ids=[f"ravdess/{fold}-{clip:02d}" for clip in range(64)],
         speakers=np.array([f"ravdess/{4 * (fold - 1) + clip // 16 + 1:02d}" for clip in range(64)]),
-        logits=4.0 * np.eye(8, dtype=np.float32)[called],
+        logits=4.0 * np.eye(8, dtype=np.float32)[predicted],
         dimensions=(ratings + noise * random.normal(size=(64, 3))).astype(np.float32),
         embedding=np.zeros((64, 0)),
         labels=labels,
         dimension_labels=ratings,
     )
-    results = {"recipe": "distill", "split": f"fold-{fold}", "parameters": 1234, "seed": seed}
+    results = {"recipe": "distill", "protocol": f"fold-{fold}", "parameters": 1234, "seed": seed}
     results["test"] = {"control_ccc_valence": 0.5} if derived else {}
     (folder / f"{name}-fold-{fold}-seed-{seed}.json").write_text(json.dumps(results))
-    save_predictions(said, folder / f"{name}-fold-{fold}-seed-{seed}.parquet", EMOTIONS, DIMENSIONS)
-    return said
+    save_predictions(predictions, folder / f"{name}-fold-{fold}-seed-{seed}.parquet", EMOTIONS, DIMENSIONS)
+    return predictions
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def cells(text: str, start: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_figure_is_the_mean_over_seeds_of_each_seeds_pooled_folds(table, ravdess, folds):
+def test_a_score_is_the_mean_over_seeds_of_pooled_folds(table, ravdess, folds):
     folder, runs = folds
     row = cells(table["fold_table"](folder, ravdess, 20), "`small` student, distilled")
 
@@ -93,18 +93,18 @@ def test_a_figure_is_the_mean_over_seeds_of_each_seeds_pooled_folds(table, ravde
     assert row[-1] == "1,234"
 
 
-def test_one_fold_and_seed_is_called_a_hint_and_five_by_three_is_not(table, ravdess, folds):
+def test_one_fold_and_seed_is_a_hint_and_five_by_three_is_not(table, ravdess, folds):
     text = table["fold_table"](folds[0], ravdess, 20)
 
     assert cells(text, "teacher")[1] == "1, 1, *hint*"
     assert cells(text, "`small` student, labels only")[1] == "5, 3"
     assert "320 clips of 20 speakers" in text
-    once = {(fold, 0) for fold in range(1, 6)}  # which is enough where nothing is random
+    once = {(fold, 0) for fold in range(1, 6)}  # enough for a deterministic recipe
     assert strength(once, ravdess, "baseline") == "5, 1"
     assert strength(once, ravdess, "distill") == "5, 1, *hint*"
 
 
-def test_comparisons_stand_beside_what_the_paper_claims(table, ravdess, folds):
+def test_comparisons_include_the_claims_of_the_paper(table, ravdess, folds):
     text = table["comparison_table"](folds[0], ravdess, 200)
 
     better = cells(text, "distilled vs labels only | 5, 3 | CCC valence")
@@ -137,7 +137,7 @@ def test_results_without_predictions_are_an_error_that_names_the_file(table, rav
         table["fold_table"](tmp_path, ravdess)
 
 
-def test_a_task_that_a_run_has_not_learnt_has_no_figure(table, ravdess, tmp_path):
+def test_a_task_that_was_not_trained_has_no_score(table, ravdess, tmp_path):
     for name in ("teacher_emotions", "teacher_dimensions", "baseline", "teacher_cross_fitted"):
         write_run(tmp_path, name, 1, 0, 0.7, 0.2)
     text = table["fold_table"](tmp_path, ravdess, 20)
@@ -150,12 +150,12 @@ def test_a_task_that_a_run_has_not_learnt_has_no_figure(table, ravdess, tmp_path
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 5  # a run without a title has no row
 
 
-def test_a_set_on_ratings_has_its_own_metrics_a_table_for_each_test_set_and_one_fold_to_claim(table, tmp_path):
-    whole = {"folds": [1], "results": tmp_path, "metrics": ["ccc_valence"], "also_test": {"second": "other"}}
+def test_a_set_has_its_own_metrics_and_one_table_per_test_set(table, tmp_path):
+    run_set = {"folds": [1], "results": tmp_path, "metrics": ["ccc_valence"], "also_test": {"second": "other"}}
     arguments = {"recipe": "distill", "arguments": {"emotions_weight": 0.0}}
-    whole["runs"] = {name: {"title": name.upper(), **arguments} for name in ("a", "b", "c")}
+    run_set["runs"] = {name: {"title": name.upper(), **arguments} for name in ("a", "b", "c")}
     pairs = (("a", "b", "+79 %"), ("a", "c", ""))
-    whole["comparisons"] = [
+    run_set["comparisons"] = [
         {"first": one, "second": two, "title": f"{one} vs {two}", "paper": claim} for one, two, claim in pairs
     ]
     (tmp_path / "second").mkdir()
@@ -164,7 +164,7 @@ def test_a_set_on_ratings_has_its_own_metrics_a_table_for_each_test_set_and_one_
             write_run(tmp_path, name, 1, seed, 0.5, noise, derived=False)
             write_run(tmp_path / "second", name, 1, seed, 0.5, 2 * noise, derived=False)
 
-    first, second = table["set_tables"](whole, 50).split("Tested on")[1:]
+    first, second = table["set_tables"](run_set, 50).split("Tested on")[1:]
     for text in (first, second):
         assert cells(text, "model")[2:] == ["CCC valence", "parameters"]
         assert cells(text, "A")[1] == "1, 3"
@@ -175,7 +175,7 @@ def test_a_set_on_ratings_has_its_own_metrics_a_table_for_each_test_set_and_one_
     assert cells(first, "A")[2] != cells(second, "A")[2]
 
 
-def test_a_gain_over_nothing_has_no_size(table, ravdess, tmp_path):
+def test_relative_gain_over_a_negative_score_is_none(table, ravdess, tmp_path):
     write_run(tmp_path, "distilled", 1, 0, 0.8, 0.1)
     worse = write_run(tmp_path, "labels_only", 1, 0, 0.8, 0.1)
     worse.dimensions = 1 - worse.dimensions
@@ -185,36 +185,38 @@ def test_a_gain_over_nothing_has_no_size(table, ravdess, tmp_path):
     assert row[6] == "none"
 
 
-def test_tables_of_few_speakers_say_that_intervals_are_over_clips(table, ravdess, folds, tmp_path):
+def test_tables_of_few_speakers_have_intervals_over_clips(table, ravdess, folds, tmp_path):
     for name, right in (("distilled", 0.8), ("labels_only", 0.5)):
-        said = write_run(tmp_path, name, 1, 0, right, 0.1)
-        save_predictions(said.take(np.arange(32)), tmp_path / f"{name}-fold-1-seed-0.parquet", EMOTIONS, DIMENSIONS)
+        predictions = write_run(tmp_path, name, 1, 0, right, 0.1)
+        save_predictions(
+            predictions.take(np.arange(32)), tmp_path / f"{name}-fold-1-seed-0.parquet", EMOTIONS, DIMENSIONS
+        )
 
     assert "95 % bootstrap intervals over clips, and" in table["fold_table"](tmp_path, ravdess, 20)
     few = table["comparison_table"](tmp_path, ravdess, 20)
     assert "Paired over clips: 95 %" in few
-    assert "(2 speakers)" in few  # who change places
+    assert "(2 speakers)" in few  # the permutation test exchanges speakers
     assert "95 % bootstrap intervals over speakers, and" in table["fold_table"](folds[0], ravdess, 20)
     assert "Paired over speakers: 95 %" in table["comparison_table"](folds[0], ravdess, 20)
 
 
-def test_a_set_without_results_says_how_to_get_them(table, tmp_path):
+def test_a_set_without_results_raises_with_the_command_to_run(table, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run_set\.py"):
         table["set_tables"]({"runs": {}, "results": tmp_path})
 
 
-def test_the_pages_hold_the_figures_of_the_files(table):
-    """All but the bootstrap's, which take a minute."""
+def test_the_pages_have_the_scores_of_the_results(table):
+    """All but the intervals, which take a minute."""
 
     def figures(text: str) -> list[str]:
         rows = [line.rsplit("|", 4)[0] for line in text.splitlines() if line.startswith("| ")]
         return [re.sub(r" \(.*?\)", "", row) for row in rows]
 
-    for page, text in table["documentation"](repeats=2).items():
+    for page, text in table["render_pages"](repeats=2).items():
         assert figures(page.read_text()) == figures(text), f"{page.name}: run `python recipes/experiments/table.py`"
 
 
 @pytest.mark.slow
-def test_the_pages_hold_what_the_files_say(table):
-    for page, text in table["documentation"]().items():
+def test_the_pages_equal_the_rendered_results(table):
+    for page, text in table["render_pages"]().items():
         assert page.read_text() == text, f"{page.name}: run `python recipes/experiments/table.py`"

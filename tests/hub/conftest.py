@@ -26,7 +26,7 @@ SCORES = {
 @pytest.fixture
 def results() -> dict:
     scores = copy.deepcopy(SCORES)
-    return {"recipe": "distill", "model": "tiny", "split": "ravdess-20-fixed", "seed": 0, "test": scores}
+    return {"recipe": "distill", "model": "tiny", "protocol": "ravdess-20-fixed", "seed": 0, "test": scores}
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def make_run(tmp_path, results):
         model.config.license = "CC-BY-NC-SA-4.0"
         model.config.dimensions_source = "norm-derived"
         teacher = {"corpus": "ravdess", "speakers": ["ravdess/01", "ravdess/02"], "teachers": []}
-        heard = {"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": [teacher]}
-        model.config.training_data = [heard if model.config.model_type == "student-emotion" else teacher]
+        distilled = {"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": [teacher]}
+        model.config.training_data = [distilled if model.config.model_type == "student-emotion" else teacher]
         folder = tmp_path / name
         for which in ("last", "best"):
             write_checkpoint(model, folder / "checkpoints" / which)

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForAudioClassification, pipeline
 
 from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.hub.checkpoint import write_checkpoint
-from audio_emotion_cli import FINE, USAGE, main
+from audio_emotion_cli import EXIT_OK, EXIT_USAGE, main
 
 pytest.importorskip("peft")
 
@@ -32,34 +32,34 @@ def run(make_lora_run, encoder) -> Path:
 @pytest.fixture
 def published(run, tmp_path, capsys) -> Path:
     command = ["publish", str(run), "--repo", "somebody/elephant", "--adapter-only", "--dry-run"]
-    assert main([*command, "--output", str(tmp_path / "out")]) == FINE, capsys.readouterr().err
+    assert main([*command, "--output", str(tmp_path / "out")]) == EXIT_OK, capsys.readouterr().err
     return tmp_path / "out"
 
 
-def judged(model, speech):
+def predict(model, speech):
     with torch.no_grad():
         return model.eval()(torch.from_numpy(speech)[None])
 
 
-def test_an_adapter_alone_says_what_the_merged_checkpoint_says(published, run, encoder, speech):
+def test_an_adapter_has_the_outputs_of_the_merged_checkpoint(published, run, encoder, speech):
     encoders = {"tiny-wav2vec2": str(encoder)}
-    merged = judged(AutoModelForAudioClassification.from_pretrained(run / "checkpoints" / "last"), speech)
+    merged = predict(AutoModelForAudioClassification.from_pretrained(run / "checkpoints" / "last"), speech)
 
     for loader in (AutoModelForAudioClassification, FusedEmotionForAudioClassification):
-        said = judged(loader.from_pretrained(published, encoders=encoders), speech)
+        output = predict(loader.from_pretrained(published, encoders=encoders), speech)
         for name in ("dimensions", "logits", "embedding"):
-            torch.testing.assert_close(said[name], merged[name], rtol=0, atol=1e-5)
-    embedding = judged(AutoModel.from_pretrained(published, encoders=encoders), speech).embedding
+            torch.testing.assert_close(output[name], merged[name], rtol=0, atol=1e-5)
+    embedding = predict(AutoModel.from_pretrained(published, encoders=encoders), speech).embedding
     torch.testing.assert_close(embedding, merged.embedding, rtol=0, atol=1e-5)
-    judge = pipeline("audio-emotion", model=str(published), model_kwargs={"encoders": encoders}, device="cpu")
-    answer = judge({"raw": speech, "sampling_rate": 16000})["dimensions"]
-    assert list(answer.values()) == pytest.approx(merged.dimensions[0].tolist(), abs=1e-5)
+    recognizer = pipeline("audio-emotion", model=str(published), model_kwargs={"encoders": encoders}, device="cpu")
+    prediction = recognizer({"raw": speech, "sampling_rate": 16000})["dimensions"]
+    assert list(prediction.values()) == pytest.approx(merged.dimensions[0].tolist(), abs=1e-5)
 
     # It is the adapters that make the difference.
     path = published / "adapter" / "adapter_model.safetensors"
     silenced = {name: 0 * tensor if "lora_B" in name else tensor for name, tensor in load_file(path).items()}
     save_file(silenced, path, metadata={"format": "pt"})
-    plain = judged(AutoModelForAudioClassification.from_pretrained(published, encoders=encoders), speech)
+    plain = predict(AutoModelForAudioClassification.from_pretrained(published, encoders=encoders), speech)
     assert (plain.embedding - merged.embedding).abs().max() > 1e-4
 
 
@@ -89,10 +89,10 @@ def test_encoders_are_found_in_the_folder_of_the_environment(published, encoder,
     found = AutoModelForAudioClassification.from_pretrained(published)
 
     given = AutoModelForAudioClassification.from_pretrained(published, encoders={"tiny-wav2vec2": str(encoder)})
-    assert torch.equal(judged(found, speech).dimensions, judged(given, speech).dimensions)
+    assert torch.equal(predict(found, speech).dimensions, predict(given, speech).dimensions)
 
 
-def test_an_encoder_that_is_nowhere_is_asked_for(published, monkeypatch, tmp_path):
+def test_the_error_for_a_missing_encoder_shows_how_to_pass_it(published, monkeypatch, tmp_path):
     monkeypatch.delenv("AUDIO_EMOTION_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -108,14 +108,14 @@ def test_another_base_of_the_same_shape_is_refused(published, encoder, run, tmp_
     weights["encoder.layers.1.attention.k_proj.bias"][0] += 1e-3
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(ValueError, match=r"trained over, 'tiny-wav2vec2'.*other"):
+    with pytest.raises(ValueError, match=r"trained with, 'tiny-wav2vec2'.*other"):
         AutoModelForAudioClassification.from_pretrained(published, encoders={"tiny-wav2vec2": str(other)})
 
-    # A publisher whose encoder has changed since the training is told so, too.
+    # An encoder that has changed since the training is refused when publishing, too.
     shutil.copy(other / "model.safetensors", encoder / "model.safetensors")
     command = ["publish", str(run), "--repo", "a/b", "--adapter-only", "--dry-run", "--output", str(tmp_path / "new")]
-    assert main(command) == USAGE
-    assert "trained over" in capsys.readouterr().err
+    assert main(command) == EXIT_USAGE
+    assert "trained with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["lora_A", "heads.dimensions.weight", "log_mel.mean", "layer_mix.deviation"])
@@ -146,7 +146,7 @@ def test_an_encoder_outside_its_folder_is_refused(source, published, encoder):
 def test_a_run_without_adapters_is_refused(tiny_teacher, make_run, tmp_path, capsys):
     command = ["publish", str(make_run(tiny_teacher)), "--repo", "a/b", "--adapter-only", "--dry-run"]
 
-    assert main([*command, "--output", str(tmp_path / "out")]) == USAGE
+    assert main([*command, "--output", str(tmp_path / "out")]) == EXIT_USAGE
     assert "--tuning lora" in capsys.readouterr().err
 
 
@@ -155,13 +155,17 @@ def test_a_model_loaded_from_its_adapter_is_written_as_a_whole(published, encode
 
     again = AutoModelForAudioClassification.from_pretrained(write_checkpoint(model, tmp_path / "whole"))
 
-    assert torch.equal(judged(again, speech).dimensions, judged(model, speech).dimensions)
+    assert torch.equal(predict(again, speech).dimensions, predict(model, speech).dimensions)
 
 
 def test_the_code_in_the_card_runs(published, encoder, speech):
     (code,) = re.findall(r"`(pipeline\(.*?\))`", (published / "README.md").read_text())
     here = code.replace("somebody/elephant", str(published)).replace("path/or/id", str(encoder))
 
-    judge = eval(here, {"pipeline": pipeline})
+    recognizer = eval(here, {"pipeline": pipeline})
 
-    assert set(judge({"raw": speech, "sampling_rate": 16000})["dimensions"]) == {"activation", "valence", "dominance"}
+    assert set(recognizer({"raw": speech, "sampling_rate": 16000})["dimensions"]) == {
+        "activation",
+        "valence",
+        "dominance",
+    }

@@ -21,9 +21,9 @@ from transformers import AutoModelForAudioClassification
 from audio_emotion import StudentEmotionForAudioClassification
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import check_folder
-from audio_emotion.hub.publish import assemble, without_machine_paths
+from audio_emotion.hub.publish import assemble, without_absolute_paths
 from audio_emotion.teachers.outputs import TeacherOutputs
-from audio_emotion_cli import FINE, USAGE, main
+from audio_emotion_cli import EXIT_OK, EXIT_USAGE, main
 
 
 def files_of(folder: Path) -> set[str]:
@@ -44,14 +44,14 @@ def test_a_run_becomes_a_checkpoint_with_code_card_results_and_plots(tiny_model,
         torch.testing.assert_close(loaded(**clip).dimensions, tiny_model(**clip).dimensions)
     text = (folder / "README.md").read_text()
     assert "![confusion matrix](plots/confusion_matrix.png)" in text
-    assert "| unweighted average recall | 0.512 | 0.43 to 0.59 | |" in text
+    assert "| unweighted average recall | 0.512 | 0.43 to 0.59 |  |" in text
     assert "| CCC valence | 0.330 | 0.20 to 0.40 | 0.350 |" in text
     metrics = ModelCard(text).data.eval_results
     assert {each.metric_name: each.metric_value for each in metrics}["CCC valence"] == 0.33
     assert {each.dataset_config for each in metrics} == {"ravdess-20-fixed"}
 
 
-def test_nothing_of_this_machine_is_published(tiny_student, make_run, tmp_path):
+def test_no_path_of_this_machine_is_published(tiny_student, make_run, tmp_path):
     run = make_run(tiny_student)
 
     folder = assemble(run, tmp_path / "out", "somebody/mouse")
@@ -63,10 +63,10 @@ def test_nothing_of_this_machine_is_published(tiny_student, make_run, tmp_path):
     assert "whisper-tiny.en" in (folder / "training" / "config.yaml").read_text()
 
 
-def test_of_absolute_paths_the_last_part_is_left():
+def test_absolute_paths_are_cut_to_their_last_part():
     home, windows = "/" + "home/me/whisper", "C:\\data\\ravdess"
 
-    assert without_machine_paths({"a": [home, windows, "runs/x", 3, None]}) == {
+    assert without_absolute_paths({"a": [home, windows, "runs/x", 3, None]}) == {
         "a": ["whisper", "ravdess", "runs/x", 3, None]
     }
 
@@ -87,32 +87,32 @@ HOME = "/" + "home/alice/secret"
         *((kept, kept) for kept in ("hf://datasets/owner/name", "speech=hf://datasets/o/n", "https://host/a/b:c=d")),
     ],
 )
-def test_paths_behind_names_and_kinds_are_stripped_and_addresses_stay(text, left):
-    assert without_machine_paths({"teacher": [text], text: text}) == {"teacher": [left], left: left}
+def test_paths_after_names_and_kinds_are_cut_and_urls_stay(text, left):
+    assert without_absolute_paths({"teacher": [text], text: text}) == {"teacher": [left], left: left}
 
 
 def test_dry_run_writes_the_folder_that_can_be_published_as_it_is(tiny_student, make_run, tmp_path, capsys):
     run = make_run(tiny_student)
 
-    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == FINE
+    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == EXIT_OK
     written = Path(capsys.readouterr().out.strip())
     first = {name: (written / name).read_bytes() for name in files_of(written)}
     (written / "old.py").write_text("left by an earlier version")
-    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == FINE
+    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == EXIT_OK
 
     assert written == run / "published"
     assert {name: (written / name).read_bytes() for name in files_of(written)} == first
     assert assemble(written, tmp_path / "unused", "somebody/mouse") == written
 
 
-def test_a_folder_of_somebody_elses_is_not_written_over(tiny_student, make_run, tmp_path, capsys):
+def test_an_unrelated_folder_is_not_overwritten(tiny_student, make_run, tmp_path, capsys):
     mine = tmp_path / "thesis"
     mine.mkdir()
     (mine / "chapter.tex").write_text("years of work")
 
     code = main(["publish", str(make_run(tiny_student)), "--repo", "a/b", "--dry-run", "--output", str(mine)])
 
-    assert code == USAGE
+    assert code == EXIT_USAGE
     assert files_of(mine) == {"chapter.tex"}
     assert "empty folder" in capsys.readouterr().err
 
@@ -218,19 +218,19 @@ def test_shards_from_elsewhere_are_refused(shard, tiny_student, make_run, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda run: (run / "results.json").unlink(), "results.json"),
         (lambda run: shutil.rmtree(run / "checkpoints" / "last"), "checkpoints/last"),
         (lambda run: (run / "results.json").write_text("{}"), "test or validation"),
     ],
 )
-def test_what_a_run_lacks_is_named(damage, said, tiny_student, make_run, capsys):
+def test_missing_parts_of_a_run_are_named(damage, message, tiny_student, make_run, capsys):
     run = make_run(tiny_student)
     damage(run)
 
-    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == USAGE
-    assert said in capsys.readouterr().err
+    assert main(["publish", str(run), "--repo", "somebody/mouse", "--dry-run"]) == EXIT_USAGE
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("repo", ["mouse", "some/body/mouse", "../mouse ", "https://hub/a/b"])
@@ -240,7 +240,7 @@ def test_a_repository_is_owner_and_name(repo, tiny_student, make_run, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["license", "training_data"])
-def test_weights_of_which_nobody_tells_terms_or_speakers_are_refused(field, tiny_student, make_run, tmp_path):
+def test_weights_without_license_or_training_data_are_refused(field, tiny_student, make_run, tmp_path):
     run = make_run(tiny_student)
     path = run / "checkpoints" / "last" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: None if field == "license" else []}))
@@ -249,20 +249,20 @@ def test_weights_of_which_nobody_tells_terms_or_speakers_are_refused(field, tiny
         assemble(run, tmp_path / "out", "somebody/mouse")
 
 
-def test_a_score_on_heard_speakers_is_called_contaminated(tiny_student, make_run, results, tmp_path):
+def test_a_score_on_training_speakers_is_called_contaminated(tiny_student, make_run, results, tmp_path):
     run = make_run(tiny_student)
     clean = (assemble(run, tmp_path / "clean", "somebody/mouse") / "README.md").read_text()
     results = copy.deepcopy(results)
-    results["test"]["speakers"] = ["ravdess/02", "ravdess/18"]  # 02 was heard by the teacher
+    results["test"]["speakers"] = ["ravdess/02", "ravdess/18"]  # 02 is in the training data of the teacher
     (run / "results.json").write_text(json.dumps(results))
 
     stained = (assemble(run, tmp_path / "stained", "somebody/mouse") / "README.md").read_text()
 
     assert "Contaminated" not in clean
-    assert "has heard ravdess/02.**" in stained
+    assert "includes ravdess/02.**" in stained
 
 
-def test_scores_of_the_last_weights_are_not_said_to_be_of_the_best(tiny_student, make_run, tmp_path):
+def test_scores_of_the_last_weights_are_not_presented_as_those_of_the_best(tiny_student, make_run, tmp_path):
     run = make_run(tiny_student)
     same = (assemble(run, tmp_path / "same", "somebody/mouse", which="best") / "README.md").read_text()
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_scores_of_the_last_weights_are_not_said_to_be_of_the_best(tiny_student,
     best = (assemble(run, tmp_path / "best", "somebody/mouse", which="best") / "README.md").read_text()
     last = (assemble(run, tmp_path / "last", "somebody/mouse") / "README.md").read_text()
 
-    caveat = "These are not the scores of these weights"
+    caveat = "These scores are not of the weights published here"
     assert (caveat in same, caveat in best, caveat in last) == (False, True, False)
     assert best.index(caveat) < best.index("| unweighted average recall | 0.512 |")
     assert ModelCard(best).data.eval_results is None  # nothing that a machine could take for theirs
@@ -288,9 +288,9 @@ def test_a_student_of_a_public_model_is_published(tiny_student, make_run, tmp_pa
 
     text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
 
-    assert "| ravdess | 01 | met what the public model somebody/faces has met |" in text
-    assert "The public models that taught, somebody/faces, have terms of their own" in text
-    assert "As far as its training is recorded, neither" in text
+    assert "| ravdess | 01 | public model somebody/faces |" in text
+    assert "For the license terms of the public teachers see their model cards: somebody/faces." in text
+    assert "As far as it is recorded, the training data of the model and of its teachers" in text
 
 
 def test_a_fine_tuned_model_of_labels_alone_is_not_called_distilled(tiny_student, make_run, results, tmp_path):
@@ -329,14 +329,16 @@ def test_the_citation_of_a_described_corpus_comes_from_its_description(tiny_stud
         assert "- ravdess: Callcenter recordings of Example Ltd, 2026, unpublished." in text
 
     described.unlink()
-    with pytest.raises(ValueError, match=r"callcenter\.yaml.*copy it to"):
+    with pytest.raises(ValueError, match=r"callcenter\.yaml.*copy the file to"):
         assemble(run, tmp_path / "out", "somebody/mouse")
     (run / "callcenter.yaml").write_text(DESCRIPTION)
     text = (assemble(run, tmp_path / "out", "somebody/mouse") / "README.md").read_text()
     assert "- ravdess: Callcenter recordings of Example Ltd, 2026, unpublished." in text
 
 
-def test_a_model_of_own_dimensions_alone_has_its_rows_and_no_others(tiny_student_config, make_run, results, tmp_path):
+def test_a_model_with_custom_dimensions_alone_has_only_their_rows(
+    tiny_student_config, make_run, results, tmp_path
+):
     config = copy.deepcopy(tiny_student_config)
     config.emotions, config.id2label, config.label2id = [], {}, {}
     config.dimensions, config.dimension_weights = ["tension", "pleasure"], [0.5, 0.5]
@@ -350,7 +352,7 @@ def test_a_model_of_own_dimensions_alone_has_its_rows_and_no_others(tiny_student
     assert "| CCC tension | 0.250 | 0.12 to 0.38 |" in text
     assert "| gender: male | 12 | 0.250 |" in text
     assert "1 in 0" not in text
-    assert not any(word in text for word in ("nan", "valence", "recall gives", 'answer["emotions"]'))
+    assert not any(word in text for word in ("nan", "valence", "recall weighs", 'result["emotions"]'))
     metrics = ModelCard(text).data.eval_results
     assert {each.metric_name: each.metric_value for each in metrics} == {"CCC tension": 0.25}
 
@@ -368,7 +370,7 @@ def test_results_of_groups_are_in_the_card(tiny_student, make_run, results, tmp_
 
 def pseudo_labels(run: Path) -> TeacherOutputs:
     random = torch.Generator().manual_seed(0)
-    said = TeacherOutputs(
+    outputs = TeacherOutputs(
         ["ravdess/a", "ravdess/b", "ravdess/c"],
         torch.randn(3, 4, generator=random),
         torch.rand(3, 3, generator=random),
@@ -377,26 +379,26 @@ def pseudo_labels(run: Path) -> TeacherOutputs:
         ["neutral", "happy", "sad", "angry"],
         [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}],
     )
-    said.save(run / "teacher_outputs")
-    return said
+    outputs.save(run / "teacher_outputs")
+    return outputs
 
 
 def test_teacher_outputs_become_a_data_set_of_the_same_numbers(tiny_teacher, make_run, tmp_path):
     run = make_run(tiny_teacher)
-    said = pseudo_labels(run)
+    outputs = pseudo_labels(run)
 
     folder = assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
 
     check_folder(folder, "dataset")
     rows = list(load_dataset(str(folder), split="train", streaming=True))
-    assert [row["id"] for row in rows] == said.ids
+    assert [row["id"] for row in rows] == outputs.ids
     assert [row["teacher"] for row in rows] == [0, 1, 1]
     for index, row in enumerate(rows):
-        expected = said.logits[index].exp() / said.logits[index].exp().sum()
+        expected = outputs.logits[index].exp() / outputs.logits[index].exp().sum()
         assert list(row["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
         assert row["probabilities"][row["emotion"]] == max(row["probabilities"].values())
-        assert [row[name] for name in ("activation", "valence", "dominance")] == said.dimensions[index].tolist()
-        assert row["embedding"] == said.embedding[index].tolist()
+        assert [row[name] for name in ("activation", "valence", "dominance")] == outputs.dimensions[index].tolist()
+        assert row["embedding"] == outputs.embedding[index].tolist()
 
 
 def test_outputs_of_a_teacher_without_a_checkpoint_are_refused_with_the_reason(tiny_teacher, make_run, tmp_path):
@@ -408,23 +410,23 @@ def test_outputs_of_a_teacher_without_a_checkpoint_are_refused_with_the_reason(t
         assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
 
 
-def test_labels_without_categories_become_a_data_set_of_own_dimensions(tiny_teacher, make_run, tmp_path):
+def test_labels_without_categories_become_a_data_set_of_custom_dimensions(tiny_teacher, make_run, tmp_path):
     run = make_run(tiny_teacher)
-    said = pseudo_labels(run)
-    told = {"logits": torch.zeros(3, 0), "emotions": [], "dimensions": said.dimensions[:, :1].contiguous()}
-    replace(said, **told).save(run / "teacher_outputs")
+    outputs = pseudo_labels(run)
+    fields = {"logits": torch.zeros(3, 0), "emotions": [], "dimensions": outputs.dimensions[:, :1].contiguous()}
+    replace(outputs, **fields).save(run / "teacher_outputs")
     path = run / "checkpoints" / "last" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "dimensions": ["tension"], "emotions": []}))
 
     folder = assemble(run, tmp_path / "out", "somebody/labels", kind="dataset")
 
     rows = list(load_dataset(str(folder), split="train", streaming=True))
-    assert [row["tension"] for row in rows] == said.dimensions[:, 0].tolist()
+    assert [row["tension"] for row in rows] == outputs.dimensions[:, 0].tolist()
     text = (folder / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shown: dict = {}
     exec(code.replace("somebody/labels", str(folder)), shown)
-    assert 'row["tension"]  # 0 least .. 1 most' in code
+    assert 'row["tension"]  # 0 lowest .. 1 highest' in code
     assert not any(name in code for name in ("valence", "probabilities"))
 
 
@@ -442,7 +444,7 @@ def test_a_complete_folder_is_sent_with_a_card_that_loads_from_the_repository(tm
     assert sent == local.replace(str(source), "owner/name")
     assert (source / "README.md").read_text() == local
     assert assemble(folder, tmp_path / "unused", "owner/name", "dataset") == folder
-    assert main(["publish", str(source), "--repo", "owner/name", "--type", "dataset", "--dry-run"]) == FINE
+    assert main(["publish", str(source), "--repo", "owner/name", "--type", "dataset", "--dry-run"]) == EXIT_OK
     assert (Path(capsys.readouterr().out.strip()) / "README.md").read_text() == sent
     assert files_of(source) == {"README.md", "data/rows.parquet"}
 
@@ -453,17 +455,17 @@ def test_the_card_of_labels_loads_from_their_folder_until_they_are_published(
     teacher = make_run(tiny_student) / "checkpoints" / "last"
     recipe = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "pseudo_label.py"))
     monkeypatch.chdir(tmp_path)
-    told = {"output": "runs/talk_labels", "corpus": "synthetic", "corpus_count": 2}
-    recipe["main"](recipe["PseudoLabelArguments"](**told, teachers=[f"speech:{teacher}"]))
+    arguments = {"output": "runs/talk_labels", "corpus": "synthetic", "corpus_count": 2}
+    recipe["main"](recipe["PseudoLabelArguments"](**arguments, teachers=[f"speech:{teacher}"]))
 
     folder = Path("runs/talk_labels/dataset")
     card = (folder / "README.md").read_text()
     sent = (assemble(folder, tmp_path / "out", "owner/name", "dataset") / "README.md").read_text()
 
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    said: dict = {}
-    exec(code, said)
-    assert said["row"]["id"].startswith("synthetic/")
+    names: dict = {}
+    exec(code, names)
+    assert names["row"]["id"].startswith("synthetic/")
     assert "# talk_labels\n" in card
     assert sent == card.replace("runs/talk_labels/dataset", "owner/name")
 

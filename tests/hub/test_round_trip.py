@@ -76,7 +76,7 @@ def publish(run_fresh):
     return publish
 
 
-JUDGE = """
+PREDICT = """
 import json, sys
 if sys.argv[1] == "without":
     sys.modules["audio_emotion"] = None  # a package that may be installed beside this test
@@ -86,10 +86,10 @@ from transformers import AutoFeatureExtractor, AutoModel, pipeline
 
 model, revision, clip, trust = sys.argv[2:6]
 options = {"revision": revision, **({"trust_remote_code": True} if trust == "trust" else {})}
-judge = pipeline("audio-emotion", model=model, device="cpu", **options)
+recognizer = pipeline("audio-emotion", model=model, device="cpu", **options)
 AutoModel.from_pretrained(model, **options)
 AutoFeatureExtractor.from_pretrained(model, **options)
-print(json.dumps({"answer": judge(clip), "from": type(judge.model).__module__.partition(".")[0]}))
+print(json.dumps({"prediction": recognizer(clip), "from": type(recognizer.model).__module__.partition(".")[0]}))
 """
 
 
@@ -100,9 +100,7 @@ def changed(model):
     return model
 
 
-def test_a_student_goes_to_the_hub_and_comes_back_from_two_revisions(
-    hub, publish, run_fresh, tiny_student, make_run, clip, tmp_path
-):
+def test_a_published_student_loads_from_two_revisions(hub, publish, run_fresh, tiny_student, make_run, clip, tmp_path):
     old = pipeline("audio-emotion", model=str(make_run(tiny_student) / "checkpoints" / "last"), device="cpu")(clip)
     publish("run", "--repo", "somebody/mouse", "--tag", "v1")
     make_run(changed(tiny_student))
@@ -112,22 +110,27 @@ def test_a_student_goes_to_the_hub_and_comes_back_from_two_revisions(
     assert abs(old["dimensions"]["valence"] - new["dimensions"]["valence"]) > 0.01
 
     for package, trust in (("with", "no"), ("without", "trust")):
-        for revision, said in expected.items():
+        for revision, prediction in expected.items():
             if package == "without" and revision in ("main", commit):
                 continue  # another name of v2
-            done = run_fresh("-c", JUDGE, package, "somebody/mouse", revision, clip, trust, package=package == "with")
+            done = run_fresh(
+                "-c", PREDICT, package, "somebody/mouse", revision, clip, trust, package=package == "with"
+            )
             got = json.loads(done.stdout.splitlines()[-1])
-            assert got["answer"]["dimensions"] == pytest.approx(said["dimensions"], abs=1e-5), (package, revision)
+            assert got["prediction"]["dimensions"] == pytest.approx(prediction["dimensions"], abs=1e-5), (
+                package,
+                revision,
+            )
             assert got["from"] == ("audio_emotion" if package == "with" else "transformers_modules")
 
     # What was loaded once is there without a network; code is not run without consent.
     asked = len(hub.requests)
-    done = run_fresh("-c", JUDGE, "with", "somebody/mouse", "v1", clip, "no", HF_HUB_OFFLINE="1")
-    assert json.loads(done.stdout.splitlines()[-1])["answer"]["dimensions"] == pytest.approx(
+    done = run_fresh("-c", PREDICT, "with", "somebody/mouse", "v1", clip, "no", HF_HUB_OFFLINE="1")
+    assert json.loads(done.stdout.splitlines()[-1])["prediction"]["dimensions"] == pytest.approx(
         old["dimensions"], abs=1e-5
     )
     assert len(hub.requests) == asked
-    refused = run_fresh("-c", JUDGE, "without", "somebody/mouse", "v1", clip, "no", package=False, check=False)
+    refused = run_fresh("-c", PREDICT, "without", "somebody/mouse", "v1", clip, "no", package=False, check=False)
     assert refused.returncode != 0
     assert "trust_remote_code" in refused.stderr
 
@@ -146,7 +149,7 @@ def test_a_second_publication_updates_and_leaves_nothing_behind(hub, publish, ti
     assert len(sent) == 2  # weights and one picture: what the Hub has already is not sent again
 
 
-def test_a_broken_upload_is_taken_up_where_it_broke(hub, publish, tiny_student, make_run, monkeypatch):
+def test_an_interrupted_upload_continues(hub, publish, tiny_student, make_run, monkeypatch):
     make_run(tiny_student)
     commit = hub.server.RequestHandlerClass._commit
     monkeypatch.setattr(hub.server.RequestHandlerClass, "_commit", lambda self, *_: self._error(400, "Broken"))
@@ -164,7 +167,7 @@ def test_a_broken_upload_is_taken_up_where_it_broke(hub, publish, tiny_student, 
     assert "model.safetensors" in repository.commits[repository.branches["main"]]
 
 
-def test_an_adapter_goes_to_the_hub_and_finds_its_encoder_there(
+def test_a_published_adapter_loads_its_encoder_from_the_hub(
     hub, publish, run_fresh, make_encoder, make_lora_run, clip, tmp_path
 ):
     encoder = make_encoder(tmp_path / "tiny-wav2vec2")
@@ -177,9 +180,9 @@ def test_an_adapter_goes_to_the_hub_and_finds_its_encoder_there(
     assert hub.put("maker/tiny-wav2vec2", changed_since) != pinned
 
     for package, trust in (("with", "no"), ("without", "trust")):
-        done = run_fresh("-c", JUDGE, package, "somebody/elephant", "v1", clip, trust, package=package == "with")
+        done = run_fresh("-c", PREDICT, package, "somebody/elephant", "v1", clip, trust, package=package == "with")
         got = json.loads(done.stdout.splitlines()[-1])
-        assert got["answer"]["dimensions"] == pytest.approx(expected["dimensions"], abs=1e-5)
+        assert got["prediction"]["dimensions"] == pytest.approx(expected["dimensions"], abs=1e-5)
         assert got["from"] == ("audio_emotion" if package == "with" else "transformers_modules")
 
     repository = hub.repositories["models", "somebody/elephant"]
@@ -197,8 +200,8 @@ def test_private_means_private_and_tags_do_not_move(hub, publish, run_fresh, tin
 
     moved = publish("run", "--repo", "somebody/secret", "--tag", "v1", check=False)
     bared = publish("run", "--repo", "somebody/open", "--private", check=False)
-    stranger = run_fresh("-c", JUDGE, "with", "somebody/secret", "v1", clip, "no", check=False, HF_TOKEN="hf_other")
-    owner = run_fresh("-c", JUDGE, "with", "somebody/secret", "v1", clip, "no", HF_TOKEN=TOKEN)
+    stranger = run_fresh("-c", PREDICT, "with", "somebody/secret", "v1", clip, "no", check=False, HF_TOKEN="hf_other")
+    owner = run_fresh("-c", PREDICT, "with", "somebody/secret", "v1", clip, "no", HF_TOKEN=TOKEN)
     nobody = run_fresh("-m", "audio_emotion_cli", "publish", "run", "--repo", "a/b", check=False, HF_TOKEN="hf_other")
 
     assert (moved.returncode, bared.returncode, nobody.returncode) == (2, 2, 2)
@@ -206,12 +209,12 @@ def test_private_means_private_and_tags_do_not_move(hub, publish, run_fresh, tin
     assert "to be private" in bared.stderr
     assert hub.repositories["models", "somebody/secret"].tags == before
     assert stranger.returncode != 0
-    assert '"answer"' in owner.stdout
+    assert '"prediction"' in owner.stdout
 
 
 def test_a_data_set_streams_and_a_metric_computes(hub, publish, run_fresh, tiny_teacher, make_run):
     run = make_run(tiny_teacher)
-    said = TeacherOutputs(
+    outputs = TeacherOutputs(
         ["ravdess/a", "ravdess/b"],
         torch.zeros(2, 4),
         torch.full((2, 3), 0.25),
@@ -220,7 +223,7 @@ def test_a_data_set_streams_and_a_metric_computes(hub, publish, run_fresh, tiny_
         ["neutral", "happy", "sad", "angry"],
         [{"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}],
     )
-    said.save(run / "teacher_outputs")
+    outputs.save(run / "teacher_outputs")
     publish("run", "--repo", "somebody/labels", "--type", "dataset", "--private")
     publish(str(METRICS / "ccc"), "--repo", "somebody/agreement", "--type", "space")
     tree = hub.repositories["datasets", "somebody/labels"]
@@ -248,20 +251,20 @@ from huggingface_hub import snapshot_download
 from transformers import AutoModelForAudioClassification
 
 trust = {"trust_remote_code": True} if sys.argv[1] == "without" else {}
-said = {}
+status = {}
 for model in sys.argv[2].split(","):
     try:
         AutoModelForAudioClassification.from_pretrained(model, **trust)
-        said[model] = "loaded"
+        status[model] = "loaded"
     except Exception as error:
-        said[model] = f"{type(error).__name__}: {error}"
+        status[model] = f"{type(error).__name__}: {error}"
 for folder in (None, "below/local"):
     try:
         snapshot_download("bad/climbing", local_dir=folder)
-        said[f"snapshot {folder}"] = "loaded"
+        status[f"snapshot {folder}"] = "loaded"
     except ValueError as error:
-        said[f"snapshot {folder}"] = str(error)
-print(json.dumps(said))
+        status[f"snapshot {folder}"] = str(error)
+print(json.dumps(status))
 """
 
 
@@ -293,17 +296,17 @@ def test_bad_checkpoints_are_refused_on_download(package, hub, run_fresh, tiny_s
     models = ",".join(f"bad/{name}" for name in bad if name != "climbing")
     done = run_fresh("-c", LOAD_ALL, package, models, package=package == "with")
 
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["bad/good"] == "loaded"
-    assert "heads.dimensions.weight" in said["bad/headless"]
-    assert "model.safetensors" in said["bad/pickled"]
-    assert "safetensors in 'bad/disguised', got a broken file" in said["bad/disguised"]
-    assert "student.trunk" in said["bad/unfit"]
-    assert "'..'" in said["bad/climbing-shard"]
+    status = json.loads(done.stdout.splitlines()[-1])
+    assert status["bad/good"] == "loaded"
+    assert "heads.dimensions.weight" in status["bad/headless"]
+    assert "model.safetensors" in status["bad/pickled"]
+    assert "safetensors in 'bad/disguised', got a broken file" in status["bad/disguised"]
+    assert "student.trunk" in status["bad/unfit"]
+    assert "'..'" in status["bad/climbing-shard"]
     if package == "without":
-        assert said["bad/climbing-code"] != "loaded"  # with the package, code from the Hub is not even looked at
-    assert "'..'" in said["snapshot None"]
-    assert "'..'" in said["snapshot below/local"]
+        assert status["bad/climbing-code"] != "loaded"  # with the package, code from the Hub is not even looked at
+    assert "'..'" in status["snapshot None"]
+    assert "'..'" in status["snapshot below/local"]
     assert list(tmp_path.rglob("*climbed*")) == []
 
 
@@ -327,7 +330,7 @@ def test_every_example_of_the_publishing_page_runs(
     zeros.save(tmp_path / "runs" / "teacher" / "teacher_outputs")
     talk = tmp_path / "runs" / "talk_labels" / "dataset"
     talk.mkdir(parents=True)
-    (talk / "README.md").write_text('load_dataset("runs/talk_labels/dataset")\n\nMade by `audio-emotion` 0.1.0.\n')
+    (talk / "README.md").write_text('load_dataset("runs/talk_labels/dataset")\n\nComputed by `audio-emotion` 0.1.0.\n')
     (tmp_path / "modeling").symlink_to(PACKAGE_ROOT)
 
     printed = []

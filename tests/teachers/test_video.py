@@ -1,4 +1,4 @@
-"""Pictures come with the time of the sound that belongs to them."""
+"""Frame times count from the start of the clip's audio."""
 
 from __future__ import annotations
 
@@ -6,85 +6,85 @@ import struct
 
 import numpy as np
 import pytest
-from audio_visual import babble, encode
+from audio_visual import encode, random_audio
 
 from audio_emotion.audio_io import decode, resample
-from audio_emotion.teachers.video import LONGEST_SIDE, NoVideoFramesError, Video, VideoError, check_durations
+from audio_emotion.teachers.video import MAX_SIDE_PIXELS, NoVideoStreamError, Video, VideoError, check_durations
 
 SECONDS = 2.0
-SOUND, _ = babble(SECONDS)
+AUDIO, _ = random_audio(SECONDS)
 
 
-def clock(time: float) -> np.ndarray:
-    """A gray picture whose brightness says when it was taken: 100 a second, from 40."""
+def draw_time(time: float) -> np.ndarray:
+    """A gray frame whose brightness encodes its time: 40 plus 100 per second."""
     return np.full((64, 96, 3), 40 + 100 * time, np.uint8)
 
 
-def told(pixels: np.ndarray) -> float:
+def decode_time(pixels: np.ndarray) -> float:
     return (float(pixels.mean()) - 40) / 100
 
 
-def lag(samples: np.ndarray, rate: int) -> float:
-    """Seconds by which a decoded sound is later than `SOUND`."""
-    heard = resample(samples.mean(axis=1), rate, 16000)[: len(SOUND)]
-    return float(np.correlate(heard, SOUND, "full").argmax() - len(SOUND) + 1) / 16000
+def delay(samples: np.ndarray, rate: int) -> float:
+    """Seconds by which decoded audio is later than `AUDIO`."""
+    decoded = resample(samples.mean(axis=1), rate, 16000)[: len(AUDIO)]
+    return float(np.correlate(decoded, AUDIO, "full").argmax() - len(AUDIO) + 1) / 16000
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "flv", "webm", "avi", "mkv"])
-def test_pictures_of_every_format_stay_with_the_sound_as_we_decode_it(suffix, tmp_path):
-    content = encode(suffix, clock, SOUND, SECONDS)
+def test_frame_times_match_the_decoded_audio_in_every_format(suffix, tmp_path):
+    content = encode(suffix, draw_time, AUDIO, SECONDS)
     (tmp_path / f"clip.{suffix}").write_bytes(content)
 
-    pictures = list(Video(content, sounds=True).pictures())
-    again = list(Video(str(tmp_path / f"clip.{suffix}"), sounds=True).pictures())
+    frames = list(Video(content, has_clip_audio=True).frames())
+    from_path = list(Video(str(tmp_path / f"clip.{suffix}"), has_clip_audio=True).frames())
 
-    assert len(pictures) == 50
-    assert [each.time for each in again] == [each.time for each in pictures]
-    late = lag(*decode(content))  # mp3 in flv: 50 ms, by which the file also delays the pictures
-    for each in pictures:
-        assert told(each.pixels) + late == pytest.approx(each.time, abs=0.03)
+    assert len(frames) == 50
+    assert [frame.time for frame in from_path] == [frame.time for frame in frames]
+    seconds = delay(*decode(content))  # mp3 in flv: 50 ms, by which the file also delays the frames
+    for frame in frames:
+        assert decode_time(frame.pixels) + seconds == pytest.approx(frame.time, abs=0.03)
 
 
-def test_times_count_from_the_sound_of_the_same_file_and_else_from_the_first_picture():
-    content = encode("mkv", clock, SOUND, 1.0, late=0.4)
+def test_times_count_from_the_audio_of_the_same_file_or_else_from_the_first_frame():
+    content = encode("mkv", draw_time, AUDIO, 1.0, delay=0.4)
 
-    with_sound = next(Video(content, sounds=True).pictures())
-    alone = next(Video(content).pictures())
+    with_audio = next(Video(content, has_clip_audio=True).frames())
+    video_only = next(Video(content).frames())
 
-    assert with_sound.time == pytest.approx(0.4, abs=0.03)
-    assert told(with_sound.pixels) == pytest.approx(0.4, abs=0.03)
-    assert alone.time == 0.0
+    assert with_audio.time == pytest.approx(0.4, abs=0.03)
+    assert decode_time(with_audio.pixels) == pytest.approx(0.4, abs=0.03)
+    assert video_only.time == 0.0
     assert decode(content)[0].shape[0] / decode(content)[1] == pytest.approx(SECONDS, abs=0.05)
 
 
-def test_large_pictures_are_shrunk_and_keep_their_shape():
+def test_large_frames_are_scaled_down_and_keep_their_aspect_ratio():
     content = encode("mp4", lambda time: np.zeros((360, 1280, 3), np.uint8), None, 0.2)
 
-    assert next(Video(content).pictures()).pixels.shape == (LONGEST_SIDE * 360 // 1280, LONGEST_SIDE, 3)
+    assert next(Video(content).frames()).pixels.shape == (MAX_SIDE_PIXELS * 360 // 1280, MAX_SIDE_PIXELS, 3)
 
 
-def test_a_film_from_a_telephone_stands_upright():
-    def dark_above(time: float) -> np.ndarray:
+def test_rotated_video_of_a_phone_is_turned_upright():
+    def dark_top(time: float) -> np.ndarray:
         return np.concatenate([np.zeros((32, 96, 3), np.uint8), np.full((32, 96, 3), 255, np.uint8)])
 
     upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    # x' = a x + c y + t, y' = b x + d y + u, in the order a b 0 c d 0 t u 1: a quarter turn with the clock
+    # x' = a x + c y + t, y' = b x + d y + u, in the order a b 0 c d 0 t u 1: a quarter turn clockwise
     turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30)
-    content = encode("mp4", dark_above, None, 0.2)
+    content = encode("mp4", dark_top, None, 0.2)
     header = content.index(b"tkhd")
     place = content.index(upright, header)
     content = content[:place] + turned + content[place + len(turned) :]
 
-    pixels = next(Video(content).pictures()).pixels
+    pixels = next(Video(content).frames()).pixels
 
     assert pixels.shape == (96, 64, 3)
-    assert pixels[:, 40:].mean() < 20  # what was above is on the right
+    assert pixels[:, 40:].mean() < 20  # the top is on the right
     assert pixels[:, :24].mean() > 235
 
 
-def test_sound_alone_is_no_broken_video():
-    with pytest.raises(NoVideoFramesError, match="track of pictures"):
-        list(Video(encode("mp4", None, SOUND, 0)).pictures())
+def test_audio_without_video_stream_has_its_own_error():
+    with pytest.raises(NoVideoStreamError, match="video stream"):
+        list(Video(encode("mp4", None, AUDIO, 0)).frames())
 
 
 @pytest.mark.parametrize(
@@ -92,21 +92,21 @@ def test_sound_alone_is_no_broken_video():
     [
         (b"", "0 bytes"),
         (b"no video at all" * 99, "InvalidData"),
-        (encode("mp4", clock, SOUND, SECONDS)[:2000], "PyAV can decode"),
-        (encode("mp4", clock, SOUND, 0.04), "got 1 frame$"),
+        (encode("mp4", draw_time, AUDIO, SECONDS)[:2000], "PyAV can decode"),
+        (encode("mp4", draw_time, AUDIO, 0.04), "2 frames, got 1$"),
     ],
-    ids=["empty", "text", "torn", "one frame"],
+    ids=["empty", "text", "truncated", "one frame"],
 )
-def test_what_is_no_moving_picture_is_refused(content, message, tmp_path):
+def test_unusable_video_is_refused(content, message, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(content)
 
     for source in (content, str(tmp_path / "clip.mp4")):
         with pytest.raises(VideoError, match=message):
-            list(Video(source).pictures())
+            list(Video(source).frames())
 
 
 @pytest.mark.parametrize(
-    ("sound", "pictures", "fits"),
+    ("audio", "video", "match"),
     [
         (3.0, 3.0, True),
         (3.0, 3.4, True),
@@ -116,9 +116,9 @@ def test_what_is_no_moving_picture_is_refused(content, message, tmp_path):
         (3.0, 2.4, False),
     ],
 )
-def test_sound_and_pictures_last_as_long(sound, pictures, fits):
-    if fits:
-        check_durations(sound, pictures)
+def test_audio_and_video_of_different_duration_are_refused(audio, video, match):
+    if match:
+        check_durations(audio, video)
     else:
-        with pytest.raises(VideoError, match=f"{sound:.2f} s and {pictures:.2f} s"):
-            check_durations(sound, pictures)
+        with pytest.raises(VideoError, match=f"{audio:.2f} s and {video:.2f} s"):
+            check_durations(audio, video)

@@ -1,4 +1,4 @@
-"""Terms of distillation from several teachers, against their formulas."""
+"""Distillation terms, clip weights and product of teachers, against their formulas."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from torch.nn.functional import cross_entropy, normalize
 from audio_emotion.losses import concordance
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.distillation import (
-    clip_weights,
+    DISTILLATION_TERMS,
+    TermInputs,
     contrastive_loss,
     distillation_terms,
-    fitted_exponents,
-    log_probabilities,
-    product_loss,
-    product_of_teachers,
     separate_teacher_heads,
+    softened_divergence,
+)
+from audio_emotion.training.teacher_ensemble import (
+    clip_weights,
+    fit_exponents,
+    log_probabilities,
+    product_of_teachers,
 )
 
 EMOTIONS = ["neutral", "happy", "sad"]
@@ -55,129 +59,128 @@ def student(count: int = 6) -> dict[str, torch.Tensor]:
     }
 
 
-def terms(teacher: TeacherOutputs, weight: torch.Tensor, **others) -> dict[str, torch.Tensor]:
-    return distillation_terms(
-        **student(), teacher=teacher, weight=weight, dimension_weights=[0.5, 0.3, 0.2], temperature=2.0, **others
+def terms(teacher: TeacherOutputs, weight: torch.Tensor, contrastive: bool = False) -> dict[str, torch.Tensor]:
+    inputs = TermInputs(
+        **student(), teacher=teacher, weight=weight, dimension_weights=[0.5, 0.3, 0.2], temperature=2.0
     )
+    return distillation_terms(inputs, contrastive)
 
 
-def test_the_terms_are_weighted_means_over_the_clips_of_which_the_teacher_speaks():
-    said, ours = outputs(), student()
+def test_terms_are_weighted_means_over_the_clips_with_a_teacher_output():
+    teacher, inputs = outputs(), student()
     weight = torch.tensor([1.5, 0.0, 0.5, 1.0, 0.0, 1.0])
 
-    computed = terms(said, weight)
+    computed = terms(teacher, weight)
 
     divergence = distance = 0.0
     for clip in range(6):
-        target, answer = (each[clip].div(2).softmax(0) for each in (said.logits, ours["logits"]))
-        divergence += weight[clip] * 4 * (target * (target / answer).log()).sum() / 4  # T^2 = 4; four clips count
-        here = ours["projected"][clip, clip % 2]  # in the space of the teacher who spoke
-        distance += weight[clip] * (here - said.embedding[clip]).square().mean() / 4
+        target, predicted = (each[clip].div(2).softmax(0) for each in (teacher.logits, inputs["logits"]))
+        divergence += weight[clip] * 4 * (target * (target / predicted).log()).sum() / 4  # T^2 = 4; four clips count
+        projected = inputs["projected"][clip, clip % 2]  # in the space of the clip's teacher
+        distance += weight[clip] * (projected - teacher.embedding[clip]).square().mean() / 4
     torch.testing.assert_close(computed["emotions"], divergence)
     torch.testing.assert_close(computed["embedding"], distance)
-    spoken = weight > 0
-    agreement = concordance(ours["dimensions"][spoken], said.dimensions[spoken], torch.ones(4, 3))
+    present = weight > 0
+    agreement = concordance(inputs["dimensions"][present], teacher.dimensions[present], torch.ones(4, 3))
     torch.testing.assert_close(computed["dimensions"], 1 - (torch.tensor([0.5, 0.3, 0.2]) * agreement).sum())
 
 
-def test_what_a_teacher_says_of_masked_clips_changes_no_term():
+def test_outputs_for_masked_clips_change_no_term():
     weight = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
-    said = outputs()
+    teacher = outputs()
     other = outputs(seed=5)
     mixed = {
         name: torch.where((weight > 0).view(-1, *[1] * (tensor.dim() - 1)), tensor, other.tensors()[name])
-        for name, tensor in said.tensors().items()
+        for name, tensor in teacher.tensors().items()
     }
 
     for contrastive in (False, True):
-        one = terms(said, weight, contrastive=contrastive)
-        two = terms(replace(said, **mixed), weight, contrastive=contrastive)
+        one = terms(teacher, weight, contrastive)
+        two = terms(replace(teacher, **mixed), weight, contrastive)
         for name, value in one.items():
             torch.testing.assert_close(two[name], value)
         assert set(one) == {"emotions", "dimensions", "contrastive" if contrastive else "embedding"}
 
 
-def test_a_teacher_without_dimensions_or_embedding_gives_no_such_term():
-    said = outputs(dimensions=torch.zeros(6, 0))
-    ours = {**student(), "projected": None}
-    computed = distillation_terms(
-        **ours, teacher=said, weight=torch.ones(6), dimension_weights=[1.0] * 3, temperature=1.0
-    )
+def test_a_teacher_without_dimensions_or_embedding_has_no_such_term():
+    teacher = outputs(dimensions=torch.zeros(6, 0))
+    inputs = TermInputs(**{**student(), "projected": None}, teacher=teacher, weight=torch.ones(6),
+                        dimension_weights=[1.0] * 3, temperature=1.0)  # fmt: skip
 
-    assert set(computed) == {"emotions"}
+    assert set(distillation_terms(inputs)) == {"emotions"}
 
 
-def test_the_contrastive_term_is_the_cross_entropy_of_finding_the_clip_among_those_of_its_space():
+def test_the_contrastive_term_is_the_cross_entropy_of_the_clip_among_those_of_its_space():
     random = torch.Generator().manual_seed(1)
-    ours, theirs = torch.randn(6, 4, generator=random), torch.randn(6, 4, generator=random)
+    student, teacher = torch.randn(6, 4, generator=random), torch.randn(6, 4, generator=random)
     number = torch.tensor([0, 0, 0, 1, 1, 1])
 
-    computed = contrastive_loss(ours, theirs, number, torch.ones(6), temperature=0.2)
+    computed = contrastive_loss(student, teacher, number, torch.ones(6), temperature=0.2)
 
     expected = 0.0
     for space in (slice(0, 3), slice(3, 6)):
-        cosines = normalize(ours[space], dim=-1) @ normalize(theirs[space], dim=-1).T / 0.2
+        cosines = normalize(student[space], dim=-1) @ normalize(teacher[space], dim=-1).T / 0.2
         expected += 3 * (cross_entropy(cosines, torch.arange(3)) + cross_entropy(cosines.T, torch.arange(3))) / 2 / 6
     torch.testing.assert_close(computed, expected)
-    aligned = contrastive_loss(100 * theirs, theirs, number, torch.ones(6), temperature=0.01)
+    aligned = contrastive_loss(100 * teacher, teacher, number, torch.ones(6), temperature=0.01)
     assert aligned < 0.01 < computed
 
 
-def test_a_clip_that_a_batch_holds_twice_is_no_wrong_answer():
+def test_a_clip_that_is_twice_in_a_batch_is_not_its_own_negative():
     random = torch.Generator().manual_seed(1)
-    ours, theirs = torch.randn(4, 4, generator=random), torch.randn(4, 4, generator=random)
-    ours[3], theirs[3] = ours[0], theirs[0]
+    student, teacher = torch.randn(4, 4, generator=random), torch.randn(4, 4, generator=random)
+    student[3], teacher[3] = student[0], teacher[0]
     number = torch.zeros(4, dtype=torch.long)
 
-    # The first clip's part alone, with its double among the others and without.
-    twice = 4 * contrastive_loss(ours, theirs, number, torch.tensor([1.0, 1e-9, 1e-9, 1e-9]))
-    once = 3 * contrastive_loss(ours, theirs, number, torch.tensor([1.0, 1e-9, 1e-9, 0.0]))
+    # The first clip's part of the loss, with its copy among the others and without.
+    twice = 4 * contrastive_loss(student, teacher, number, torch.tensor([1.0, 1e-9, 1e-9, 1e-9]))
+    once = 3 * contrastive_loss(student, teacher, number, torch.tensor([1.0, 1e-9, 1e-9, 0.0]))
 
     torch.testing.assert_close(twice, once)
 
 
-def test_the_product_of_teachers_multiplies_their_shares_by_the_names_of_the_classes():
+def test_the_product_of_teachers_multiplies_probabilities_of_classes_matched_by_name():
     speech = outputs(seed=1)
     face = outputs(seed=2, emotions=["Sadness", "joy", "neutral", "contempt"])
 
     product = product_of_teachers([speech, face], EMOTIONS, temperature=2.0)
 
-    heard, seen = (each.logits.div(2).softmax(-1) for each in (speech, face))
-    expected = heard * seen[:, [2, 1, 0]]
+    of_speech, of_face = (each.logits.div(2).softmax(-1) for each in (speech, face))
+    expected = of_speech * of_face[:, [2, 1, 0]]
     torch.testing.assert_close(product, expected / expected.sum(-1, keepdim=True))
-    ours = student()["logits"]
+    logits = student()["logits"]
     weight = torch.tensor([1.0, 1, 1, 1, 0, 0])
-    divergence = (product[:4] * (product[:4] / ours[:4].div(2).softmax(-1)).log()).sum(-1).mean()
-    torch.testing.assert_close(product_loss(ours, product, weight, 2.0), 4 * divergence)
+    divergence = (product[:4] * (product[:4] / logits[:4].div(2).softmax(-1)).log()).sum(-1).mean()
+    torch.testing.assert_close(softened_divergence(logits, product, weight, 2.0), 4 * divergence)
 
 
-def test_a_silent_teacher_leaves_a_clip_to_the_other_and_an_unknown_emotion_is_neither_for_nor_against():
+def test_the_product_ignores_teachers_without_output_and_is_neutral_for_unknown_emotions():
     speech = outputs(seed=1)
-    silent = outputs(seed=2, mask=torch.tensor([1.0, 0, 1, 1, 1, 1]))
-    product = product_of_teachers([speech, silent], EMOTIONS, temperature=1.0)
+    partial = outputs(seed=2, mask=torch.tensor([1.0, 0, 1, 1, 1, 1]))
+    product = product_of_teachers([speech, partial], EMOTIONS, temperature=1.0)
     torch.testing.assert_close(product[1], speech.logits[1].softmax(-1))
     assert (product[0] - speech.logits[0].softmax(-1)).abs().max() > 0.01
 
     two = outputs(seed=3, emotions=["happy", "sad"])
-    shares = two.logits.softmax(-1)
-    middle = shares.prod(-1, keepdim=True).sqrt()  # geometric mean, for `neutral`
-    expected = torch.cat([middle, shares], dim=-1)
+    probabilities = two.logits.softmax(-1)
+    mean = probabilities.prod(-1, keepdim=True).sqrt()  # geometric mean, for `neutral`
+    expected = torch.cat([mean, probabilities], dim=-1)
     torch.testing.assert_close(log_probabilities(two, EMOTIONS).exp(), expected / expected.sum(-1, keepdim=True))
     with pytest.raises(ValueError, match="Expected classes of the teacher 'teacher'"):
         log_probabilities(outputs(emotions=["a", "b", "c"]), EMOTIONS)
 
 
-def test_a_class_that_the_corpus_has_by_its_own_name_speaks_of_no_synonym_of_it():
-    said = outputs(emotions=["joy", "happy", "sad"])
+def test_a_class_with_the_name_of_an_emotion_does_not_match_its_synonym():
+    teacher = outputs(emotions=["joy", "happy", "sad"])
 
     torch.testing.assert_close(
-        log_probabilities(said, ["sad", "happy", "joy"]), said.logits.log_softmax(-1)[:, [2, 1, 0]]
+        log_probabilities(teacher, ["sad", "happy", "joy"]), teacher.logits.log_softmax(-1)[:, [2, 1, 0]]
     )
 
 
-def test_fitted_exponents_find_how_far_each_teacher_is_to_be_believed():
+def test_fitted_exponents_correct_overconfidence_and_ignore_a_teacher_at_chance():
     random = torch.Generator().manual_seed(0)
-    truth = torch.randn(6000, 3, generator=random)  # logits of the right posterior
+    truth = torch.randn(6000, 3, generator=random)  # logits of the true posterior
     labels = truth.softmax(-1).multinomial(1, generator=random).squeeze(1)
     labels[5000:] = -100
     facts = {
@@ -186,85 +189,85 @@ def test_fitted_exponents_find_how_far_each_teacher_is_to_be_believed():
         "teacher": torch.zeros(6000).long(),
     }
     ids = [str(number) for number in range(6000)]
-    too_sure = outputs(ids=ids, logits=4 * truth, **facts)
-    ignorant = outputs(ids=ids, logits=torch.randn(6000, 3, generator=random), **facts)
+    overconfident = outputs(ids=ids, logits=4 * truth, **facts)
+    at_chance = outputs(ids=ids, logits=torch.randn(6000, 3, generator=random), **facts)
 
-    exponents = fitted_exponents([too_sure, ignorant], EMOTIONS, labels)
+    exponents = fit_exponents([overconfident, at_chance], EMOTIONS, labels)
 
     assert exponents == pytest.approx([0.25, 0.0], abs=0.03)
-    assert fitted_exponents([too_sure, ignorant], EMOTIONS, torch.full((6000,), -100)) == [1.0, 1.0]
+    assert fit_exponents([overconfident, at_chance], EMOTIONS, torch.full((6000,), -100)) == [1.0, 1.0]
 
 
-def test_clips_weigh_by_confidence_agreement_and_mask_one_on_average():
+def test_clip_weights_follow_confidence_agreement_and_mask_and_are_one_on_average():
     mask = torch.tensor([1.0, 1, 0, 1, 1, 1])
-    said = {"speech": outputs(seed=1), "face": outputs(seed=2, mask=mask)}
+    teachers = {"speech": outputs(seed=1), "face": outputs(seed=2, mask=mask)}
 
-    equal = clip_weights(said, EMOTIONS)
+    equal = clip_weights(teachers, EMOTIONS)
     assert torch.equal(equal["speech"], torch.ones(6))
     assert torch.equal(equal["face"], mask)
 
-    sure = clip_weights(said, EMOTIONS, confidence="entropy")["face"]
-    shares = said["face"].logits.softmax(-1)
-    expected = mask * (1 + (shares * shares.log()).sum(-1) / math.log(3))
-    torch.testing.assert_close(sure, expected / expected[mask > 0].mean())
+    confident = clip_weights(teachers, EMOTIONS, confidence="entropy")["face"]
+    probabilities = teachers["face"].logits.softmax(-1)
+    expected = mask * (1 + (probabilities * probabilities.log()).sum(-1) / math.log(3))
+    torch.testing.assert_close(confident, expected / expected[mask > 0].mean())
 
-    agreed = clip_weights(said, EMOTIONS, agreement=True)
-    overlap = (said["speech"].logits.softmax(-1) * shares).sqrt().sum(-1)
+    agreed = clip_weights(teachers, EMOTIONS, agreement=True)
+    overlap = (teachers["speech"].logits.softmax(-1) * probabilities).sqrt().sum(-1)
     torch.testing.assert_close(agreed["face"] / agreed["face"][0], mask * overlap / overlap[0])
-    # Of the third clip the face says nothing: there is nobody to disagree with.
+    # The face teacher has no output for the third clip: the agreement of the speech teacher is 1.
     torch.testing.assert_close(agreed["speech"][2] / agreed["speech"][0], 1 / overlap[0])
 
-    given = {"face": replace(said["face"], confidence=torch.arange(6.0), agreement=torch.ones(6))}
+    given = {"face": replace(teachers["face"], confidence=torch.arange(6.0), agreement=torch.ones(6))}
     weights = clip_weights(given, EMOTIONS, confidence="given", agreement=True)["face"]
     torch.testing.assert_close(weights, torch.arange(6.0) * mask / 2.6)
     with pytest.raises(ValueError, match="confidence probability"):
-        clip_weights(said, EMOTIONS, confidence="given")
+        clip_weights(teachers, EMOTIONS, confidence="given")
     with pytest.raises(ValueError, match="'often'"):
-        clip_weights(said, EMOTIONS, confidence="often")
+        clip_weights(teachers, EMOTIONS, confidence="often")
 
 
-def test_outputs_come_back_from_disk_with_and_without_the_optional_fields(tmp_path):
+def test_saved_outputs_load_with_and_without_the_optional_fields(tmp_path):
     plain, full = outputs(), outputs(name="face", confidence=torch.rand(6), mask=torch.tensor([1.0, 1, 0, 1, 1, 1]))
-    for number, said in enumerate((plain, full)):
-        said.save(tmp_path / str(number))
+    for number, saved in enumerate((plain, full)):
+        saved.save(tmp_path / str(number))
         again = TeacherOutputs.load(tmp_path / str(number))
-        assert (again.ids, again.emotions, again.name) == (said.ids, said.emotions, said.name)
-        assert set(again.tensors()) == set(said.tensors())
-        assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in said.tensors().items())
+        assert (again.ids, again.emotions, again.name) == (saved.ids, saved.emotions, saved.name)
+        assert set(again.tensors()) == set(saved.tensors())
+        assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in saved.tensors().items())
 
-    joined = TeacherOutputs.joined([plain, full])
+    joined = TeacherOutputs.concatenate([plain, full])
     assert torch.equal(joined.mask, torch.cat([torch.ones(6), full.mask]))
     assert joined.teacher.tolist() == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]
     assert joined.agreement is None
 
 
-def test_clips_of_which_a_teacher_has_no_row_are_masked_and_a_stranger_is_refused():
-    said = outputs(name="face")
+def test_aligned_outputs_mask_clips_without_a_row_and_refuse_other_corpora():
+    teacher = outputs(name="face")
 
-    covering = said.covering(["clip-4", "unseen", "clip-0"])
+    aligned = teacher.align(["clip-4", "unseen", "clip-0"])
 
-    assert covering.ids == ["clip-4", "unseen", "clip-0"]
-    assert covering.spoken.tolist() == [True, False, True]
-    assert torch.equal(covering.logits[[0, 2]], said.logits[[4, 0]])
+    assert aligned.ids == ["clip-4", "unseen", "clip-0"]
+    assert aligned.has_output.tolist() == [True, False, True]
+    assert torch.equal(aligned.logits[[0, 2]], teacher.logits[[4, 0]])
     with pytest.raises(ValueError, match=r"'face' for some of 1 clips"):
-        said.covering(["other-corpus/1"])
+        teacher.align(["other-corpus/1"])
     with pytest.raises(ValueError, match="unseen"):
-        said.of(["unseen"])
+        teacher.select(["unseen"])
 
 
-def test_a_teacher_has_a_head_of_its_own_unless_it_is_alone_and_speaks_the_corpus_classes():
-    ours, foreign = outputs(), outputs(emotions=["a", "b", "c"])
+def test_a_teacher_has_a_separate_head_unless_it_is_alone_and_has_the_classes_of_the_corpus():
+    same, different = outputs(), outputs(emotions=["a", "b", "c"])
 
-    assert separate_teacher_heads("", {"one": ours}, EMOTIONS) == []
-    assert separate_teacher_heads("", {"one": foreign}, EMOTIONS) == ["one"]
-    assert separate_teacher_heads("", {"one": ours, "two": foreign}, EMOTIONS) == ["one", "two"]
-    assert separate_teacher_heads("own", {"one": ours}, EMOTIONS) == ["one"]
-    assert separate_teacher_heads("shared", {"one": ours, "two": ours}, EMOTIONS) == []
+    assert separate_teacher_heads("", {"one": same}, EMOTIONS) == []
+    assert separate_teacher_heads("", {"one": different}, EMOTIONS) == ["one"]
+    assert separate_teacher_heads("", {"one": same, "two": different}, EMOTIONS) == ["one", "two"]
+    assert separate_teacher_heads("separate", {"one": same}, EMOTIONS) == ["one"]
+    assert separate_teacher_heads("shared", {"one": same, "two": same}, EMOTIONS) == []
     with pytest.raises(ValueError, match="two"):
-        separate_teacher_heads("shared", {"one": ours, "two": foreign}, EMOTIONS)
+        separate_teacher_heads("shared", {"one": same, "two": different}, EMOTIONS)
 
 
-def test_a_student_learns_from_two_teachers_of_different_classes_and_keeps_no_head_of_theirs(tmp_path):
+def test_a_student_of_two_teachers_with_different_classes_is_saved_without_their_heads(tmp_path):
     ids = [f"synthetic/0/{number:06d}" for number in range(40)]
     speech = outputs(40, ["happy", "angry", "sad", "calm"], ids=ids)
     views = {name: tensor[2:] for name, tensor in outputs(40, seed=2).tensors().items()}
@@ -274,6 +277,7 @@ def test_a_student_learns_from_two_teachers_of_different_classes_and_keeps_no_he
     face.save(tmp_path / "face" / "teacher_outputs")
     arguments = DISTIL["DistillArguments"](
         output=str(tmp_path / "run"),
+        cache=str(tmp_path / "cache"),
         teacher=[f"voice={tmp_path / 'speech'}", str(tmp_path / "face")],
         corpus_count=40,
         epochs=2,
@@ -302,3 +306,22 @@ def test_a_student_learns_from_two_teachers_of_different_classes_and_keeps_no_he
         assert json.loads((checkpoint / "config.json").read_text())["teacher_emotions"] is None
         assert not [name for name in load_file(checkpoint / "model.safetensors") if "teacher" in name]
     assert results["parameters"] < 75_000
+
+
+def test_a_term_that_is_registered_outside_the_package_trains_the_student(monkeypatch, tmp_path):
+    def largest_logit(inputs: TermInputs) -> torch.Tensor:
+        return (inputs.weight * inputs.logits.amax(-1)).mean()
+
+    speech = outputs(40, ["happy", "angry", "sad"], ids=[f"synthetic/0/{number:06d}" for number in range(40)])
+    speech.save(tmp_path / "speech")
+    options = {"teacher": str(tmp_path / "speech"), "corpus_count": 40, "batch_size": 64, "epochs": 1, "size": "nano"}
+    options |= {"trunk": "convolutional", "cache": str(tmp_path / "cache")}
+    DISTIL["main"](DISTIL["DistillArguments"](output=str(tmp_path / "without"), **options))
+
+    monkeypatch.setitem(DISTILLATION_TERMS, "largest_logit", largest_logit)
+    DISTIL["main"](DISTIL["DistillArguments"](output=str(tmp_path / "with"), **options))
+
+    without, with_term = (json.loads((tmp_path / run / "metrics.jsonl").read_text()) for run in ("without", "with"))
+    assert set(with_term) - set(without) == {"loss_teacher_largest_logit"}
+    weights = [load_file(tmp_path / run / "checkpoints" / "last" / "model.safetensors") for run in ("without", "with")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])  # one step of training

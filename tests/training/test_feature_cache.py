@@ -1,15 +1,21 @@
-"""Cached encoder states: what the model would have computed, and an encoder runs once however many teachers use it."""
+"""Caches: encoder states equal those of the model and are computed once; augmented frames do not change."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from datasets import Dataset
 
+from audio_emotion.data.augmentation import AugmentationStrengths
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.encoders import EncoderStream
+from audio_emotion.layers import LogMel
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
-from audio_emotion.training.feature_cache import EncoderStates
+from audio_emotion.training.feature_cache import AugmentedFrameCache, EncoderStateCache
+
+ALWAYS = AugmentationStrengths(1.0, reverberation_probability=1.0, noise_probability=1.0, gain_probability=1.0)
+BAD = "synthetic/bad"
 
 
 @pytest.fixture
@@ -30,39 +36,99 @@ def teacher(*sources: str, **fields) -> FusedEmotionForAudioClassification:
 
 @pytest.mark.parametrize("frames_per_step", [1, 3])
 @torch.no_grad()
-def test_a_batch_from_the_cache_is_judged_as_the_same_clips_are(tmp_path, encoder, clips, frames_per_step):
+def test_predictions_from_cached_states_equal_those_from_waveforms(tmp_path, encoder, clips, frames_per_step):
     model = teacher(encoder, "log-mel", frames_per_step=frames_per_step)
-    cache = EncoderStates(tmp_path, model)
+    cache = EncoderStateCache(tmp_path, model)
     cache.fill(clips)
-    heard = list(clips.clips())
+    decoded = list(clips.clips())
 
-    states, lengths = cache.batch([clip["id"] for clip in heard])
+    states, lengths = cache.batch([clip["id"] for clip in decoded])
     batched = model(states=states, lengths=lengths)
 
-    for row, clip in enumerate(heard):
+    for row, clip in enumerate(decoded):
         alone = model(torch.as_tensor(clip["waveform"])[None])
         torch.testing.assert_close(batched.dimensions[row], alone.dimensions[0], atol=2e-3, rtol=0)  # half precision
         assert lengths[row] == alone.frame_mask.sum()
 
 
 def test_another_teacher_with_the_same_encoder_does_not_run_it_again(tmp_path, encoder, clips, monkeypatch):
-    EncoderStates(tmp_path, teacher(encoder, "log-mel")).fill(clips)
+    EncoderStateCache(tmp_path, teacher(encoder, "log-mel")).fill(clips)
     other = teacher("log-mel", encoder, fusion="gate")
     other.teacher.streams[0].log_mel.mean += 1.0  # of other training clips
     monkeypatch.setattr(EncoderStream, "encode", lambda *_: pytest.fail("the encoder ran again"))
 
-    cache = EncoderStates(tmp_path, other)
+    cache = EncoderStateCache(tmp_path, other)
     cache.fill(clips)
 
     assert clips.table[0]["id"] in cache
     assert len(list(tmp_path.iterdir())) == 3  # one encoder, two log-mel front ends
 
 
-def test_encoders_of_other_weights_have_caches_of_their_own(tmp_path, encoder):
+def test_encoders_with_different_weights_have_different_caches(tmp_path, encoder):
     model, tuned = teacher(encoder), teacher(encoder)
     with torch.no_grad():
         next(tuned.teacher.streams[0].encoder.parameters()).add_(0.1)
 
-    one, other = (EncoderStates(tmp_path, each).caches[0].folder for each in (model, tuned))
+    one, other = (EncoderStateCache(tmp_path, each).caches[0].folder for each in (model, tuned))
 
     assert one != other
+
+
+@pytest.fixture
+def table() -> Dataset:
+    """One clip that is not audio, and thirty good ones."""
+    good = corpus_table("synthetic", count=30)
+    bad = {**good[0], "id": BAD, "audio": {"bytes": b"not audio", "path": None}}
+    return Dataset.from_list([bad, *good], features=good.features)
+
+
+def frame_cache(folder, table, strengths=ALWAYS, versions=3) -> AugmentedFrameCache:
+    cache = AugmentedFrameCache(folder, LogMel(40, 16000), strengths, versions)
+    cache.fill(ClipStream(table))
+    return cache
+
+
+def test_the_first_version_is_the_features_of_the_clean_waveform(tmp_path, table, tiny_student):
+    cache = AugmentedFrameCache(tmp_path, tiny_student.student.log_mel, ALWAYS, 3)
+    cache.fill(ClipStream(table))
+    clips = list(ClipStream(table).clips())[:4]
+
+    frames, lengths = cache.batch([clip["id"] for clip in clips], epoch=3)
+    features, lengths = tiny_student.student.features_from_frames(frames, lengths)
+
+    for row, length, clip in zip(features, lengths, clips, strict=True):
+        expected, count = tiny_student.student.features(torch.as_tensor(clip["waveform"])[None], None)
+        assert length == count
+        torch.testing.assert_close(row[:length], expected[0], atol=0.02, rtol=0)  # half precision
+        assert not row[length:].any()
+
+
+def test_versions_differ_from_each_other_and_do_not_change(tmp_path, table):
+    name = table[1]["id"]
+    cache = frame_cache(tmp_path, table)
+    again = frame_cache(tmp_path, table)
+    computed_again = frame_cache(tmp_path / "elsewhere", table)
+
+    versions = [cache.tensor(name, number) for number in range(3)]
+    assert not torch.equal(versions[1][:20], versions[2][:20])
+    assert not torch.equal(versions[0][:20], versions[1][:20])
+    for number, version in enumerate(versions):
+        assert torch.equal(version, again.tensor(name, number))
+        assert torch.equal(version, computed_again.tensor(name, number))
+
+
+def test_a_bad_clip_is_quarantined_and_not_cached(tmp_path, table):
+    stream = ClipStream(table)
+    cache = AugmentedFrameCache(tmp_path, LogMel(40, 16000), ALWAYS, 2)
+    cache.fill(stream)
+
+    assert set(stream.quarantine) == {BAD}
+    assert BAD not in cache
+    assert len(cache.file_of) == 30
+
+
+@pytest.mark.parametrize(
+    "other", [{"versions": 2}, {"strengths": AugmentationStrengths(noise_probability=0.1)}], ids=["versions", "noise"]
+)
+def test_another_augmentation_has_another_cache(tmp_path, table, other):
+    assert frame_cache(tmp_path, table).folder != frame_cache(tmp_path, table, **other).folder

@@ -1,4 +1,4 @@
-"""A run folder is taken up by the same arguments, and by no others."""
+"""A run folder is resumed with the same arguments only."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ class Arguments:
     speakers: list[str] = field(default_factory=list)
 
 
-def test_a_finished_run_of_the_same_arguments_is_told_by_its_results(tmp_path):
+def test_a_finished_run_of_the_same_arguments_returns_its_results(tmp_path):
     RunFolder(tmp_path, Arguments("a", epochs=2)).results({"uar": 0.5})
 
     assert RunFolder(tmp_path, Arguments("a", epochs=2), resume=True).finished == {"uar": 0.5}
@@ -25,11 +25,11 @@ def test_a_finished_run_of_the_same_arguments_is_told_by_its_results(tmp_path):
 
 
 @pytest.mark.parametrize(("now", "same"), [(0.0, True), (0.3, False)])
-def test_an_argument_that_did_not_exist_yet_had_its_default(now, same, tmp_path):
+def test_an_argument_added_since_had_its_default(now, same, tmp_path):
     RunFolder(tmp_path, Arguments("a")).results({"uar": 0.5})
-    told = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    del told["telephone"], told["speakers"]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(told))
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del stored["telephone"], stored["speakers"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
 
     if same:
         assert RunFolder(tmp_path, Arguments("a", telephone=now), resume=True).finished == {"uar": 0.5}

@@ -1,26 +1,25 @@
-"""Norm-derived activation, valence and dominance for corpora that label speech with an emotion word only.
+"""Norm-derived activation, valence and dominance: ratings of emotion words, for corpora without ratings of the speech.
 
-RAVDESS says which emotion an actor played and how strongly, but nobody rated its clips for activation, valence or
-dominance. What stands in for ratings here is how readers rated the *word*. Such targets are always called
-"norm-derived", never "ratings": they take one value per (emotion, intensity) and know nothing of the voice.
+RAVDESS labels the emotion and intensity of its clips, but has no ratings of activation, valence or dominance.
+Published ratings of the emotion *word* replace them. Such targets are called "norm-derived", never "ratings": they
+have one value per (emotion, intensity) and do not depend on the voice.
 
 Source: Warriner, Kuperman & Brysbaert (2013), Norms of valence, arousal, and dominance for 13,915 English lemmas,
 Behavior Research Methods 45:1191-1207, doi 10.3758/s13428-012-0314-x. Their supplementary table
 (`Ratings_Warriner_et_al.csv`, also distributed as `BRM-emot-submit.csv`), columns `A.Mean.Sum`, `V.Mean.Sum` and
-`D.Mean.Sum`: means over all raters, scale 1..9. The eight RAVDESS labels stand in the table exactly as spelled there,
-so the word form is always the label itself.
+`D.Mean.Sum`: means over all raters, scale 1..9. The table has all eight RAVDESS labels in the same spelling.
 
-How the numbers were read: from two public copies of the table, in the GitHub repository `JULIELab/XANEW` and in the
-`labMTsimple` 2.8.8 source distribution; they agree on all 24 values. What disagrees are other words and other tables:
+The numbers were read from two public copies of the table, in the GitHub repository `JULIELab/XANEW` and in the
+`labMTsimple` 2.8.8 source distribution; they agree on all 24 values. Other words and tables differ:
 
-- the nouns differ from the labels: `anger` has dominance 5.14 where `angry` has 4.11, `surprise` has valence 7.44
-  where `surprised` has 6.57, and `sadness` has arousal 2.81 where `sad` has 3.49;
-- the older ANEW (Bradley & Lang 1999; the copy in the same `labMTsimple` distribution) rates the same words otherwise,
-  above all in arousal (`angry` 7.17, `surprised` 7.47), and has no `neutral`, `calm` or `disgust`.
+- the nouns differ from the labels: `anger` has dominance 5.14, `angry` 4.11; `surprise` has valence 7.44, `surprised`
+  6.57; `sadness` has arousal 2.81, `sad` 3.49;
+- the older ANEW (Bradley & Lang 1999; the copy in the same `labMTsimple` distribution) differs mostly in arousal
+  (`angry` 7.17, `surprised` 7.47), and has no `neutral`, `calm` or `disgust`.
 
-What a reader of results should know: `surprised` is a pleasant word (valence 6.57), though surprise played in RAVDESS
-need not be; `calm` is the extreme of activation, far below `neutral`. The table itself is published under
-CC BY-NC-ND 3.0 and is not part of this project: eight of its 13,915 entries are quoted.
+For the interpretation of results: `surprised` is a pleasant word (valence 6.57), although surprise acted in RAVDESS
+need not be; `calm` has the lowest activation, far below `neutral`. The table is published under CC BY-NC-ND 3.0 and is
+not part of this project: eight of its 13,915 entries are quoted.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from collections.abc import Mapping
 DIMENSIONS = ("activation", "valence", "dominance")
 
 NORMS: dict[str, tuple[float, float, float]] = {
-    # word: (activation, valence, dominance), published means, 1..9; activation is the table's arousal
+    # emotion: (activation, valence, dominance), published means, 1..9; activation is the table's arousal
     "neutral": (3.45, 5.50, 5.81),
     "calm": (1.67, 6.89, 7.44),
     "happy": (6.05, 8.47, 7.21),
@@ -48,20 +47,20 @@ ACTIVATION_GAIN: dict[str, float] = {"normal": 0.0, "strong": 0.25}
 
 
 def norm_derived_dimensions(emotion: str, intensity: str = "normal") -> tuple[float, float, float]:
-    """Map an emotion word and its played intensity to norm-derived dimensions.
+    """Norm-derived dimensions of an emotion and its acted intensity.
 
-    The published 1..9 means are mapped by (x - 1) / 8. Intensity "strong" then raises activation by a rule of our own
-    (`ACTIVATION_GAIN`); valence and dominance do not depend on intensity.
+    The published 1..9 means are mapped by (x - 1) / 8. Intensity "strong" then raises activation by `ACTIVATION_GAIN`
+    (our choice); valence and dominance do not depend on intensity.
 
     Args:
-        emotion: one of the words in `NORMS`, spelled as there.
+        emotion: one of `NORMS`.
         intensity: "normal" or "strong".
 
     Returns:
         (activation, valence, dominance), each in 0..1 (0 calm / negative / weak, 1 excited / positive / strong).
 
     Raises:
-        ValueError: the emotion or the intensity is not known; the message names the known ones.
+        ValueError: for an unknown emotion or intensity; the message lists the known ones.
     """
     if emotion not in NORMS:
         raise ValueError(
@@ -75,37 +74,33 @@ def norm_derived_dimensions(emotion: str, intensity: str = "normal") -> tuple[fl
     return activation, valence, dominance
 
 
-def point_of_word(word: str) -> dict[str, float]:
-    """Where readers place an emotion word.
-
-    Args:
-        word: one of those in `NORMS`.
-
-    Returns:
-        activation, valence and dominance by name, each in 0..1, as the pipeline names them.
+def dimensions_of_emotion(emotion: str) -> dict[str, float]:
+    """Norms of an emotion by the name of the dimension, as in the output of the pipeline, each in 0..1.
 
     Raises:
-        ValueError: the word is not known; the message names the known ones.
+        ValueError: for an emotion that is not in `NORMS`; the message lists them.
     """
-    return dict(zip(DIMENSIONS, norm_derived_dimensions(word), strict=True))
+    return dict(zip(DIMENSIONS, norm_derived_dimensions(emotion), strict=True))
 
 
-def words_near(dimensions: Mapping[str, float], scale: tuple[float, float] = (0.0, 1.0)) -> list[tuple[str, float]]:
-    """Emotion words by their distance from a point, the nearest first.
+def nearest_emotions(
+    dimensions: Mapping[str, float], scale: tuple[float, float] = (0.0, 1.0)
+) -> list[tuple[str, float]]:
+    """Emotions sorted by the distance of their norms.
 
-    The distance is Euclid's over the dimensions that are given, in units of 0..1: all three weigh the same. That is a
-    choice of ours; the norms say where words lie, not how far apart two points feel.
+    The distance is Euclidean over the given dimensions, in units of 0..1, with equal weights (our choice: the norms do
+    not define a distance).
 
     Args:
-        dimensions: values of at least one of activation (or arousal), valence and dominance, by name; what a pipeline
-            answers under `"dimensions"`.
-        scale: ends of the scale that the values are on; what a pipeline answers under `"scale"`.
+        dimensions: at least one of activation (or arousal), valence and dominance by name, such as `"dimensions"` of a
+            pipeline output.
+        scale: lowest and highest value, such as `"scale"` of a pipeline output.
 
     Returns:
-        every word of `NORMS` with its distance.
+        every emotion in `NORMS` with its distance.
 
     Raises:
-        ValueError: a name is not known, a value is not finite, there is none, or the scale has no length.
+        ValueError: for an unknown name, a value that is not finite, no value, or an empty scale.
     """
     low, high = scale
     named = {"activation" if name == "arousal" else name: value for name, value in dimensions.items()}
@@ -116,8 +111,8 @@ def words_near(dimensions: Mapping[str, float], scale: tuple[float, float] = (0.
         )
     point = {name: (value - low) / (high - low) for name, value in named.items()}
 
-    def distance(word: str) -> float:
-        place = point_of_word(word)
-        return math.dist(list(point.values()), [place[name] for name in point])
+    def distance(emotion: str) -> float:
+        norms = dimensions_of_emotion(emotion)
+        return math.dist(list(point.values()), [norms[name] for name in point])
 
-    return sorted(((word, distance(word)) for word in NORMS), key=lambda pair: pair[1])
+    return sorted(((emotion, distance(emotion)) for emotion in NORMS), key=lambda pair: pair[1])

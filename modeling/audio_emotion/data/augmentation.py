@@ -1,7 +1,6 @@
-"""What may happen to a voice on its way to a student: speed, room, pauses, telephone, noise, level, masks.
+"""Augmentation of waveforms (speed, reverberation, pauses, telephone, noise, gain), of log-mels and encoder states.
 
-Nothing is recorded: noise and rooms are made by code, and babble is other clips of the corpus. The teacher hears the
-clip as it was; only the student hears it augmented.
+Noise and room responses are generated, not recorded.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ FFT_MULTIPLE = 4_096  # lengths that are multiples of this have fast transforms;
 
 @dataclass(frozen=True)
 class AugmentationStrengths:
-    """How often each change is made, and how strong it is (uniform in its range).
+    """Probability and strength (uniform in its range) of each kind of augmentation.
 
     Attributes:
-        speed_probability: of playing the clip faster or slower, which moves pitch too.
+        speed_probability: of faster or slower playback, which changes the pitch too.
         speed_factors: one is chosen; rounded to hundredths.
-        reverberation_probability: of putting the voice into a room.
-        rt60: s until the reverberation has fallen by 60 dB.
-        direct_to_reverberant: dB between the voice and its reverberation.
-        noise_probability: of noise: white, pink, brown, or babble where other clips are given.
-        snr: dB of signal to noise over the whole clip.
-        gain_probability: of another level.
-        gain: dB. Level tells activation: keep it small where levels of the corpus mean something.
+        reverberation_probability: of reverberation.
+        rt60: seconds until the reverberation has decayed by 60 dB.
+        direct_to_reverberant: direct-to-reverberant ratio, dB.
+        noise_probability: of white, pink or brown noise.
+        snr: signal-to-noise ratio over the whole clip, dB.
+        gain_probability: of a gain.
+        gain: dB; keep it small where the level of the recordings depends on activation.
         pause_probability: of digital silence before the clip, after it, or both.
-        pause: s of each.
-        telephone_probability: of a narrow band: nothing above half of one of `telephone_rates`, and every other time
-            little below 300 Hz. It comes before the noise or after it.
+        pause: duration of each pause, seconds.
+        telephone_probability: of a band limit: nothing above half of one of `telephone_rates`, and in half of the
+            cases little below 300 Hz; applied before or after the noise.
         telephone_rates: Hz.
     """
 
@@ -58,29 +57,28 @@ class AugmentationStrengths:
 
 
 class WaveformAugmentation:
-    """Changes one 16 kHz waveform at random, the same way for the same seed.
+    """Augments a 16 kHz waveform at random, reproducibly for a seed.
 
-    Order: speed, room, pauses, noise, gain, with the telephone before the noise or after it. The level of the voice
-    stays until the last step, which alone moves it. Nothing is clipped: float audio may leave ±1. With the default
-    strengths a clip of 3.7 s costs about 3 ms of one CPU core in the mean.
+    Order: speed, reverberation, pauses, noise, gain, with the telephone before or after the noise. Only the gain
+    changes the level of the speech. Nothing is clipped: samples may exceed ±1. With the default strengths a clip of
+    3.7 s takes about 3 ms on one CPU core on average.
     """
 
     def __init__(self, strengths: AugmentationStrengths | None = None) -> None:
-        """Makes the resampling filters once; `strengths` None takes the defaults."""
+        """Compute the resampling filters; `strengths` None for the defaults."""
         self.strengths = strengths if strengths is not None else AugmentationStrengths()
-        # in hundredths, so that the ratio stays small: its terms are the size of the filter bank
+        # in hundredths: the size of the filter bank is that of the reduced ratio
         self.speeds = [Resample(round(100 * factor), 100) for factor in self.strengths.speed_factors]
         self.telephones = [
             (Resample(SAMPLING_RATE, rate), Resample(rate, SAMPLING_RATE)) for rate in self.strengths.telephone_rates
         ]
 
-    def __call__(self, waveform: Tensor, generator: torch.Generator | int, pool: Sequence[Tensor] = ()) -> Tensor:
+    def __call__(self, waveform: Tensor, generator: torch.Generator | int) -> Tensor:
         """Augment one clip.
 
         Args:
             waveform: (S,) float32.
             generator: of the CPU, or a seed.
-            pool: other clips, each (S_i,), that babble may be made of.
 
         Returns:
             (S',) float32; S' is S unless the speed changed: ceil(S / factor).
@@ -93,29 +91,26 @@ class WaveformAugmentation:
                 _uniform(strengths.rt60, generator), _uniform(strengths.direct_to_reverberant, generator), generator
             )
             waveform = reverberate(waveform, response)
-        # Without these two no number is drawn for them: what a seed did before there were any stays as it was.
+        # With probability 0 no random number is drawn, so that a seed gives the same result as before they were added.
         if strengths.pause_probability and _happens(strengths.pause_probability, generator):
             waveform = with_pauses(waveform, strengths.pause, generator)
-        called = strengths.telephone_probability and _happens(strengths.telephone_probability, generator)
-        noisy_line = called and _choose(2, generator)
-        if called and not noisy_line:
+        telephone = strengths.telephone_probability and _happens(strengths.telephone_probability, generator)
+        telephone_last = telephone and _choose(2, generator)
+        if telephone and not telephone_last:
             waveform = self._over_telephone(waveform, generator)
         if _happens(strengths.noise_probability, generator):
-            kinds = [*NOISE_SLOPES, "babble"] if pool else [*NOISE_SLOPES]
-            kind = kinds[_choose(len(kinds), generator)]
+            color = [*NOISE_SLOPES][_choose(len(NOISE_SLOPES), generator)]
             snr = _uniform(strengths.snr, generator)
-            samples = waveform.shape[-1]
-            noise = babble(samples, pool, generator) if kind == "babble" else colored_noise(samples, kind, generator)
-            if noise.any():  # babble of silent clips has no level to scale
-                waveform = add_noise(waveform, noise, torch.tensor(snr))
-        if noisy_line:
+            noise = colored_noise(waveform.shape[-1], color, generator)
+            waveform = add_noise(waveform, noise, torch.tensor(snr))
+        if telephone_last:
             waveform = self._over_telephone(waveform, generator)
         if _happens(strengths.gain_probability, generator):
             waveform = waveform * 10 ** (_uniform(strengths.gain, generator) / 20)
         return waveform
 
     def _over_telephone(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
-        """The clip in a narrow band, (S,)."""
+        """The clip with a narrow band, (S,)."""
         down, up = self.telephones[_choose(len(self.telephones), generator)]
         narrow = up(down(waveform))[: waveform.shape[-1]]
         if _choose(2, generator):
@@ -125,7 +120,7 @@ class WaveformAugmentation:
 
 
 def with_pauses(waveform: Tensor, seconds: tuple[float, float], generator: torch.Generator | int) -> Tensor:
-    """Digital silence before the clip, after it, or both, each of so many seconds: (S',)."""
+    """The clip with digital silence before it, after it, or both, each of a duration in this range, (S',)."""
     generator = _generator(generator)
     where = _choose(3, generator)
     before, after = (round(_uniform(seconds, generator) * SAMPLING_RATE) for _ in range(2))
@@ -144,23 +139,10 @@ def colored_noise(samples: int, color: str, generator: torch.Generator | int) ->
     return torch.fft.irfft(spectrum, n=length)[:samples] * math.sqrt(length)
 
 
-def babble(samples: int, pool: Sequence[Tensor], generator: torch.Generator | int) -> Tensor:
-    """Three to six voices at once, (S,): clips of `pool` at equal level, from random places, repeated to fill."""
-    generator = _generator(generator)
-    voices = torch.zeros(samples)
-    for _ in range(3 + _choose(4, generator)):
-        clip = pool[_choose(len(pool), generator)]
-        start = _choose(len(clip), generator)
-        voice = clip.roll(-start).repeat(math.ceil(samples / len(clip)))[:samples]
-        voices += voice / voice.square().mean().sqrt().clamp(min=1e-4)
-    return voices
-
-
 def room_response(rt60: float, direct_to_reverberant: float, generator: torch.Generator | int) -> Tensor:
-    """Impulse response of a room, (K,) at 16 kHz: 1 at sample 0, then white noise that falls by 60 dB in `rt60` s.
+    """Impulse response of a room, (K,) at 16 kHz: 1 at sample 0, then white noise that decays by 60 dB in `rt60` s.
 
-    The simplest statistical model of a late field (Polack 1988), without early reflections. It is cut at 0.4 s, so
-    that convolution stays cheap.
+    A statistical model of late reverberation (Polack 1988), without early reflections, truncated at 0.4 s.
     """
     generator = _generator(generator)
     length = round(min(rt60, 0.4) * SAMPLING_RATE)
@@ -171,7 +153,7 @@ def room_response(rt60: float, direct_to_reverberant: float, generator: torch.Ge
 
 
 def reverberate(waveform: Tensor, response: Tensor) -> Tensor:
-    """The clip in a room, (S,): direct sound where it was, the tail past the end cut off, the level as before."""
+    """The clip with reverberation, (S,): no delay of the direct sound, truncated at the end, level unchanged."""
     samples = waveform.shape[-1]
     length = math.ceil((samples + len(response) - 1) / FFT_MULTIPLE) * FFT_MULTIPLE
     padded = torch.nn.functional.pad(waveform, (0, length + 1 - len(response) - samples))  # full length: `length`
@@ -186,34 +168,32 @@ def mask_spectrogram(
     generator: torch.Generator | int,
     time_masks: int = 2,
     time_width: int = 25,
-    time_share: float = 0.2,
+    time_fraction: float = 0.2,
     frequency_masks: int = 2,
     frequency_width: int = 12,
 ) -> Tensor:
-    """Blank random spans of time and bands of frequency in each clip, and leave padding as it was.
+    """Mask random time spans and frequency bands of each clip (SpecAugment, Park et al. 2019).
 
-    Blanks are 0, which is the mean of features normalized with training-set statistics: normalize first.
+    https://arxiv.org/abs/1904.08779. Masked values are 0, the mean of features that are normalized with training-set
+    statistics. Padding is unchanged.
 
     Args:
         features: (B, T, F).
-        lengths: (B,) true frames of each clip.
+        lengths: (B,) frames of each clip without padding.
         generator: of the CPU, or a seed.
-        time_masks: spans in each clip; they may overlap.
-        time_width: widest span, frames.
-        time_share: widest span as a share of the clip, so that short clips keep something.
-        frequency_masks: bands in each clip.
-        frequency_width: widest band, bins.
+        time_masks: time spans per clip; they may overlap.
+        time_width: longest time span, frames.
+        time_fraction: longest time span as a fraction of the clip.
+        frequency_masks: frequency bands per clip.
+        frequency_width: widest frequency band, bins.
 
     Returns:
         (B, T, F), a new tensor.
-
-    Source:
-        Park et al. 2019, SpecAugment, https://arxiv.org/abs/1904.08779.
     """
     generator = _generator(generator)
     _, frames, bins = features.shape
     lengths = lengths.to(features.device)
-    widest = (lengths * time_share).floor().clamp(max=time_width)  # (B,)
+    widest = (lengths * time_fraction).floor().clamp(max=time_width)  # (B,)
     in_time = _spans(frames, lengths.float(), widest, time_masks, generator)  # (B, T)
     all_bins, widest = torch.full_like(widest, bins), torch.full_like(widest, frequency_width)
     in_frequency = _spans(bins, all_bins, widest, frequency_masks, generator)  # (B, F)
@@ -227,22 +207,22 @@ def mask_time(
     lengths: Tensor,
     fills: Sequence[Tensor],
     generator: torch.Generator | int,
-    time_share: float = 0.2,
+    time_fraction: float = 0.2,
 ) -> list[Tensor]:
-    """Blank one random span of time in each clip, the same in every stream.
+    """Mask one random time span of each clip, the same in every stream.
 
     Args:
-        states: per stream (B, L, T, H), as `FusedEmotionModel.encode` gives them.
-        lengths: (B,) true frames of each clip.
-        fills: per stream (L, H), what stands for nothing: the mean that the stream subtracts.
+        states: per stream (B, L, T, H), as returned by `FusedEmotionModel.encode`.
+        lengths: (B,) frames of each clip without padding.
+        fills: per stream (L, H), values of masked frames: the mean that the stream subtracts.
         generator: of the CPU, or a seed.
-        time_share: widest span as a share of the clip.
+        time_fraction: longest span as a fraction of the clip.
 
     Returns:
         per stream (B, L, T, H), new tensors.
     """
     lengths = lengths.cpu().float()
-    spans = _spans(states[0].shape[2], lengths, (lengths * time_share).floor(), 1, _generator(generator))  # (B, T)
+    spans = _spans(states[0].shape[2], lengths, (lengths * time_fraction).floor(), 1, _generator(generator))  # (B, T)
     return [
         torch.where(spans.to(each.device)[:, None, :, None], fill.to(each.device)[None, :, None], each)
         for each, fill in zip(states, fills, strict=True)
@@ -258,39 +238,39 @@ def mix_clips(
     seed: int,
     alpha: float = 0.4,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Add to every clip of a batch another one, and to its labels that one's: mixup (Zhang et al. 2018).
+    """Interpolate every clip of a batch, and its labels, with another one: mixup (Zhang et al. 2018).
 
-    https://arxiv.org/abs/1710.09412; here on encoder states, frame by frame, with one share for the whole batch. The
-    longer clip of a pair is cut to the shorter one.
+    https://arxiv.org/abs/1710.09412; here of encoder states, frame by frame, with one coefficient per batch. The
+    longer clip of a pair is truncated to the shorter one.
 
     Args:
         states: per stream `(B, L, T, H)`.
-        lengths: `(B,)` true frames of each clip.
+        lengths: `(B,)` frames of each clip without padding.
         labels: `(B, C)` distributions, NaN where missing.
         ratings: `(B, A)`, NaN where missing.
-        weight: `(B,)`, 0 for clips that only fill the batch and are not added to others.
-        seed: of share and partners.
-        alpha: of the beta distribution that the share is drawn from.
+        weight: `(B,)`, 0 for clips that only fill the batch, which are not mixed with others.
+        seed: of coefficient and pairs.
+        alpha: parameter of the beta distribution of the coefficient.
 
     Returns:
-        states, lengths, labels and ratings; a label that either clip of a pair lacks is missing.
+        states, lengths, labels and ratings; labels are missing where one clip of the pair has none.
     """
     random = np.random.default_rng(seed)
-    share = random.beta(alpha, alpha)
+    coefficient = random.beta(alpha, alpha)
     partners = torch.arange(len(lengths))
-    true = torch.nonzero(weight > 0).squeeze(1)
-    partners[true] = true[torch.from_numpy(random.permutation(len(true)))]
+    clips = torch.nonzero(weight > 0).squeeze(1)
+    partners[clips] = clips[torch.from_numpy(random.permutation(len(clips)))]
     shorter = torch.minimum(lengths, lengths[partners])  # (B,)
     time = int(shorter.max())
 
     def mixed(tensor: Tensor) -> Tensor:
-        return share * tensor + (1 - share) * tensor[partners]
+        return coefficient * tensor + (1 - coefficient) * tensor[partners]
 
     return [mixed(each[:, :, :time]) for each in states], shorter, mixed(labels), mixed(ratings)
 
 
 def _spans(size: int, lengths: Tensor, widest: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Which of `size` places lie in one of `count` random spans, at most `widest` (B,) long: (B, N)."""
+    """Whether each of `size` positions is in one of `count` random spans, at most `widest` (B,) long: (B, N)."""
     draws = torch.rand(2, len(lengths), count, generator=generator).to(lengths.device)
     widths = (draws[0] * (widest[:, None] + 1)).floor().minimum(lengths[:, None])  # (B, M)
     starts = (draws[1] * (lengths[:, None] - widths + 1)).floor()  # (B, M)

@@ -1,58 +1,73 @@
-"""A corpus by name into one table: a row a clip, audio still encoded, or pointed at where it lies in shards."""
+"""Corpora by name: facts, rows, protocols, and the table in which all corpora look alike.
+
+Every module of `data/corpora` with `INFO` and `rows` is registered under `INFO.name`; [`register_corpus`] adds one
+from outside the package. The path of a `.yaml` file is the name of the corpus that it describes (`data/custom.py`).
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+import pkgutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from types import ModuleType
 from typing import Any
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
+from audio_emotion.data import corpora
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
-from audio_emotion.data.custom import described_info, described_rows, described_shards, described_sides
-from audio_emotion.data.splits import SIDES, Side, Split, divide, split
+from audio_emotion.data.custom import load_custom_corpus
+from audio_emotion.data.protocols import SPLITS, Protocol, SplitName, divide
 
-# name: module in training/corpora, imported when asked for
-CORPORA = {
-    "crema-d": "crema_d",
-    "emodb": "emodb",
-    "iemocap": "iemocap",
-    "msp-podcast": "msp_podcast",
-    "ravdess": "ravdess",
-    "synthetic": "synthetic",
-    "voxceleb2": "voxceleb2",
-}
-# words that may follow a name (`crema-d/face/video`), each an option of the corpus's `rows`
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "crema-d": {
-        "voice": {"labels": "voice"},
-        "face": {"labels": "face"},
-        "audio-visual": {"labels": "audio-visual"},
-        "video": {"video": True},
-    },
-    "iemocap": {
-        "four": {"classes": "four"},
-        "improvised": {"part": "improvised"},
-        "scripted": {"part": "scripted"},
-    },
-    "msp-podcast": {"votes": {"shares": True}, "known-speakers": {"unknown_speakers": "drop"}},
-    "ravdess": {"song": {"channel": "song"}, "speech-and-song": {"channel": "both"}, "video": {"video": True}},
-    "voxceleb2": {"audio": {"video": False}},
-}
-# The audio is a plain struct: the Audio feature needs torchcodec even where nothing is decoded.
+# A plain struct: the Audio feature needs torchcodec even where nothing is decoded.
 ENCODED = {"bytes": Value("binary"), "path": Value("string")}
-PART = 10_000  # rows that are Python objects at one time; VoxCeleb2 has a million
-OPTIONAL = ("shares", "partition", "video", "shard", "row")  # columns that a row may leave out
+OPTIONAL = ("probabilities", "partition", "video", "shard", "row")  # columns that a row may leave out
+ROWS_IN_MEMORY = 10_000  # Python objects at one time; VoxCeleb2 has a million rows
+
+
+@dataclass(frozen=True)
+class RegisteredCorpus:
+    """A corpus with a reader.
+
+    Attributes:
+        info: facts.
+        rows: `rows(root, **options)`, the clips in a fixed order; see `corpus_info.py` for what a row contains.
+    """
+
+    info: CorpusInfo
+    rows: Callable[..., Iterator[dict[str, Any]]]
+
+
+CORPORA: dict[str, RegisteredCorpus] = {}
+
+
+def register_corpus(info: CorpusInfo, rows: Callable[..., Iterator[dict[str, Any]]]) -> None:
+    """Make a corpus known under its name, with its variants and protocols.
+
+    Args:
+        info: facts.
+        rows: `rows(root, **options)` of the reader; `options` are those of `info.variants`.
+
+    Raises:
+        ValueError: for a name that is taken.
+    """
+    if info.name in CORPORA:
+        raise ValueError(f"Expected a name other than {sorted(CORPORA)}, got `{info.name}` again. Rename the corpus.")
+    CORPORA[info.name] = RegisteredCorpus(info, rows)
+
+
+for _module in pkgutil.iter_modules(corpora.__path__):
+    _reader = importlib.import_module(f"{corpora.__name__}.{_module.name}")
+    if hasattr(_reader, "INFO"):
+        register_corpus(_reader.INFO, _reader.rows)
 
 
 def features(dimensions: Sequence[str]) -> Features:
     """Columns of a table, in their order.
 
     Args:
-        dimensions: the corpus's, by their own names.
+        dimensions: names of the dimensions of the corpus.
     """
     return Features(
         {
@@ -62,8 +77,8 @@ def features(dimensions: Sequence[str]) -> Features:
             "gender": Value("string"),
             "emotion": Value("string"),
             **{name: Value("float32") for name in dimensions},
-            "shares": List(Value("float32")),  # of the corpus's emotions, sums to 1
-            "partition": Value("string"),  # the corpus's own
+            "probabilities": List(Value("float32")),  # of the emotions of the corpus, sums to 1
+            "partition": Value("string"),  # as published
             "video": ENCODED,
             "shard": Value("int32"),  # index into `shard_files`
             "row": Value("int32"),  # in that shard
@@ -75,116 +90,140 @@ def corpus_info(corpus: str) -> CorpusInfo:
     """Facts of a corpus.
 
     Args:
-        corpus: one of `CORPORA`, with `VARIANTS` after it or without (`"crema-d/voice"`); or the path or URL of a
-            description that ends in `.yaml`.
+        corpus: a name in `CORPORA`, optionally followed by its variants (`"crema-d/face/video"`), or the path or URL
+            of a description that ends in `.yaml`.
 
     Raises:
-        ValueError: on an unknown name, or a description that is wrong.
+        ValueError: for an unknown name, or an invalid description.
     """
     if corpus.endswith(".yaml"):
-        return described_info(corpus)
-    module, options = _module(corpus)
-    emotions = module.FOUR_CLASSES if options.get("classes") == "four" else module.INFO.emotions
-    return replace(module.INFO, emotions=emotions)
+        return load_custom_corpus(corpus).info
+    reader, _, emotions = _registered(corpus)
+    return replace(reader.info, emotions=emotions)
 
 
 def corpus_rows(corpus: str, path: str | None = None, count: int = 600, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Every clip of a corpus, one after another, always in the same order.
+    """Every clip of a corpus, always in the same order.
 
     Args:
-        corpus: as for `corpus_info`.
-        path: its folder; by default the folder of that name in `$AUDIO_EMOTION_DATA`, or that of the description.
-        count: clips to make, of the synthetic corpus.
+        corpus: see [`corpus_info`].
+        path: folder of the corpus; by default `$AUDIO_EMOTION_DATA/<name>`, or the folder of the description.
+        count: number of clips of the synthetic corpus.
         seed: of the synthetic corpus.
 
     Yields:
-        Every column of `features`, None where the corpus has nothing.
+        Every column of [`features`], None where the corpus has no value.
     """
     if corpus.endswith(".yaml"):
-        rows = described_rows(corpus, path)
+        rows = load_custom_corpus(corpus, path).rows()
     else:
-        module, options = _module(corpus)
-        rows = module.rows(count, seed) if corpus == "synthetic" else module.rows(path, **options)
-        kept = [module.INFO.emotions.index(name) for name in corpus_info(corpus).emotions]
-        if len(kept) < len(module.INFO.emotions):
-            rows = ({**row, "shares": _shares_of(row["shares"], kept)} for row in rows)
+        reader, options, emotions = _registered(corpus)
+        rows = reader.rows(count, seed) if corpus == "synthetic" else reader.rows(path, **options)
+        if emotions != reader.info.emotions:
+            kept = [reader.info.emotions.index(name) for name in emotions]
+            rows = ({**row, "probabilities": _renormalized(row["probabilities"], kept)} for row in rows)
     return ({**dict.fromkeys(OPTIONAL), **row} for row in rows)
 
 
 def corpus_table(corpus: str, path: str | None = None, count: int = 600, seed: int = 0) -> Dataset:
-    """Every clip of a corpus; see `corpus_rows`."""
+    """Every clip of a corpus as a data set, audio still encoded; see [`corpus_rows`]."""
     columns = features(corpus_info(corpus).dimensions)
     rows = ({name: row[name] for name in columns} for row in corpus_rows(corpus, path, count, seed))
     parts = []
-    while part := list(islice(rows, PART)):
+    while part := list(islice(rows, ROWS_IN_MEMORY)):
         parts.append(Dataset.from_list(part, features=columns))
     return concatenate_datasets(parts or [Dataset.from_dict({name: [] for name in columns}, features=columns)])
 
 
 def shard_files(corpus: str, path: str | None = None) -> list[str]:
-    """Paths or URLs of the files that the column `shard` counts; none where the audio lies in files of its own."""
-    return described_shards(corpus, path) if corpus.endswith(".yaml") else []
+    """Paths or URLs of the shards that the column `shard` refers to; empty where clips are single files."""
+    return load_custom_corpus(corpus, path).shards if corpus.endswith(".yaml") else []
 
 
 def select_speakers(table: Dataset, speakers: Collection[str]) -> Dataset:
     """The rows of some speakers.
 
     Raises:
-        ValueError: naming the speakers of whom the table has nothing.
+        ValueError: naming speakers without a row.
     """
     present = table["speaker"]
     if missing := sorted(set(speakers) - set(present)):
-        raise ValueError(f"The split asks for the speakers {missing}, of whom the corpus at hand has no clip.")
+        raise ValueError(
+            f"Expected clips of every speaker of the protocol, got none of {missing}. Complete the corpus."
+        )
     return table.select([index for index, speaker in enumerate(present) if speaker in speakers])
 
 
-def _shares_of(shares: list[float] | None, kept: list[int]) -> list[float] | None:
-    """The soft label over some of the emotions; None where they have no share."""
-    left = [shares[index] for index in kept] if shares is not None else []
-    return [share / sum(left) for share in left] if sum(left) > 0 else None
+def protocols() -> dict[str, Protocol]:
+    """Every named protocol of every registered corpus."""
+    return {name: protocol for each in CORPORA.values() for name, protocol in each.info.protocols.items()}
 
 
-def _module(corpus: str) -> tuple[ModuleType, dict[str, Any]]:
-    """A corpus's module, and the options of its `rows` that the name asks for."""
+def load_protocol(name: str) -> Protocol:
+    """Protocol of a name, such as `ravdess-20-fixed`.
+
+    Raises:
+        ValueError: for an unknown name, or one that is refused because it is not speaker-independent.
+    """
+    for each in CORPORA.values():
+        for prefix, reason in each.info.refused_protocols.items():
+            if name.startswith(prefix):
+                raise ValueError(f"Expected a protocol with every speaker in one split, got `{name}`: {reason}")
+    known = protocols()
+    if name not in known:
+        raise ValueError(f"Expected a protocol among {list(known)}, got `{name}`.")
+    return known[name]
+
+
+def apply_protocol(
+    corpus: str, table: Dataset, name: str = "", path: str | None = None, splits: Sequence[SplitName] = SPLITS
+) -> tuple[Dataset, Protocol]:
+    """Rows that a protocol uses, and the speakers of each split.
+
+    Args:
+        corpus: see [`corpus_info`].
+        table: rows of the corpus.
+        name: of the protocol, or a description with `splits`; empty for the default of the corpus.
+        path: of the corpus, as for [`corpus_table`].
+        splits: the splits that are needed; speakers of the others may be missing in the table.
+
+    Raises:
+        ValueError: for a corpus without a default protocol, and for speakers that are missing or in two splits.
+    """
+    description = name or corpus
+    if description.endswith(".yaml"):
+        clips = table.select_columns(["id", "speaker", "partition"]) if description == corpus else None
+        return divide(table, load_custom_corpus(description, path).protocol(clips), splits)
+    if not name:
+        name = corpus_info(corpus).default_protocol
+    if not name:
+        raise ValueError(f"Expected `--protocol`, because {corpus} has several (docs/corpora.md), got none.")
+    return divide(table, load_protocol(name), splits)
+
+
+def _registered(corpus: str) -> tuple[RegisteredCorpus, dict[str, Any], tuple[str, ...]]:
+    """Reader, keyword arguments of its `rows`, and emotions of a name with variants."""
     name, *words = corpus.split("/")
     if name not in CORPORA:
         raise ValueError(
-            f"Expected a corpus among {sorted(CORPORA)}, or the `.yaml` file of your own (docs/your_own_data.md), got "
-            f"{corpus!r}."
+            f"Expected a corpus among {sorted(CORPORA)}, or the `.yaml` file that describes one "
+            f"(docs/your_own_data.md), got {corpus!r}."
         )
-    variants = VARIANTS.get(name, {})
+    info = CORPORA[name].info
     options: dict[str, Any] = {}
+    emotions = info.emotions
     for word in words:
-        if word not in variants or set(variants[word]) & set(options):
+        variant = info.variants.get(word)
+        if variant is None or set(variant.options) & set(options):
             raise ValueError(
-                f"Expected `{name}` with at most one word a kind among {sorted(variants)}, got {corpus!r}."
+                f"Expected `{name}` with at most one word a kind among {sorted(info.variants)}, got {corpus!r}."
             )
-        options |= variants[word]
-    return importlib.import_module(f"audio_emotion.data.corpora.{CORPORA[name]}"), options
+        options |= variant.options
+        emotions = variant.emotions or emotions
+    return CORPORA[name], options, emotions
 
 
-OWN = {"synthetic": "synthetic-10"}  # corpora of ours with one split
-
-
-def sides(
-    corpus: str, table: Dataset, name: str = "", path: str | None = None, wanted: Sequence[Side] = SIDES
-) -> tuple[Dataset, Split]:
-    """Rows that a split uses, and the speakers of its sides.
-
-    Args:
-        corpus: its name, or the file that describes it.
-        table: its rows.
-        name: one of `protocols.SPLIT_NAMES`, or a description with `splits`; empty for the corpus's own.
-        path: of the corpus, as for `corpus_table`.
-        wanted: the sides that are used; of the others nobody need be there.
-
-    Raises:
-        ValueError: for a corpus without a split of its own, for speakers who are missing or on two sides.
-    """
-    if name and not name.endswith(".yaml"):
-        return divide(table, split(name), wanted)
-    if (description := name or corpus).endswith(".yaml"):
-        return divide(table, described_sides(description, path), wanted)
-    if corpus not in OWN:
-        raise ValueError(f"Expected `--split`, for {corpus} has several (docs/corpora.md), got none.")
-    return divide(table, split(OWN[corpus]), wanted)
+def _renormalized(probabilities: list[float] | None, kept: list[int]) -> list[float] | None:
+    """Probabilities of some of the emotions; None where their sum is 0."""
+    values = [probabilities[index] for index in kept] if probabilities is not None else []
+    return [value / sum(values) for value in values] if sum(values) > 0 else None

@@ -1,4 +1,4 @@
-"""Metrics, protocols, robustness and fairness, reports."""
+"""Evaluation: metrics, bootstrap intervals, comparison of models, plots, checks for training data leakage."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ METRIC_MODULES = Path(__file__).parent / "metric_modules"
 
 
 def metric_module(name: str) -> str:
-    """Folder of one of our metrics as a module of `evaluate`: `evaluate.load(metric_module("ccc"))` needs no network.
+    """Folder of one of our metrics as an `evaluate` module: `evaluate.load(metric_module("ccc"))`, without network.
 
     Raises:
-        ValueError: for another name than those of the folders in `metric_modules/`.
+        ValueError: if there is no metric of that name.
     """
     known = sorted(path.name for path in METRIC_MODULES.iterdir() if (path / f"{path.name}.py").is_file())
     if name not in known:

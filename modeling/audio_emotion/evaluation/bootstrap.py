@@ -1,7 +1,7 @@
-"""Is model A better than model B? Paired over speakers, in any metric, over folds and seeds.
+"""Bootstrap intervals of a metric, and paired comparison of two models over speakers, folds and seeds.
 
-Both models have judged the same clips. What they share, an easy speaker or a hard clip, then cancels: two intervals
-side by side may overlap though one model is better with every speaker.
+Two models are compared on the same clips, paired: what is difficult for both then cancels, whereas two separate
+intervals may overlap although one model is better for every speaker.
 """
 
 from __future__ import annotations
@@ -9,49 +9,110 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from audio_emotion.evaluation.metrics import (
     accuracy,
-    bootstrap_interval,
     concordance_correlation,
     macro_f1,
     mean_absolute_error,
     pearson_correlation,
     unweighted_average_recall,
 )
-from audio_emotion.evaluation.predictions import Predictions
-from audio_emotion.evaluation.report import intervals_over
+
+if TYPE_CHECKING:  # needs accelerate and pyarrow, which intervals do not
+    from audio_emotion.evaluation.predictions import Predictions
 
 Statistic = Callable[[np.ndarray, np.ndarray], Any]
-OF_CLASSES: dict[str, Statistic] = {"uar": unweighted_average_recall, "accuracy": accuracy, "macro_f1": macro_f1}
-OF_DIMENSIONS: dict[str, Statistic] = {
+CLASS_METRICS: dict[str, Statistic] = {"uar": unweighted_average_recall, "accuracy": accuracy, "macro_f1": macro_f1}
+DIMENSION_METRICS: dict[str, Statistic] = {
     "ccc": concordance_correlation,
     "pearson": pearson_correlation,
     "mae": mean_absolute_error,
 }
+MIN_SPEAKERS = 4  # three, resampled with replacement, make ten different samples: too few for two tails of 2.5 %
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float | np.ndarray],
+    *arrays: ArrayLike,
+    groups: ArrayLike | None = None,
+    repeats: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float | np.ndarray, float | np.ndarray]:
+    """Percentile bootstrap interval of a statistic, over groups of clips (speakers) if given, else over clips.
+
+    Clips of one speaker are correlated, so that an interval over clips is too narrow where there are few speakers.
+    To compare two models, pass both predictions and a statistic that returns the difference: the interval is paired.
+
+    Args:
+        statistic: called with the resampled `arrays`; returns a float, or one value per dimension.
+        *arrays: of equal length N, all resampled together.
+        groups: (N,) speaker of each clip; whole speakers are resampled with replacement.
+        repeats: number of resamples.
+        level: probability that the interval covers, in (0, 1).
+        seed: random seed.
+
+    Returns:
+        Lower and upper end, each of the shape that `statistic` returns. Resamples in which the statistic is NaN are
+        left out; NaN if it always is.
+
+    Raises:
+        ValueError: for unequal lengths, fewer than two clips or speakers, or a level outside (0, 1).
+
+    Source:
+        Efron & Tibshirani 1993, An introduction to the bootstrap, chapter 13; for clusters, Davison & Hinkley 1997,
+        Bootstrap methods and their application, section 3.8.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    group_of = np.arange(len(columns[0])) if groups is None else np.asarray(groups)
+    if lengths := {len(column) for column in columns} - {len(group_of)}:
+        raise ValueError(f"Expected arrays and groups of one length, got {sorted(lengths | {len(group_of)})}.")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"Expected a level between 0 and 1, such as 0.95, got {level}.")
+    _, number_of = np.unique(group_of, return_inverse=True)
+    order = np.argsort(number_of, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(number_of))[:-1])  # clips of each group
+    if len(members) < 2:
+        raise ValueError(f"Expected at least two clips or speakers to resample, got {len(members)}.")
+
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(repeats):
+        sampled = random.integers(len(members), size=len(members))
+        rows = np.concatenate([members[group] for group in sampled])
+        values.append(statistic(*(column[rows] for column in columns)))
+    ends = [_quantile(np.asarray(values, dtype=np.float64), (1 + sign * level) / 2) for sign in (-1, 1)]
+    return ends[0], ends[1]
+
+
+def intervals_over(predictions: Predictions) -> Literal["speakers", "clips"]:
+    """What is resampled for intervals: whole speakers, or clips if fewer than `MIN_SPEAKERS` are known."""
+    return "speakers" if len({*predictions.speakers.tolist()} - {""}) >= MIN_SPEAKERS else "clips"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a paired comparison found.
+    """Result of a paired comparison of two models.
 
     Attributes:
         metric: its name.
         first: value of the first model, the mean over its runs.
-        second: of the second.
+        second: value of the second model.
         difference: first minus second.
         interval: 95 % interval of the difference.
         relative: `difference / second`.
-        relative_interval: 95 % interval of `relative`, over the resamples in which the second is above 0; NaN where
-            it never is.
-        p_value: two-sided, of the hypothesis that the models could change places with any speaker.
-        units: how many speakers, or clips, change places.
+        relative_interval: 95 % interval of `relative`, over the resamples in which the second is above 0; NaN if it
+            never is.
+        p_value: two-sided, of the null hypothesis that the models are exchangeable for every speaker.
+        units: number of speakers, or clips, that the permutation test exchanges.
         unit: `"speakers"` or `"clips"`.
-        intervals_over: what both intervals are drawn over, `"speakers"` or `"clips"`; see `results.intervals_over`.
-        runs: how many pairs of runs (seeds).
+        intervals_over: what both intervals resample, `"speakers"` or `"clips"`; see `intervals_over`.
+        runs: number of pairs of runs (seeds).
     """
 
     metric: str
@@ -72,44 +133,25 @@ class Comparison:
         return asdict(self)
 
 
-def pooled(folds: Sequence[Predictions]) -> Predictions:
-    """Test sets of several folds as one set, sorted by clip.
-
-    Raises:
-        ValueError: if a clip stands in two of them.
-    """
-    ids = [name for fold in folds for name in fold.ids]
-    if len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        raise ValueError(f"Expected folds without a common clip, got {twice[:3]} in two. Pool the folds of one seed.")
-    if len(folds) == 1:
-        return folds[0]
-    arrays = ("speakers", "logits", "dimensions", "labels", "dimension_labels")
-    joined = {name: np.concatenate([getattr(fold, name) for fold in folds]) for name in arrays}
-    return Predictions(ids=ids, embedding=np.zeros((len(ids), 0)), **joined).take(np.argsort(ids))
-
-
 def aggregate(
     runs: Sequence[Predictions], metric: str, dimensions: Sequence[str], repeats: int = 1000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """Mean of a metric over runs (seeds) that judged the same clips, and its 95 % bootstrap interval.
-
-    The interval is over speakers, or over clips where few are known: see `results.intervals_over`.
+    """Mean of a metric over runs (seeds) on the same clips, and its 95 % bootstrap interval.
 
     Args:
-        runs: one a seed; folds are pooled before.
+        runs: one per seed; pool the folds of a seed first.
         metric: `uar`, `accuracy`, `macro_f1`, or `ccc_`, `pearson_`, `mae_` and a dimension.
         dimensions: names in column order.
         repeats: bootstrap samples.
-        seed: of the samples.
+        seed: random seed.
     """
-    statistic, predicted, target, owners = _columns(runs, metric, dimensions)
+    statistic, predicted, target, speakers = _columns(runs, metric, dimensions)
 
     def mean(target: np.ndarray, *predicted: np.ndarray) -> float:
         return float(np.mean([statistic(each, target) for each in predicted]))
 
-    drawn = _drawn(runs[0], owners)
-    low, high = bootstrap_interval(mean, target, *predicted, groups=drawn, repeats=repeats, seed=seed)
+    groups = _resampled(runs[0], speakers)
+    low, high = bootstrap_interval(mean, target, *predicted, groups=groups, repeats=repeats, seed=seed)
     return mean(target, *predicted), (float(low), float(high))
 
 
@@ -123,35 +165,36 @@ def compare(
 ) -> Comparison:
     """Compare two models on the same clips.
 
-    The interval is a bootstrap: speakers are drawn with replacement, with all their clips, for both models and all
-    runs at once; or clips, where few speakers are known: see `results.intervals_over`. The p value is a permutation
-    test, over the speakers also where they are few: for each speaker the models change places or not, in all runs
-    alike; every way of it is tried where there are at most `repeats`, else as many are drawn, and p is the share of
-    ways in which the metric differs as much as it does. It cannot be smaller than 2 / 2^speakers: four speakers
-    never reach 0.05.
+    The interval is a bootstrap: speakers with all their clips (or clips, see `intervals_over`) are resampled with
+    replacement, for both models and all runs at once. The p value is a permutation test over speakers: for each
+    speaker the outputs of the two models are exchanged or not, in all runs alike. All permutations are computed if
+    there are at most `repeats`, else as many are sampled; p is the fraction of permutations in which the metric
+    differs at least as much as observed. It cannot be smaller than 2 / 2^speakers: four speakers never reach 0.05.
 
     Args:
-        first: predictions of the first model, one a seed (pool folds before).
-        second: of the second model; the run at the same place is its matching_label.
+        first: predictions of the first model, one per seed (pool the folds of a seed first).
+        second: predictions of the second model, with the seeds in the same order.
         metric: `uar`, `accuracy`, `macro_f1`, or `ccc_`, `pearson_`, `mae_` and a dimension.
         dimensions: names in column order.
-        repeats: of bootstrap and permutation.
-        seed: of both.
+        repeats: bootstrap samples, and permutations at most.
+        seed: random seed of both.
 
     Raises:
-        ValueError: where the models did not judge the same clips with the same labels, or runs have no matching_label.
+        ValueError: if clips, labels or the number of runs of the two models differ.
 
     Source:
-        Efron & Tibshirani 1993, An introduction to the bootstrap, chapters 13 and 15; for whole clusters changing
-        places, Good 2005, Permutation, parametric and bootstrap tests of hypotheses, chapter 3.
+        Efron & Tibshirani 1993, An introduction to the bootstrap, chapters 13 and 15; for exchanging whole clusters,
+        Good 2005, Permutation, parametric and bootstrap tests of hypotheses, chapter 3.
     """
     if len(first) != len(second):
         raise ValueError(f"Expected as many runs of both models, got {len(first)} and {len(second)}. Pair the seeds.")
-    statistic, ours, target, owners = _columns(first, metric, dimensions)
-    _, theirs, others, _ = _columns(second, metric, dimensions)
+    statistic, ours, target, speakers = _columns(first, metric, dimensions)
+    _, theirs, other_target, _ = _columns(second, metric, dimensions)
     _require_same_clips(first[0], second[0])
-    if not np.array_equal(target, others):
-        raise ValueError(f"Expected the same labels for both models, got others in `{metric}`. Evaluate them alike.")
+    if not np.array_equal(target, other_target):
+        raise ValueError(
+            f"Expected the same labels for both models, got different ones in `{metric}`. Evaluate them alike."
+        )
     count = len(ours)
 
     def means(target: np.ndarray, *predicted: np.ndarray) -> np.ndarray:
@@ -159,37 +202,37 @@ def compare(
         a, b = np.mean(values[:count]), np.mean(values[count:])
         return np.array([a, b, a - b, (a - b) / b if b > 0 else np.nan])  # (4,)
 
-    drawn = _drawn(first[0], owners)
+    groups = _resampled(first[0], speakers)
     value = means(target, *ours, *theirs)
-    low, high = bootstrap_interval(means, target, *ours, *theirs, groups=drawn, repeats=repeats, seed=seed)
+    ends = bootstrap_interval(means, target, *ours, *theirs, groups=groups, repeats=repeats, seed=seed)
+    low, high = np.asarray(ends[0]), np.asarray(ends[1])  # (4,) each
 
-    groups, unit = _swapped(owners)
-    _, owner_of = np.unique(groups, return_inverse=True)
-    units = int(owner_of.max()) + 1
+    exchanged, unit = _exchanged(speakers)
+    _, unit_of = np.unique(exchanged, return_inverse=True)
+    units = int(unit_of.max()) + 1
     if 2**units <= repeats:
-        ways = np.array(list(product([False, True], repeat=units)))
+        permutations = np.array(list(product([False, True], repeat=units)))
     else:
-        some = np.random.default_rng(seed).random((repeats - 1, units)) < 0.5
-        ways = np.concatenate([np.zeros((1, units), dtype=bool), some])  # the way it is counts as one
+        sampled = np.random.default_rng(seed).random((repeats - 1, units)) < 0.5
+        permutations = np.concatenate([np.zeros((1, units), dtype=bool), sampled])  # the observed one is among them
     extreme = 0
-    for way in ways:
-        swapped = way[owner_of]
-        one = [np.where(swapped, b, a) for a, b in zip(ours, theirs, strict=True)]
-        other = [np.where(swapped, a, b) for a, b in zip(ours, theirs, strict=True)]
+    for permutation in permutations:
+        swap = permutation[unit_of]
+        one = [np.where(swap, b, a) for a, b in zip(ours, theirs, strict=True)]
+        other = [np.where(swap, a, b) for a, b in zip(ours, theirs, strict=True)]
         extreme += abs(means(target, *one, *other)[2]) >= abs(value[2]) - 1e-12
-    ends = np.stack([np.asarray(low), np.asarray(high)])  # (2, 4)
     return Comparison(
         metric=metric,
         first=float(value[0]),
         second=float(value[1]),
         difference=float(value[2]),
-        interval=(float(ends[0, 2]), float(ends[1, 2])),
+        interval=(float(low[2]), float(high[2])),
         relative=float(value[3]),
-        relative_interval=(float(ends[0, 3]), float(ends[1, 3])),
-        p_value=float(extreme / len(ways)),
+        relative_interval=(float(low[3]), float(high[3])),
+        p_value=float(extreme / len(permutations)),
         units=units,
         unit=unit,
-        intervals_over="speakers" if drawn is owners else "clips",
+        intervals_over="speakers" if groups is speakers else "clips",
         runs=count,
     )
 
@@ -203,40 +246,44 @@ def _columns(
     for run in runs[1:]:
         _require_same_clips(runs[0], run)
     kind, _, name = metric.partition("_")
-    if metric in OF_CLASSES:
+    if metric in CLASS_METRICS:
         known = runs[0].labels >= 0
         predicted = [run.logits.argmax(-1)[known] for run in runs]
-        return OF_CLASSES[metric], predicted, runs[0].labels[known], runs[0].clusters()[known]
-    if kind not in OF_DIMENSIONS or name not in dimensions:
-        measures = [f"{kind}_{name}" for kind in OF_DIMENSIONS for name in dimensions]
-        raise ValueError(f"Expected a metric among {[*OF_CLASSES, *measures]}, got `{metric}`.")
+        return CLASS_METRICS[metric], predicted, runs[0].labels[known], runs[0].clusters()[known]
+    if kind not in DIMENSION_METRICS or name not in dimensions:
+        names = [f"{kind}_{name}" for kind in DIMENSION_METRICS for name in dimensions]
+        raise ValueError(f"Expected a metric among {[*CLASS_METRICS, *names]}, got `{metric}`.")
     column = list(dimensions).index(name)
     target = runs[0].dimension_labels[:, column]
     known = np.isfinite(target)
-    return (
-        OF_DIMENSIONS[kind],
-        [run.dimensions[known, column] for run in runs],
-        target[known],
-        runs[0].clusters()[known],
-    )
+    predicted = [run.dimensions[known, column] for run in runs]
+    return DIMENSION_METRICS[kind], predicted, target[known], runs[0].clusters()[known]
 
 
-def _drawn(run: Predictions, owners: np.ndarray) -> np.ndarray:
-    """Who is drawn for an interval: speakers, and clips of unknown speakers alone; or every clip alone."""
-    over_speakers = intervals_over(run) == "speakers" and len(set(owners.tolist())) > 1
-    return owners if over_speakers else np.arange(len(owners))
+def _resampled(run: Predictions, speakers: np.ndarray) -> np.ndarray:
+    """Groups of an interval, `(n,)`: the speakers, or every clip by itself."""
+    over_speakers = intervals_over(run) == "speakers" and len(set(speakers.tolist())) > 1
+    return speakers if over_speakers else np.arange(len(speakers))
 
 
-def _swapped(owners: np.ndarray) -> tuple[np.ndarray, str]:
-    """Who changes places: speakers, and clips of unknown speakers alone; clips if there is no second speaker."""
-    count = len(set(owners.tolist()))
-    return (np.arange(len(owners)), "clips") if count in (1, len(owners)) else (owners, "speakers")
+def _exchanged(speakers: np.ndarray) -> tuple[np.ndarray, str]:
+    """Groups of a permutation test, `(n,)`: the speakers; every clip by itself if there is no second speaker."""
+    count = len(set(speakers.tolist()))
+    return (np.arange(len(speakers)), "clips") if count in (1, len(speakers)) else (speakers, "speakers")
 
 
 def _require_same_clips(one: Predictions, other: Predictions) -> None:
     if one.ids != other.ids:
-        alone = sorted(set(one.ids) ^ set(other.ids))
+        unpaired = sorted(set(one.ids) ^ set(other.ids))
         raise ValueError(
-            f"Expected the same clips from both, got {len(one.ids)} and {len(other.ids)}, of which {len(alone)} stand "
-            f"on one side only, such as {alone[:3]}. Scores on different clips say nothing of which model is better."
+            f"Expected the same clips from both, got {len(one.ids)} and {len(other.ids)}, of which {len(unpaired)} "
+            f"are in one only, such as {unpaired[:3]}. Scores on different clips cannot be compared."
         )
+
+
+def _quantile(values: np.ndarray, probability: float) -> float | np.ndarray:
+    """Quantile over the first axis, NaN left out."""
+    if values.ndim == 1:
+        known = values[~np.isnan(values)]
+        return float(np.quantile(known, probability)) if known.size else float("nan")
+    return np.stack([np.asarray(_quantile(column, probability)) for column in np.moveaxis(values, 1, 0)])

@@ -1,4 +1,4 @@
-"""Ways in which a clip may reach a model that are not those in which it was recorded."""
+"""Fixed corruptions of the audio of a clip, for measuring the robustness of a model."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import torch
 
 from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
 
-NOTHING = dict.fromkeys(
+NO_AUGMENTATION = dict.fromkeys(
     [f"{name}_probability" for name in ("speed", "reverberation", "noise", "gain", "pause", "telephone")], 0.0
 )
-CONDITIONS = {  # what is changed of every clip, always
-    "telephone": {"telephone_probability": 1.0, "telephone_rates": (8_000,)},  # every other one without its lows too
-    "pauses": {"pause_probability": 1.0, "pause": (10.0, 10.0)},  # before, after, or both
+CORRUPTIONS = {  # each is applied to every clip
+    "telephone": {"telephone_probability": 1.0, "telephone_rates": (8_000,)},  # half of the clips lose the lows too
+    "pauses": {"pause_probability": 1.0, "pause": (10.0, 10.0)},  # before the clip, after it, or both
     "noise": {"noise_probability": 1.0, "snr": (10.0, 10.0)},  # white, pink or brown
     "room": {"reverberation_probability": 1.0, "rt60": (0.4, 0.4), "direct_to_reverberant": (3.0, 3.0)},
     "quiet": {"gain_probability": 1.0, "gain": (-30.0, -30.0)},
 }
 
 
-def under(condition: str) -> Callable[[np.ndarray, str, int], np.ndarray]:
-    """What a condition does to a waveform `(S,)` of a clip of some name; the same each time.
+def get_corruption(name: str) -> Callable[[np.ndarray, str, int], np.ndarray]:
+    """A function that corrupts the waveform `(S,)` of a clip, given its id; the same each time.
 
-    The changes are those with which students may have been trained (`AugmentationStrengths`), at one strength.
+    The corruptions are the augmentations of the training recipes (`AugmentationStrengths`), at one strength.
 
     Raises:
-        ValueError: for a condition that there is not.
+        ValueError: for an unknown corruption.
     """
-    if condition not in CONDITIONS:
-        raise ValueError(f"Expected a condition among {sorted(CONDITIONS)}, got {condition!r}.")
-    change = WaveformAugmentation(AugmentationStrengths(**{**NOTHING, **CONDITIONS[condition]}))  # type: ignore[arg-type]
+    if name not in CORRUPTIONS:
+        raise ValueError(f"Expected a corruption among {sorted(CORRUPTIONS)}, got {name!r}.")
+    augment = WaveformAugmentation(AugmentationStrengths(**{**NO_AUGMENTATION, **CORRUPTIONS[name]}))  # type: ignore[arg-type]
 
-    def changed(waveform: np.ndarray, name: str, epoch: int = 0) -> np.ndarray:
-        return change(torch.as_tensor(waveform), zlib.crc32(f"{condition}/{name}".encode())).numpy()
+    def corrupt(waveform: np.ndarray, clip: str, epoch: int = 0) -> np.ndarray:
+        return augment(torch.as_tensor(waveform), zlib.crc32(f"{name}/{clip}".encode())).numpy()
 
-    return changed
+    return corrupt

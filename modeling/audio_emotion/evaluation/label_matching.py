@@ -1,4 +1,4 @@
-"""Which class of a model is which emotion of a corpus: by name, never by position."""
+"""Match the classes of any model with the emotions of a corpus, by name and never by position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
 from audio_emotion.layers import EmotionOutput
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    # one emotion under the names that corpora and public models give it; case does not matter
+    # names of one emotion in corpora and public models, in any case
     "neutral": ("neu", "neutrality"),
     "calm": ("cal", "calmness"),
     "happy": ("hap", "happiness", "joy", "joyful"),
@@ -36,11 +36,11 @@ DIMENSION_SYNONYMS: dict[str, tuple[str, ...]] = {"activation": ("arousal",), "v
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """How classes of a model answer for emotions of a corpus.
+    """Mapping from the classes of a model to the emotions of a corpus.
 
     Attributes:
         emotions: of the corpus that are scored, in its order.
-        sources: for each of them, the places of the classes that mean it.
+        sources: for each of them, the indices of the matching classes.
         left_out: emotions of the corpus whose clips count as unlabeled.
     """
 
@@ -49,11 +49,11 @@ class ClassMatch:
     left_out: tuple[str, ...]
 
     def logits(self, scores: torch.Tensor) -> torch.Tensor:
-        """From `(B, C)` of the model to `(B, K)` of the scored emotions; classes of one emotion add their shares."""
+        """Logits `(B, C)` of the model to `(B, K)` of the scored emotions; probabilities of one emotion are added."""
         return torch.stack([scores[:, list(places)].logsumexp(-1) for places in self.sources], dim=-1)
 
     def labels(self, emotions: Sequence[str], labels: np.ndarray) -> np.ndarray:
-        """From class numbers among the corpus's `emotions` to those among the scored ones, -100 where left out."""
+        """Class numbers in the corpus's `emotions` to class numbers in the scored ones, -100 where left out."""
         number = {name: index for index, name in enumerate(self.emotions)}
         table = np.array([number.get(name, -100) for name in emotions] + [-100])
         return table[np.where(labels >= 0, labels, len(emotions))]
@@ -62,16 +62,16 @@ class ClassMatch:
 def match_classes(
     classes: Sequence[str], emotions: Sequence[str], label_map: Mapping[str, str | None] | None = None
 ) -> ClassMatch:
-    """Match classes of a model with emotions of a corpus by their names, or else by `SYNONYMS`.
+    """Match classes of a model with emotions of a corpus by name, else by `SYNONYMS`.
 
     Args:
         classes: of the model, in the order of its logits.
         emotions: of the corpus.
-        label_map: what names alone do not say: from a class to an emotion of the corpus, or to None to leave the
-            class out; and from an emotion that the model does not have to None, to leave its clips out.
+        label_map: for names that do not match: from a class to an emotion of the corpus, or to None to ignore the
+            class; and from an emotion that the model does not have to None, to leave its clips out.
 
     Raises:
-        ValueError: naming the classes and the emotions that have no matching_label, or a name in `label_map` that nobody has.
+        ValueError: naming classes and emotions without a match, or unknown names in `label_map`.
     """
     given = dict(label_map or {})
     wrong = sorted({*given} - {*classes, *emotions}) + sorted({*filter(None, given.values())} - {*emotions})
@@ -81,24 +81,24 @@ def match_classes(
             f"{wrong} in it. Correct these names."
         )
     target = {name: given[name] if name in given else matching_label(name, emotions) for name in classes}
-    lost_classes = [name for name in classes if target[name] is None and name not in given]
-    answered = {name for name in target.values() if name is not None}
-    lost_emotions = [name for name in emotions if name not in answered and name not in given]
-    if lost_classes or lost_emotions:
+    unmatched_classes = [name for name in classes if target[name] is None and name not in given]
+    matched = {name for name in target.values() if name is not None}
+    unmatched_emotions = [name for name in emotions if name not in matched and name not in given]
+    if unmatched_classes or unmatched_emotions:
         raise ValueError(
-            f"Expected a matching_label for every name, got none for the model's classes {lost_classes} (it has "
-            f"{list(classes)}) and for the corpus's emotions {lost_emotions} (it has {list(emotions)}). Pass "
-            "`--label_map FILE`, a YAML file that says which emotion each of these is, or null to leave it out."
+            f"Expected a match for every name, got none for the model's classes {unmatched_classes} (it has "
+            f"{list(classes)}) and for the corpus's emotions {unmatched_emotions} (it has {list(emotions)}). Pass "
+            "`--label_map FILE`, a YAML file that maps each of these to an emotion, or to null to leave it out."
         )
-    scored = tuple(name for name in emotions if name in answered)
+    scored = tuple(name for name in emotions if name in matched)
     if not scored:
         raise ValueError("Expected at least one emotion to score, got none: the label map leaves all of them out.")
     sources = tuple(tuple(place for place, name in enumerate(classes) if target[name] == each) for each in scored)
-    return ClassMatch(scored, sources, tuple(name for name in emotions if name not in answered))
+    return ClassMatch(scored, sources, tuple(name for name in emotions if name not in matched))
 
 
 def matching_label(name: str, emotions: Sequence[str]) -> str | None:
-    """Which of the emotions a class means: the one of its name, else a synonym, our own word before others."""
+    """The emotion that a class matches: the one of the same name, else a synonym, the canonical one first."""
 
     def rank(emotion: str) -> tuple[bool, ...]:
         plain = emotion.strip().lower()
@@ -108,7 +108,7 @@ def matching_label(name: str, emotions: Sequence[str]) -> str | None:
 
 
 def dimension_columns(classes: Sequence[str], dimensions: Sequence[str]) -> list[int] | None:
-    """Place of each dimension among the outputs of a regression model; None if these are no dimensions."""
+    """Index of each dimension in the outputs of a regression model; None if its outputs are not dimensions."""
     names = {other: name for name, others in DIMENSION_SYNONYMS.items() for other in (name, *others)}
     found = [names.get(name.lower()) for name in classes]
     if None in found or not set(dimensions) <= set(found):
@@ -117,16 +117,16 @@ def dimension_columns(classes: Sequence[str], dimensions: Sequence[str]) -> list
 
 
 def canonical_label(name: str) -> str:
-    """The word that all corpora here have for a class, `"fearful"` for `"Fear"`; an unknown name in small letters."""
+    """The canonical name of a class, `"fearful"` for `"Fear"`; an unknown name in lower case."""
     plain = name.strip().lower()
     return next((word for word, others in SYNONYMS.items() if plain in (word, *others)), plain)
 
 
 def canonical_labels(names: Sequence[str], where: str) -> list[str]:
-    """The same for all classes of a teacher; where several mean the same (`joy` and `happy`), each keeps its name.
+    """Canonical names of all classes of a teacher; where several are synonyms (`joy`, `happy`), each keeps its name.
 
     Raises:
-        ValueError: where names are numbered places, or two are the same.
+        ValueError: if names are numbers only (`LABEL_0`), or two are the same.
     """
     words = [canonical_label(name) for name in names]
     words = [word if words.count(word) == 1 else name.strip().lower() for name, word in zip(names, words, strict=True)]
@@ -141,10 +141,10 @@ def canonical_labels(names: Sequence[str], where: str) -> list[str]:
 
 
 class MatchedClassifier(nn.Module):
-    """A checkpoint that is to be evaluated on a corpus; its classes are matched with the corpus's emotions by name.
+    """Any audio classifier with its outputs matched to the emotions and dimensions of a corpus, by name.
 
-    A foreign model whose classes are all dimensions (`arousal`, `valence`, `dominance`) is taken for a regression onto
-    0..1.
+    An external model whose classes are all dimensions (`arousal`, `valence`, `dominance`) is treated as a regression
+    with outputs in 0..1.
 
     Args:
         name: Hub id or folder.
@@ -157,11 +157,11 @@ class MatchedClassifier(nn.Module):
         match: of classes and emotions; None for a model without categories.
         emotions: that are scored, in the order of the logits.
         dimensions: that are scored, in column order.
-        training_data: of the checkpoint; empty for a foreign model, of which only `public_models` may tell.
-        public_models: names of the model itself and of the encoders in it.
+        training_data: of the checkpoint; empty for an external model.
+        public_models: names of the model itself and of its encoders, to be looked up in `PUBLIC_MODELS`.
 
     Raises:
-        ValueError: where the checkpoint lacks weights, naming them, or names have no matching_label.
+        ValueError: if weights are missing, naming them, or classes have no match.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class MatchedClassifier(nn.Module):
         config = AutoConfig.from_pretrained(name)
         self.public_models = [name]
         self.training_data: list[dict] = []
-        self.extractor: Any = None  # of a foreign model
+        self.extractor: Any = None  # of an external model
         if isinstance(config, EmotionConfig):
             self.model = AutoModelForAudioClassification.from_pretrained(name)
             self.training_data = list(config.training_data)
@@ -191,8 +191,8 @@ class MatchedClassifier(nn.Module):
             if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
                 raise ValueError(
                     f"Expected all weights of {type(self.model).__name__} in {name!r}, got none for {absent}. Its "
-                    "answers would be random: it was made for another architecture. Load it with the code it was made "
-                    "for."
+                    "outputs would be random: the checkpoint is of another architecture. Load it with the code that "
+                    "wrote it."
                 )
             self.extractor = AutoFeatureExtractor.from_pretrained(name)
             classes = [config.id2label[place] for place in range(config.num_labels)]
@@ -203,18 +203,18 @@ class MatchedClassifier(nn.Module):
         self.emotions = list(self.match.emotions) if self.match else []
 
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> EmotionOutput:
-        """MatchedClassifier clips `(B, S)` at 16 kHz."""
-        judge: Any = self._foreign if self.extractor else self.model
-        said = judge(input_values, attention_mask)
-        nothing = input_values.new_zeros(len(input_values), 0)
+        """Predict for clips `(B, S)` at 16 kHz."""
+        model: Any = self._external if self.extractor else self.model
+        output = model(input_values, attention_mask)
+        absent = input_values.new_zeros(len(input_values), 0)
         return EmotionOutput(
-            logits=self.match.logits(said.logits) if self.match else nothing,  # (B, K)
-            dimensions=said.dimensions[:, self.columns] if self.columns else nothing,  # (B, A)
-            embedding=nothing,
+            logits=self.match.logits(output.logits) if self.match else absent,  # (B, K)
+            dimensions=output.dimensions[:, self.columns] if self.columns else absent,  # (B, A)
+            embedding=absent,
         )
 
-    def _foreign(self, input_values: Tensor, attention_mask: Tensor) -> EmotionOutput:
-        """One clip at a time: many public models hear the padding of a batch."""
+    def _external(self, input_values: Tensor, attention_mask: Tensor) -> EmotionOutput:
+        """One clip at a time: the outputs of many public models depend on padding."""
         scores = []
         for samples, mask in zip(input_values, attention_mask, strict=True):
             clip = samples[: int(mask.sum())].cpu().numpy()  # (S,)

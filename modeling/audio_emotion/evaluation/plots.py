@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: confusion, scatter, reliability, speakers, and several models side by side."""
+"""Plots of an evaluation: confusion matrix, scatter, reliability, speakers, and comparison of models."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
-from audio_emotion.evaluation.metrics import concordance_correlation, confusion_counts, expected_calibration_error
+from audio_emotion.evaluation.metrics import concordance_correlation, expected_calibration_error
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.evaluation.report import posterior
 
-# Okabe & Ito's colors, which the color-blind can tell apart.
+# Okabe & Ito's colors, which are distinct with color blindness.
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
 GENDERS = {"female": ORANGE, "male": BLUE, "": GRAY}
 
@@ -21,21 +22,21 @@ GENDERS = {"female": ORANGE, "male": BLUE, "": GRAY}
 def save_plots(
     folder: str | Path, predictions: Predictions, emotions: list[str], dimensions: list[str], results: dict[str, Any]
 ) -> list[Path]:
-    """Draw every picture for which there is something to draw.
+    """Draw and save every plot for which there are labels.
 
     Args:
-        folder: made if missing.
-        predictions: of every clip.
+        folder: created if missing.
+        predictions: of all clips.
         emotions: class names in logit order.
         dimensions: names in column order.
-        results: what `measure` returned, with `groups` from `measure_groups`.
+        results: from `measure`, with `groups` from `measure_groups`.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     figures = {}
     if emotions and (predictions.labels >= 0).any():
-        figures["confusion"] = confusion_matrix(predictions, emotions)
+        figures["confusion"] = confusion_plot(predictions, emotions)
         figures["reliability"] = reliability_diagram(predictions)
     if np.isfinite(predictions.dimension_labels).any() and dimensions:
         figures["scatter"] = scatter(predictions, dimensions)
@@ -45,26 +46,26 @@ def save_plots(
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure at 150 dots an inch."""
+    """Write a figure at 150 dots per inch."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
 
 
-def confusion_matrix(predictions: Predictions, emotions: Sequence[str]) -> Figure:
-    """Share of the clips of each emotion (row) that were called each emotion (column), and their number."""
+def confusion_plot(predictions: Predictions, emotions: Sequence[str]) -> Figure:
+    """Confusion matrix: fraction and number of the clips of each emotion (row) predicted as each (column)."""
     known = predictions.labels >= 0
-    called = predictions.logits[known].argmax(-1)
-    counts = confusion_counts(called, predictions.labels[known], range(len(emotions)))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (C, C)
+    predicted = predictions.logits[known].argmax(-1)
+    counts = confusion_matrix(predictions.labels[known], predicted, labels=range(len(emotions)))
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (C, C)
     size = 2.4 + 0.62 * len(emotions)
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
-            color = "white" if shares[row, column] > 0.55 else "black"
-            text = f"{shares[row, column]:.0%}\n{counts[row, column]}"
+            color = "white" if fractions[row, column] > 0.55 else "black"
+            text = f"{fractions[row, column]:.0%}\n{counts[row, column]}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8, linespacing=1.1)
     names = [f"{name} ({count})" for name, count in zip(emotions, counts.sum(axis=1), strict=True)]
     axes.set_xticks(range(len(emotions)), emotions, rotation=40, ha="right", rotation_mode="anchor")
@@ -74,18 +75,20 @@ def confusion_matrix(predictions: Predictions, emotions: Sequence[str]) -> Figur
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="called", ylabel="is (clips)")
-    recalls = np.diag(shares)[counts.any(axis=1)]
+    axes.set(xlabel="predicted", ylabel="label (clips)")
+    recalls = np.diag(fractions)[counts.any(axis=1)]
     axes.set_title(f"Confusion: UAR {recalls.mean():.3f}, {counts.sum():,} clips", loc="left")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the row", format="{x:.0%}").outline.set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the row", format="{x:.0%}").outline.set_visible(
+        False
+    )
     return figure
 
 
 def scatter(predictions: Predictions, dimensions: Sequence[str]) -> Figure:
-    """Predicted against rated values, one panel a dimension, with the line on which both are equal.
+    """Predicted against rated values, one panel per dimension, with the identity line.
 
-    Targets that take a few values only stand beside their value (moved by at most 0.012, so that points part), and a
-    black mark is the mean of the predictions for that value.
+    Targets with few distinct values are jittered by at most 0.012, and a black mark is the mean of the predictions
+    for each value.
     """
     figure = Figure(figsize=(3.6 * len(dimensions), 4.0), layout="constrained")
     panels = figure.subplots(1, len(dimensions), sharex=True, sharey=True, squeeze=False)[0]
@@ -112,7 +115,7 @@ def scatter(predictions: Predictions, dimensions: Sequence[str]) -> Figure:
 
 
 def reliability_diagram(predictions: Predictions, bins: int = 10) -> Figure:
-    """How often the best class is right (bars) at each confidence, and how many clips have it (below)."""
+    """Accuracy of the predicted class at each confidence (bars), and the number of clips (below)."""
     known = predictions.labels >= 0
     scores, labels = posterior(predictions.logits[known]), predictions.labels[known]
     confidence, right = scores.max(axis=-1), scores.argmax(axis=-1) == labels
@@ -125,10 +128,10 @@ def reliability_diagram(predictions: Predictions, bins: int = 10) -> Figure:
 
     figure = Figure(figsize=(4.8, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    above.bar(centers[filled], hits[filled], width=0.94 / bins, color=BLUE, alpha=0.85, label="right")
+    above.bar(centers[filled], hits[filled], width=0.94 / bins, color=BLUE, alpha=0.85, label="accuracy")
     above.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="calibrated")
     above.plot(means[filled], hits[filled], "o", color="black", markersize=4, label="mean confidence of the bin")
-    above.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="share that is right")
+    above.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
     error = expected_calibration_error(scores, labels)
     above.set_title(
         f"Reliability: ECE {error:.3f}\nmean confidence {confidence.mean():.2f}, accuracy {right.mean():.2f}",
@@ -137,17 +140,17 @@ def reliability_diagram(predictions: Predictions, bins: int = 10) -> Figure:
     )
     above.legend(frameon=False, loc="upper left", fontsize=9)
     below.bar(centers, count, width=0.94 / bins, color=GRAY)
-    below.set(xlabel="confidence in the best class", ylabel="clips")
+    below.set(xlabel="confidence of the predicted class", ylabel="clips")
     for axes in (above, below):
         _plain(axes)
     return figure
 
 
 def per_speaker(predictions: Predictions, results: Mapping[str, Any]) -> Figure:
-    """UAR and CCC of every speaker, worst first; the line is all speakers as one set.
+    """UAR and CCC of every speaker, worst first; the line is the score of all speakers together.
 
     Args:
-        predictions: for the genders.
+        predictions: with the genders.
         results: with `groups`, `speaker`.
     """
     scores = results["groups"]["speaker"]
@@ -172,16 +175,16 @@ def per_speaker(predictions: Predictions, results: Mapping[str, Any]) -> Figure:
     panels[0].set_yticks(places, speakers)
     shown = [name for name in ("female", "male") if name in gender_of.values()]
     marks = [panels[0].scatter([], [], s=36, color=GENDERS[name], label=name) for name in shown]
-    marks += panels[0].plot([], [], color=GRAY, linewidth=1, label="all as one set")
+    marks += panels[0].plot([], [], color=GRAY, linewidth=1, label="all speakers")
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     return figure
 
 
 def model_comparison(results: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Several models side by side, one panel a metric, each with its interval.
+    """Several models side by side, one panel per metric, with intervals.
 
     Args:
-        results: from the name of a model to what `measure` returned for it, best read with up to ten.
+        results: from the name of a model to its scores from `measure`; readable for up to ten models.
     """
     metrics = [
         name
@@ -215,5 +218,5 @@ def _title(metric: str) -> str:
 
 
 def _plain(axes: Any) -> None:
-    """Two spines are enough."""
+    """Remove the upper and the right spine."""
     axes.spines[["top", "right"]].set_visible(False)

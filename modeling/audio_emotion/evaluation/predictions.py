@@ -1,4 +1,4 @@
-"""A model's answers for a stream of clips, gathered from every process, each clip once, and kept in a small file."""
+"""Predictions of a model for a set of clips, gathered from all processes, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from audio_emotion.data.collate import Batch
+from audio_emotion.data.dataset import Batch
 from audio_emotion.layers import EmotionOutput
 
-SAMPLING_RATE = 16000  # of every batch
-SHORTEST = 0.25  # seconds; shorter clips are refused, so less than that is no clip
+SAMPLING_RATE = 16000  # Hz, of every batch
+MIN_DURATION = 0.25  # seconds; shorter clips are rejected, so a shorter input is not audio
 
 
 @dataclass
 class Predictions:
-    """Answers for `N` clips, sorted by clip id.
+    """Predictions and labels of `N` clips, sorted by clip id.
 
     Attributes:
-        ids: clip names.
+        ids: clip ids.
         speakers: `(N,)` names, "" where unknown.
         logits: `(N, C)`.
         dimensions: `(N, 3)` in 0..1.
         embedding: `(N, D)`.
         labels: `(N,)` class numbers, -100 where unlabeled.
         dimension_labels: `(N, 3)`, NaN where unlabeled.
-        durations: `(N,)` seconds, NaN where no audio was heard (states came from a cache); None if nobody knows.
-        genders: `(N,)` of the speakers, "" where unknown; None if nobody knows.
+        durations: `(N,)` seconds, NaN where no audio was decoded (frames came from a cache); None if unknown.
+        genders: `(N,)` of the speakers, "" where unknown; None if unknown for all.
     """
 
     ids: list[str]
@@ -48,14 +48,14 @@ class Predictions:
     genders: np.ndarray | None = None
 
     def take(self, chosen: np.ndarray) -> Predictions:
-        """The clips at some places, or where a mask is true."""
+        """The clips at the given indices, or where a mask is true."""
         places = np.arange(len(self.ids))[chosen]
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         taken = {name: None if value is None else np.asarray(value)[places] for name, value in values.items()}
         return Predictions(**{**taken, "ids": [self.ids[place] for place in places]})  # type: ignore[arg-type]
 
     def clusters(self) -> np.ndarray:
-        """Whose errors go together, `(N,)`: the speaker, or where unknown the clip alone."""
+        """Group of each clip in which errors are correlated, `(N,)`: the speaker, or where unknown the clip itself."""
         return np.where(self.speakers == "", np.array(self.ids), self.speakers)
 
     def name_genders(self, gender_of: Mapping[str, str | None]) -> None:
@@ -65,36 +65,38 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    accelerator: Accelerator, judge: Callable[[Batch], EmotionOutput], batches: Iterable[Batch]
+    accelerator: Accelerator, model: Callable[[Batch], EmotionOutput], batches: Iterable[Batch]
 ) -> Predictions:
-    """MatchedClassifier every batch, leave out clips of weight 0, and join what all processes have.
+    """Run a model on batches, drop clips of weight 0, and gather the predictions of all processes.
 
     Args:
         accelerator: of the run.
-        judge: from a batch to the model's output; the model must be in evaluation mode.
+        model: from a batch to the model's output; it must be in evaluation mode.
         batches: of this process.
     """
     rows = []
     for batch in batches:
-        output = judge(batch)
+        output = model(batch)
         assert output.embedding is not None
-        nothing = output.embedding.new_zeros(len(batch.ids), 0)  # of a head that the model does not have
-        logits = nothing if output.logits is None else output.logits
-        dimensions = nothing if output.dimensions is None else output.dimensions
+        absent = output.embedding.new_zeros(len(batch.ids), 0)  # for a head that the model does not have
+        logits = absent if output.logits is None else output.logits
+        dimensions = absent if output.dimensions is None else output.dimensions
         columns = (logits, dimensions, output.embedding, batch.labels, batch.dimension_labels)
         arrays = [column.float().cpu().numpy() for column in columns]
         seconds = batch.attention_mask.sum(-1).numpy() / SAMPLING_RATE
-        seconds[seconds < SHORTEST] = np.nan  # a batch of labels alone
+        seconds[seconds < MIN_DURATION] = np.nan  # a batch without audio
         for index, name in enumerate(batch.ids):
             if batch.weight[index] > 0:
                 rows.append((name, batch.speakers[index] or "", *(array[index] for array in arrays), seconds[index]))
-    whole = sorted(gather_object(rows) if accelerator.num_processes > 1 else rows, key=lambda row: row[0])
-    ids, speakers, said, rated, embedding, labels, dimension_labels, durations = zip(*whole, strict=True)
+    gathered = sorted(gather_object(rows) if accelerator.num_processes > 1 else rows, key=lambda row: row[0])
+    ids, speakers, all_logits, all_dimensions, embedding, labels, dimension_labels, durations = zip(
+        *gathered, strict=True
+    )
     return Predictions(
         list(ids),
         np.array(speakers),
-        np.stack(said),
-        np.stack(rated),
+        np.stack(all_logits),
+        np.stack(all_dimensions),
         np.stack(embedding),
         np.array(labels).astype(int),
         np.stack(dimension_labels),
@@ -102,17 +104,34 @@ def predict(
     )
 
 
+def pool_folds(folds: Sequence[Predictions]) -> Predictions:
+    """The test sets of several folds as one set, sorted by clip.
+
+    Raises:
+        ValueError: if a clip is in two of them.
+    """
+    ids = [name for fold in folds for name in fold.ids]
+    if len(set(ids)) < len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        raise ValueError(f"Expected folds without a common clip, got {twice[:3]} in two. Pool the folds of one seed.")
+    if len(folds) == 1:
+        return folds[0]
+    arrays = ("speakers", "logits", "dimensions", "labels", "dimension_labels")
+    joined = {name: np.concatenate([getattr(fold, name) for fold in folds]) for name in arrays}
+    return Predictions(ids=ids, embedding=np.zeros((len(ids), 0)), **joined).take(np.argsort(ids))
+
+
 def save_predictions(
     predictions: Predictions, path: str | Path, emotions: Sequence[str], dimensions: Sequence[str]
 ) -> None:
-    """Write everything but the embeddings to one parquet file, from which every number and picture can be remade.
+    """Write all but the embeddings to a parquet file, from which every score and plot can be computed again.
 
     Columns: `id`, `speaker`, `gender`, `duration` (seconds), `emotion` (null where unlabeled), `logit_<emotion>`,
     `predicted_<dimension>` and `rated_<dimension>` (null where unlabeled). 240 clips take about 20 kB.
 
     Args:
         predictions: of `N` clips.
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
         emotions: class names in logit order.
         dimensions: names in column order.
     """
@@ -136,18 +155,18 @@ def save_predictions(
 
 
 def load_predictions(path: str | Path) -> tuple[Predictions, list[str], list[str]]:
-    """Read what `save_predictions` wrote: predictions (embeddings `(N, 0)`), emotions and dimensions.
+    """Read a file of `save_predictions`: predictions (embeddings `(N, 0)`), emotions and dimensions.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: for a parquet file that something else wrote.
+        FileNotFoundError: if there is no such file.
+        ValueError: for any other parquet file.
     """
     table = pq.read_table(path)
     names = table.schema.metadata or {}
     if b"emotions" not in names or b"dimensions" not in names:
         raise ValueError(
-            f"Expected a file of predictions, got `{path}`, which does not say its `emotions` and `dimensions`. Make "
-            "it with `save_predictions`, or run recipes/evaluate.py again."
+            f"Expected a file of predictions, got `{path}`, without `emotions` and `dimensions` in its metadata. "
+            "Write it with `save_predictions`, or run recipes/evaluate.py again."
         )
     emotions, dimensions = json.loads(names[b"emotions"]), json.loads(names[b"dimensions"])
     count = table.num_rows

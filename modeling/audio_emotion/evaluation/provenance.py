@@ -1,4 +1,4 @@
-"""Who a model has heard, its teachers included, and what public models are known to have heard."""
+"""Speakers and corpora that a model, its teachers and public models were trained on: checks for leakage."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublicModel:
-    """What is known of the training of a public model.
+    """What is known about the training data of a public model.
 
     Attributes:
-        name: "owner/name" on the Hub; longer names that begin so are meant too.
-        corpora: it has heard, wholly or in part.
-        source: who says so.
-        speakers: the ones it has heard, if that is known; else all of them count as heard.
+        name: "owner/name" on the Hub; also matches longer names that begin with it.
+        corpora: it was trained on, entirely or in part.
+        source: of this information.
+        speakers: it was trained on, if known; else all speakers of the corpora count.
     """
 
     name: str
@@ -45,12 +45,12 @@ PUBLIC_MODELS = (
 
 
 def training_speakers(training_data: Iterable[dict]) -> set[str]:
-    """Names of all speakers in `config.training_data`, and in that of the teachers, and of theirs."""
+    """All speakers in `config.training_data`, including those of the teachers, recursively."""
     return {name for seen in _with_teachers(training_data) for name in seen.get("speakers") or ()}
 
 
 def public_model(name: str) -> PublicModel | None:
-    """What is known of a model by its Hub id, or by a folder that is named like it."""
+    """The entry of a model by its Hub id, or by a folder with its name."""
     here, folder = _plain(name), _plain(re.split(r"[/\\]", name.rstrip("/\\"))[-1])
     for known in PUBLIC_MODELS:
         if _plain(known.name) in here or folder.startswith(_plain(known.name.split("/")[1])):
@@ -61,26 +61,26 @@ def public_model(name: str) -> PublicModel | None:
 def contamination(
     corpus: str, speakers: Collection[str], training_data: Iterable[dict] = (), models: Iterable[str] = ()
 ) -> list[str]:
-    """What of an evaluation set a model, or a teacher of it, has heard in training.
+    """Parts of an evaluation set that a model, or a teacher of it, was trained on.
 
     Args:
-        corpus: name of the corpus that is to be evaluated on.
-        speakers: those that are to be evaluated on.
+        corpus: name of the evaluation corpus.
+        speakers: of the evaluation set.
         training_data: `config.training_data`: per corpus a dict of `corpus`, `speakers` and `teachers`, each of these
-            such a dict again. One without speakers has heard the whole corpus. A public teacher stands as
+            such a dict again. Without speakers, the whole corpus counts. A public teacher is
             `{"model": "owner/name"}`.
-        models: further names of public models that went into it: itself, its encoders.
+        models: names of public models that are part of it: itself, its encoders.
 
     Returns:
-        Sorted names of speakers, and of public models with the corpus and the source in brackets; empty if clean.
+        Sorted names of speakers, and public models with corpus and source in brackets; empty if there is no leakage.
     """
-    heard, public = set(), set(models)
+    trained_on, public = set(), set(models)
     for seen in _with_teachers(training_data):
         public |= {seen["model"]} if seen.get("model") else set()
         if _plain(seen.get("corpus") or "") == _plain(corpus):
-            heard |= set(seen.get("speakers") or speakers)
-        heard |= set(seen.get("speakers") or ())
-    found = sorted(heard & set(speakers))
+            trained_on |= set(seen.get("speakers") or speakers)
+        trained_on |= set(seen.get("speakers") or ())
+    found = sorted(trained_on & set(speakers))
     for name in sorted(public):
         known = public_model(name)
         if known is not None and _plain(corpus) in {_plain(each) for each in known.corpora}:
@@ -98,18 +98,18 @@ def require_uncontaminated(
     models: Iterable[str] = (),
     contaminated: bool = False,
 ) -> list[str]:
-    """Stop where a model, or a teacher of it, has heard what it is to be evaluated on.
+    """Raise an error if a model, or a teacher of it, was trained on the evaluation set.
 
     Args:
         model: name for the message.
-        corpus: as in `contamination`, like the next three.
-        speakers: see there.
-        training_data: see there.
-        models: see there.
-        contaminated: go on all the same; the results must then be marked with what is returned.
+        corpus: see `contamination`, as for the next three.
+        speakers: see `contamination`.
+        training_data: see `contamination`.
+        models: see `contamination`.
+        contaminated: do not raise; the results must then be marked with the returned list.
 
     Returns:
-        What it has heard, for `contaminated_by` in the results.
+        The list of `contamination`, for `contaminated_by` in the results.
 
     Raises:
         ValueError: naming the speakers and public models.
@@ -117,17 +117,17 @@ def require_uncontaminated(
     found = contamination(corpus, speakers, training_data, models)
     if found and not contaminated:
         raise ValueError(
-            f"Expected speakers whom {model} and its teachers have never heard, got {', '.join(found)}. Evaluate on "
-            "others, or pass `--contaminated true` for a result that is marked so."
+            f"Expected speakers that {model} and its teachers were not trained on, got {', '.join(found)}. Evaluate "
+            "on other speakers, or pass `--contaminated true` for a result that is marked as contaminated."
         )
     return found
 
 
 def _with_teachers(training_data: Iterable[dict]) -> list[dict]:
-    """Every entry, and those of its teachers, however deep."""
+    """Every entry, and those of its teachers, recursively."""
     return [each for seen in training_data for each in [seen, *_with_teachers(seen.get("teachers") or ())]]
 
 
 def _plain(name: str) -> str:
-    """Lower case letters and digits only, so that `CREMA-D`, `crema_d` and `cremad` are one."""
+    """Lower-case letters and digits only, so that `CREMA-D`, `crema_d` and `cremad` are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

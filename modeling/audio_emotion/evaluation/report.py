@@ -1,31 +1,26 @@
-"""Predictions into the numbers of `results.json`: with intervals, by group, and the control of derived targets."""
+"""Scores of `results.json`, computed from predictions: with intervals, per group, and the norm control."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from sklearn.metrics import recall_score
 
 from audio_emotion.data.affective_norms import DIMENSIONS as NORM_DIMENSIONS
 from audio_emotion.data.affective_norms import NORMS, norm_derived_dimensions
+from audio_emotion.evaluation.bootstrap import CLASS_METRICS, bootstrap_interval, intervals_over
 from audio_emotion.evaluation.metrics import (
-    accuracy,
-    bootstrap_interval,
     concordance_correlation,
     expected_calibration_error,
-    macro_f1,
     mean_absolute_error,
     pearson_correlation,
-    per_class_recall,
-    unweighted_average_recall,
 )
 from audio_emotion.evaluation.predictions import Predictions
 
-FEWEST_SPEAKERS = 4  # three drawn with replacement make ten different samples: too few for two tails of 2.5 %
-LENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0)  # seconds; borders of the length groups
-CATEGORICAL = {"uar": unweighted_average_recall, "accuracy": accuracy, "macro_f1": macro_f1}
+LENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0)  # seconds; boundaries of the length groups
 
 
 def measure(
@@ -35,21 +30,21 @@ def measure(
     dimensions_source: str | None,
     repeats: int = 1000,
 ) -> dict[str, Any]:
-    """Score categories and dimensions over the whole set at once.
+    """Scores of categories and dimensions over the whole set at once.
 
-    Intervals are 95 % bootstrap intervals, over speakers or over clips: see `intervals_over`.
-    Over a handful of speakers they are rough, and rather too narrow; over clips they tell nothing of other speakers.
+    Intervals are 95 % bootstrap intervals over speakers or clips, see `bootstrap.intervals_over`. Over a handful of
+    speakers they are rough and somewhat too narrow; over clips they do not extend to other speakers.
 
     Args:
-        predictions: of every clip.
+        predictions: of all clips.
         emotions: class names in logit order; empty for a model without categories.
         dimensions: names in column order; empty for a model without dimensions.
         dimensions_source: `"norm-derived"` adds the control.
-        repeats: bootstrap samples; 0 leaves the intervals out.
+        repeats: bootstrap samples; 0 for no intervals.
 
     Returns:
         `clips` and `speakers`; for `uar`, `accuracy`, `macro_f1` and `ccc_<dimension>` the value, with its interval as
-        `[low, high]` under `intervals`, drawn over `intervals_over`; `recall` of each class that occurs, `ece`,
+        `[low, high]` under `intervals`, resampled over `intervals_over`; `recall` of each class that occurs, `ece`,
         `pearson_<dimension>` and `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
         targets. NaN, without an interval, where nothing is labeled.
     """
@@ -59,10 +54,10 @@ def measure(
     results: dict[str, Any] = {"clips": len(predictions.ids), "speakers": speakers}
     intervals: dict[str, list[float]] = {}
 
-    def score(name: str, statistic: Any, predicted: np.ndarray, target: np.ndarray, owners: np.ndarray) -> None:
+    def score(name: str, statistic: Any, predicted: np.ndarray, target: np.ndarray, clusters: np.ndarray) -> None:
         results[name] = float(statistic(predicted, target))
-        groups = owners if over_speakers else None
-        if repeats and len(set(owners.tolist()) if over_speakers else target) > 1:
+        groups = clusters if over_speakers else None
+        if repeats and len(set(clusters.tolist()) if over_speakers else target) > 1:
             low, high = bootstrap_interval(statistic, predicted, target, groups=groups, repeats=repeats)
             intervals[name] = [float(low), float(high)]
 
@@ -70,12 +65,13 @@ def measure(
         known = predictions.labels >= 0
         logits, labels = predictions.logits[known], predictions.labels[known]
         classes = logits.argmax(-1)
-        for name, statistic in CATEGORICAL.items():
+        for name, statistic in CLASS_METRICS.items():
             score(name, statistic, classes, labels, clusters[known])
-        recalls = per_class_recall(classes, labels, range(len(emotions)))
-        results["recall"] = {emotions[label]: value for label, value in recalls.items() if not np.isnan(value)}
+        present = np.unique(labels)
+        recalls = recall_score(labels, classes, labels=present, average=None, zero_division=0) if present.size else []
+        results["recall"] = {emotions[c]: float(recall) for c, recall in zip(present, recalls, strict=True)}
         results["ece"] = expected_calibration_error(posterior(logits), labels)
-    # Somebody's own categories may have no norms, and own dimensions no place among them: then there is no control.
+    # Categories of a custom corpus may have no norms, and its dimensions may not be among them: no control then.
     normed = bool(emotions) and set(emotions) <= set(NORMS) and set(dimensions) <= set(NORM_DIMENSIONS)
     derived = dimensions_source == "norm-derived" and normed and bool(dimensions)
     controls = control_dimensions(predictions.logits, emotions) if derived else None
@@ -91,11 +87,6 @@ def measure(
     return {**results, "intervals": intervals, "intervals_over": "speakers" if over_speakers else "clips"}
 
 
-def intervals_over(predictions: Predictions) -> Literal["speakers", "clips"]:
-    """What intervals are drawn over: whole speakers, or clips where fewer than `FEWEST_SPEAKERS` are known."""
-    return "speakers" if len({*predictions.speakers.tolist()} - {""}) >= FEWEST_SPEAKERS else "clips"
-
-
 def measure_groups(
     predictions: Predictions,
     emotions: list[str],
@@ -103,13 +94,13 @@ def measure_groups(
     dimensions_source: str | None,
     repeats: int = 1000,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """The same numbers per gender, per speaker and per length of the clip, each group as one set.
+    """The scores of `measure` per gender, per speaker and per length of the clip.
 
-    A CCC within one group is usually lower than that of the whole, which also counts the differences between groups:
-    compare groups with each other, not with the whole. Single speakers have no interval.
+    A CCC within one group is usually lower than that of all clips, which also counts the differences between groups:
+    compare groups with each other, not with all clips. Single speakers have no interval.
 
     Returns:
-        `gender`, `speaker` and `length`, as far as they are known: name of the group to what `measure` returns.
+        `gender`, `speaker` and `length`, if known: from the name of the group to its scores.
     """
     parts: dict[str, dict[str, np.ndarray]] = {"gender": {}, "speaker": {}, "length": {}}
     if predictions.genders is not None:
@@ -144,20 +135,20 @@ def posterior(logits: np.ndarray) -> np.ndarray:
 def control_dimensions(logits: np.ndarray, emotions: list[str]) -> np.ndarray:
     """Norms of the emotion words averaged under the category posterior, `(N, C)` to `(N, 3)`.
 
-    Targets derived from the category can be predicted from the category: only what a regression head adds to this is
-    a claim about dimensions.
+    Targets derived from the category can be predicted from the category: only what a regression head gains over this
+    control is evidence about dimensions.
     """
     return posterior(logits) @ np.array([norm_derived_dimensions(emotion) for emotion in emotions])  # (N, 3)
 
 
 def headline(scores: dict[str, Any], dimensions: list[str]) -> dict[str, float]:
-    """What stands in a line of metrics: UAR, accuracy and the CCCs, those for which there are labels."""
+    """The main scores, for a log line: UAR, accuracy and the CCCs, those for which there are labels."""
     names = ["uar", "accuracy", *(f"ccc_{name}" for name in dimensions)]
     return {name: scores[name] for name in names if math.isfinite(scores.get(name, math.nan))}
 
 
 def selection_score(scores: dict[str, Any], dimensions: list[str]) -> float:
-    """By what the best checkpoint is chosen on validation: the mean of UAR and mean CCC, or the one there is."""
+    """Validation score that selects the best checkpoint: the mean of UAR and mean CCC, or the one that is defined."""
     known = headline(scores, dimensions)
     concordances = [value for name, value in known.items() if name.startswith("ccc_")]
     parts = [known["uar"]] if "uar" in known else []

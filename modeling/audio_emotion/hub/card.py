@@ -1,151 +1,104 @@
-"""Cards: the holes of a template filled with facts, none of them left open."""
+"""Model and data set cards: Jinja templates for the text, huggingface_hub's card data for the metadata."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-from jinja2 import Environment, StrictUndefined, UndefinedError, meta
+from huggingface_hub import CardData, DatasetCardData, ModelCardData, SpaceCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError, meta
 
-HUB_LICENSES = {"odbl-1.0": "odbl"}  # where the Hub's name is not SPDX's in small letters
-
-
-def hub_license(license_: str) -> str:
-    """An SPDX expression as the Hub's metadata: one of its own names, or `other` and a name."""
-    if license_.startswith("LicenseRef-") or " " in license_:
-        return f"other\nlicense_name: {license_.removeprefix('LicenseRef-').replace(' ', '-').lower()}"
-    return HUB_LICENSES.get(license_.lower(), license_.lower())
-
-
-def size_category(rows: int) -> str:
-    """The Hub's name for how many rows a data set has."""
-    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")):
-        if rows < limit:
-            return name
-    return "n>1M"
-
+if TYPE_CHECKING:
+    from audio_emotion.data.corpora.corpus_info import CorpusInfo
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"  # a link in a checkout, a folder in an installed wheel
+Template = Literal["student", "teacher", "pseudo_labels", "audio_visual_labels", "metric"]
 
-# What stands behind the dimensions decides what a reader may conclude; the words go with the configuration's value.
 DIMENSIONS_MEANING = {
-    "rated": "Listeners rated the clips it learned from, and it predicts the mean of their ratings.",
+    "rated": "Listeners rated the training clips; the model predicts the mean of their ratings.",
     "norm-derived": (
-        "Nobody rated the clips it learned from: each takes the values that readers gave to its emotion *word* "
-        "(Warriner, Kuperman and Brysbaert 2013, doi 10.3758/s13428-012-0314-x). They are not ratings of speech."
+        "The training clips are not rated: each takes the values that readers gave to its emotion *word* (Warriner, "
+        "Kuperman and Brysbaert 2013, doi 10.3758/s13428-012-0314-x). They are not ratings of speech."
     ),
-    "synthetic": "They were computed from made-up sounds, to show that learning works; they say nothing of speech.",
-    "none": "Nothing that it learned from has them: do not use them.",
+    "synthetic": "They are computed from synthetic sounds, to test training, and mean nothing for speech.",
+    "none": "The training clips have no dimensions: do not use this output.",
 }
-
-
-# How the speech of known corpora came about, which decides where a model may be expected to work; and its language.
-CORPUS_SPEECH = {
-    "ravdess": "acted: adult professional actors from North America speak two English sentences in a studio",
-    "crema-d": "acted: adult actors in the United States speak twelve English sentences",
-    "emodb": "acted: ten adult actors speak ten German sentences",
-    "iemocap": "acted: ten adult actors in English dialogues, scripted and improvised",
-    "msp-podcast": "spontaneous English speech from podcasts",
-    "voxceleb2": "interviews of celebrities in many languages, without emotion labels",
-    "synthetic": "no speech at all: sounds made by code",
-}
-CORPUS_LANGUAGES = {"ravdess": "en", "crema-d": "en", "emodb": "de", "iemocap": "en", "msp-podcast": "en"}
-# What 0 and 1 are; of somebody's own dimensions only that much is known.
 DIMENSION_ENDS = {
     "activation": ("calm", "excited"),
     "valence": ("negative", "positive"),
     "dominance": ("weak", "strong"),
 }
-OWN_ENDS = ("least", "most")
-# Sections that are there only if there is something to say.
-OPTIONAL = {"base_models", "model_index", "streams", "groups", "plots", "fine_tuned"}
-LISTS = {"emotions", "dimensions"}  # empty where a model has none
-COMPUTED = {"dimensions_meaning", "corpora", "languages"}  # by `render_card`, from other facts
+HUB_LICENSES = {"odbl-1.0": "odbl"}  # where the Hub's identifier is not SPDX's in lower case
+SIZE_CATEGORIES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
+# Facts that may be missing: each opens a section, a sentence or a metadata field of its own.
+OPTIONAL = {"adapter_encoders", "eval_results", "fine_tuned", "groups", "is_default_model", "plots", "streams"}
+# Facts that are in the metadata, but not in the text.
+METADATA_ONLY = {
+    **dict.fromkeys(("student", "teacher"), ("license", "eval_results")),
+    **dict.fromkeys(("pseudo_labels", "audio_visual_labels"), ("license",)),
+}
+POSSIBLY_EMPTY = {"emotions", "dimensions"}  # lists that a model without that head leaves empty
 
-Template = Literal["student", "teacher", "pseudo_labels", "audio_visual_labels", "metric", "adapter"]
 
+def render_card(template: Template, facts: dict[str, Any], described: Mapping[str, CorpusInfo] | None = None) -> str:
+    """Render the card of a model, a data set or a metric.
 
-def render_card(template: Template, facts: dict[str, Any], citations: Mapping[str, str] | None = None) -> str:
-    """Fill a card template with facts, and with nothing else.
+    `ModelCard.from_template` leaves a variable without a value silently empty. Here that is an error.
 
     Args:
-        template: which card.
-        facts: what fills the holes, as `card_facts.py` gathers them. Those of a model, all of
-            them required:
-            `model_name`, and `model_id` as one loads it: a Hub id or a folder;
-            `license` of the weights, one identifier of the Hub's or SPDX's, and `license_name_line`, a sentence that
-            names the terms and whence they come;
-            `emotions` and `dimensions` (lists of names, empty where it has none);
-            `dimensions_source` (`"rated"`, `"norm-derived"` or `"synthetic"`);
-            `parameters` (how many); `megabytes` of the weights;
-            `training_data`, a dict per corpus: `corpus`, `speakers` (list), `teachers` (list, may be empty); with
-            `model` it is of a public model, and `corpus` says so in words;
-            `recipe_command`; `results_table` (Markdown); `results_note`; `version` of this package.
-            Those that open a section of their own, left out or empty where there is nothing to say: `base_models`
-            (Hub ids), `model_index` (the Hub's form of results), `streams` (list of dicts: `name`, `source`,
-            `revision`), `groups` (Markdown), `plots` (list of dicts: `path`, `caption`), and `fine_tuned`, whether
-            another checkpoint was the beginning.
-        citations: by name, of corpora that this package does not know.
+        template: name of a file in `hub_cards/`.
+        facts: a value for every variable of the template, as computed by `card_facts.py`; those in `OPTIONAL` may
+            be missing. `eval_results` (a list of `EvalResult`) goes into the metadata of a model alone.
+        described: corpora that a file of the user describes, by name.
 
     Returns:
-        the card: YAML metadata and Markdown, ready for `README.md`.
+        The content of `README.md`: YAML metadata and Markdown.
 
     Raises:
-        ValueError: on an unknown template or `dimensions_source`; on a fact that is missing or empty, or that the card
-            has no hole for, naming it.
+        ValueError: on an unknown template or `dimensions_source`; on a fact that is missing, empty, or that the
+            template does not use, with its name.
     """
     path = TEMPLATES / f"{template}.md"
     if not path.is_file():
         known = sorted(each.stem for each in TEMPLATES.glob("*.md"))
         raise ValueError(f"Expected a card template among {known}, got {template!r}. Name one of them.")
-    text = path.read_text(encoding="utf-8")
     environment = Environment(
-        undefined=StrictUndefined, finalize=_filled, keep_trailing_newline=True, autoescape=False
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, finalize=_require_value, autoescape=False
     )
-    environment.filters["ends"] = ends
-    environment.filters["thousands"] = "{:,}".format
-    environment.filters["yaml"] = _yaml
-    environment.filters["hub_license"] = hub_license
-    holes = meta.find_undeclared_variables(environment.parse(text))
-    if "dimensions_source" in holes:
-        facts = {**facts, "dimensions_meaning": dimensions_meaning(facts.get("dimensions_source"))}
-    if "corpora" in holes:
-        seen_corpora = [seen for seen in facts.get("training_data") or [] if "corpus" in seen and "model" not in seen]
-        names = sorted({str(seen["corpus"]) for seen in seen_corpora})
-        unknown = "a corpus of which this card knows no more: find out how its speech was recorded"
-        facts["corpora"] = [
-            {
-                "name": name,
-                "speech": CORPUS_SPEECH.get(name, unknown),
-                "citation": (citations or {}).get(name) or _citation(name),
-            }
-            for name in names
-        ]
-        facts["languages"] = sorted({CORPUS_LANGUAGES[name] for name in names if name in CORPUS_LANGUAGES})
-    facts = {name: [] for name in OPTIONAL & holes} | facts
-    if unknown_facts := sorted(set(facts) - holes - COMPUTED):
-        raise ValueError(f"Expected facts that {path.name} has holes for, got {unknown_facts}. Remove them.")
-    if missing := sorted(holes - set(facts)):
-        raise ValueError(f"Expected facts for every hole of {path.name}, got none for {missing}. Add them to `facts`.")
-    required = [hole for hole in holes - OPTIONAL - COMPUTED if hole not in LISTS or not isinstance(facts[hole], list)]
-    if empty := sorted(hole for hole in required if _is_empty(facts[hole])):
-        raise ValueError(
-            f"Expected a fact in every hole of {path.name}, got nothing in {empty}. Fill them in `facts`."
-        )
+    environment.filters |= {"ends": dimension_ends, "thousands": "{:,}".format}
+    variables = _variables(environment, path.name) - {"card_data"} | set(METADATA_ONLY.get(template, ()))
+
+    facts = {"version": version("audio-emotion"), **{name: [] for name in OPTIONAL & variables}, **facts}
+    computed: dict[str, Any] = {}
+    if "dimensions_meaning" in variables:
+        computed["dimensions_meaning"] = dimensions_meaning(facts.get("dimensions_source"))
+    if "corpora" in variables:
+        computed["corpora"] = corpora_facts(facts.get("training_data") or [], described or {})
+    variables -= computed.keys()
+    if unknown := sorted(facts.keys() - variables):
+        raise ValueError(f"Expected facts that {path.name} uses, got {unknown}. Remove them.")
+    if missing := sorted(variables - facts.keys()):
+        raise ValueError(f"Expected a fact for every variable of {path.name}, got none for {missing}. Add them.")
+    may_be_empty = OPTIONAL | {name for name in POSSIBLY_EMPTY if isinstance(facts.get(name), list)}
+    if empty := sorted(name for name in facts if name not in may_be_empty and _is_empty(facts[name])):
+        raise ValueError(f"Expected a value for every variable of {path.name}, got none for {empty}. Fill them in.")
+    facts |= computed
     try:
-        return environment.from_string(text).render(facts)
-    except (UndefinedError, TypeError) as error:  # an entry of a list lacks a field, or has None in its place
+        card_data = _card_data(template, facts).to_yaml()
+        text = environment.get_template(path.name).render(facts, card_data=card_data)
+    except (KeyError, UndefinedError, TypeError) as error:  # an entry of a list lacks a field, or holds None
         raise ValueError(
-            f"Expected facts for every hole of {path.name}, got an entry with a gap: {error}. Look through the "
-            "lists in `facts`, `training_data` above all."
+            f"Expected complete entries in the lists of facts of {path.name}, got an incomplete one: {error}. Check "
+            "`training_data` first."
         ) from error
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def dimensions_meaning(source: Any) -> str:
-    """What stands behind the dimensions, in words.
+    """What the values of the dimensions are derived from, in one or two sentences.
 
     Raises:
         ValueError: on an unknown source.
@@ -153,43 +106,107 @@ def dimensions_meaning(source: Any) -> str:
     if source not in DIMENSIONS_MEANING:
         raise ValueError(
             f"Expected `dimensions_source` among {sorted(DIMENSIONS_MEANING)}, got {source!r}. Set it in the "
-            "configuration of the model: a card must say what its dimensions are."
+            "configuration of the model: the card has to state what its dimensions are."
         )
     return DIMENSIONS_MEANING[source]
 
 
-def ends(dimension: str) -> tuple[str, str]:
-    """What 0 and 1 of a dimension are, in a word each."""
-    return DIMENSION_ENDS.get(dimension, OWN_ENDS)
+def dimension_ends(dimension: str) -> tuple[str, str]:
+    """A word for 0 and a word for 1 of a dimension; of a custom dimension only the order is known."""
+    return DIMENSION_ENDS.get(dimension, ("lowest", "highest"))
 
 
-def _citation(corpus: str) -> str:
-    """How a corpus wants to be cited."""
-    from audio_emotion.data.registry import corpus_info  # imports `datasets`; the façade imports this folder
+def corpora_facts(
+    training_data: Sequence[Mapping[str, Any]], described: Mapping[str, CorpusInfo]
+) -> list[dict[str, Any]]:
+    """Name, citation, languages and kind of speech of each training corpus, public models left out."""
+    from audio_emotion.data.registry import corpus_info  # slow: imports `datasets`
 
-    try:
-        return corpus_info(corpus).citation
-    except ValueError:
-        return "as its owners ask"
+    facts = []
+    names = {str(entry["corpus"]) for entry in training_data if "corpus" in entry and "model" not in entry}
+    for name in sorted(names):
+        try:
+            info = described.get(name) or corpus_info(name)
+        except ValueError:  # of another installation, which described it by a file
+            info = None
+        facts.append(
+            {
+                "name": name,
+                "citation": info.citation if info else "as its owners request",
+                "languages": list(info.languages) if info else [],
+                "speech": info.speech if info and info.speech else "not described here: check how it was recorded",
+            }
+        )
+    return facts
 
 
-def _yaml(value: Any) -> str:
-    """A nested value as a block of YAML, or of JSON where it is a plain string."""
-    if isinstance(value, str):
-        return json.dumps(value)
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**6).rstrip()
+def _card_data(template: Template, facts: Mapping[str, Any]) -> CardData:
+    """The metadata of a card, as the Hub reads it."""
+    if template == "metric":
+        tags = ["evaluate", "metric", "audio-emotion"]
+        return SpaceCardData(title=facts["metric_name"], license="apache-2.0", sdk="static", tags=tags)
+    tags = ["audio-emotion", "speech-emotion-recognition"]
+    languages = sorted({each for corpus in facts.get("corpora", []) for each in corpus["languages"]}) or None
+    if template in ("student", "teacher"):
+        tags += ["dimensional-emotion"] if facts["dimensions"] else []
+        if template == "teacher":
+            tags.append("feature-fusion")
+        elif any(entry["teachers"] for entry in facts["training_data"]):
+            tags.append("knowledge-distillation")
+        metrics = {"recall": facts["emotions"], "concordance_correlation": facts["dimensions"]}
+        base_models = [each["source"] for each in facts.get("streams", []) if each["source"].count("/") == 1]
+        return ModelCardData(
+            language=languages,
+            library_name="transformers",
+            pipeline_tag="audio-classification",
+            tags=tags,
+            datasets=[corpus["name"] for corpus in facts["corpora"]] or None,
+            metrics=[name for name, outputs in metrics.items() if outputs],
+            base_model=base_models or None,
+            model_name=facts["model_name"] if facts["eval_results"] else None,
+            eval_results=facts["eval_results"] or None,
+            **_license(facts["license"]),
+        )
+    tags += ["facial-expression-recognition"] if template == "audio_visual_labels" else []
+    tags += ["dimensional-emotion"] if facts.get("dimensions") else []
+    return DatasetCardData(
+        language=languages,
+        pretty_name=facts["dataset_name"],
+        task_categories=["audio-classification"],
+        size_categories=[next((name for limit, name in SIZE_CATEGORIES.items() if facts["clips"] < limit), "n>1M")],
+        tags=[*tags, "pseudo-labels", "knowledge-distillation"],
+        source_datasets=facts["source_datasets"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        **_license(facts["license"]),
+    )
+
+
+def _license(spdx: str) -> dict[str, str]:
+    """An SPDX expression as fields of the metadata: the Hub's identifier, or `other` with a name."""
+    if spdx.startswith("LicenseRef-") or " " in spdx:
+        name = spdx.removeprefix("LicenseRef-").replace(" ", "-").lower()
+        return {"license": "other", "license_name": name}
+    return {"license": HUB_LICENSES.get(spdx.lower(), spdx.lower())}
+
+
+def _variables(environment: Environment, template: str) -> set[str]:
+    """Names of the variables that a template and those it includes use."""
+    assert environment.loader is not None
+    tree = environment.parse(environment.loader.get_source(environment, template)[0])
+    included = (_variables(environment, name) for name in meta.find_referenced_templates(tree) if name)
+    return meta.find_undeclared_variables(tree).union(*included)
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a reader would see nothing, or the word None; zero is a fact."""
+    """Whether a reader would see nothing, or the word None; zero is a value."""
     return value is None or (isinstance(value, str) and not value.strip()) or value in ([], (), {})
 
 
-def _filled(value: Any) -> Any:
-    """Refuse what a hole inside a list's entry would silently leave empty."""
+def _require_value(value: Any) -> Any:
+    """Refuse an empty value inside the entry of a list, which would leave a gap in the card."""
     if _is_empty(value):
         raise ValueError(
-            f"Expected a fact in every hole of the card, got {value!r}. Look through the lists in `facts`, "
-            "`training_data` above all: no `corpus` and no list of `speakers` may be empty."
+            f"Expected a value in every entry of the card, got {value!r}. Check the lists in `facts`, "
+            "`training_data` first: neither `corpus` nor the list of `speakers` may be empty."
         )
     return value

@@ -1,4 +1,4 @@
-"""The one way in which a publishable checkpoint is written: weights, configuration, front end and the code of all."""
+"""Write a checkpoint that can be published: weights, configuration, feature extractor and code."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.pipeline_audio_emotion import AudioEmotionPipeline
 from audio_emotion.pretrained_emotion import ADAPTER, auto_map, weights_digest
 
-BASE_ENCODERS = "base_encoders.json"  # beside an adapter: for each stream, the digest of the encoder below it
+BASE_ENCODERS = "base_encoders.json"  # beside an adapter: the digest of the encoder of each stream
 
 
 def write_checkpoint(
     model: PreTrainedModel, folder: str | Path, feature_extractor: EmotionFeatureExtractor | None = None
 ) -> Path:
-    """Write a folder that loads with the Auto classes and both pipelines, with the package and without it.
+    """Write a folder that loads with the Auto classes and both pipelines, with or without this package.
 
-    It goes through the pipeline, because only `pipeline.save_pretrained` carries the pipeline's code. Weights are
-    safetensors; LoRA adapters are merged into a copy, and the model given stays as it is. A teacher's adapters are
-    also kept by themselves in `adapter/`, from which they can be published without the encoders.
+    Only `pipeline.save_pretrained` writes the pipeline's code. Weights are safetensors. LoRA adapters are merged in a
+    copy of the model; those of a teacher are also written to `adapter/`, to be published without the encoders.
 
     Args:
         model: a teacher or student with its heads, or a `PeftModel` around one.
-        folder: where to; made if missing.
-        feature_extractor: the front end; by default the plain one at the model's sampling rate.
+        folder: output folder, created if missing.
+        feature_extractor: by default one at the model's sampling rate.
 
     Returns:
-        the folder.
+        The folder.
 
     Raises:
-        ValueError: where the model has no heads, or its configuration names a path of this machine.
+        ValueError: if the model has no heads, or its configuration contains an absolute path.
     """
     adapted, model = model, _without_adapters(model)
     config = model.config
@@ -51,7 +50,7 @@ def write_checkpoint(
         )
     if paths := dict(_absolute_paths(config.to_dict())):
         raise ValueError(
-            f"Expected a configuration without paths of this machine, got {paths}. Put a name or a Hub id there."
+            f"Expected a configuration without absolute paths, got {paths}. Put a name or a Hub id there."
         )
     config.auto_map = auto_map(config)
     training = model.training
@@ -69,7 +68,7 @@ def write_checkpoint(
 
 
 def _write_adapter(adapted: Any, folder: Path) -> None:
-    """The adapters and what else was trained, in peft's own files, and which encoders they were trained over."""
+    """Write the adapters and the other trained weights as peft does, with the digests of the encoders."""
     from peft import PeftModel, get_peft_model_state_dict
 
     weights = {
@@ -77,7 +76,7 @@ def _write_adapter(adapted: Any, folder: Path) -> None:
         for name, tensor in get_peft_model_state_dict(adapted).items()
     }
     config = copy.deepcopy(adapted.peft_config["default"])
-    config.base_model_name_or_path = None  # several encoders, which the configuration of the model names
+    config.base_model_name_or_path = None  # the configuration of the model names the encoders
     teacher = (adapted.get_base_model() if isinstance(adapted, PeftModel) else adapted).teacher
     facts = teacher.config.streams
     encoders = {
@@ -92,9 +91,9 @@ def _write_adapter(adapted: Any, folder: Path) -> None:
 
 
 def _without_adapters(model: Any) -> PreTrainedModel:
-    """The model itself or, if peft has put adapters into it, a copy with them merged."""
+    """The model, or a copy with merged adapters if it has any."""
     peft = sys.modules.get("peft")
-    if peft is None:  # never imported: there are none
+    if peft is None:  # without peft there are no adapters
         return model
     if isinstance(model, peft.PeftModel):
         return copy.deepcopy(model).merge_and_unload()
@@ -102,15 +101,15 @@ def _without_adapters(model: Any) -> PreTrainedModel:
         return model
     model = copy.deepcopy(model)
     _merge_into(model, peft)
-    del model.peft_config  # with it, `save_pretrained` would write the adapter alone
+    del model.peft_config  # otherwise `save_pretrained` writes the adapter alone
     model._hf_peft_config_loaded = False
-    # Left by loading an adapter: `save_pretrained` would give every tensor the name that adapters have.
+    # Left by loading an adapter: `save_pretrained` would rename every tensor as in an adapter.
     model.__dict__.pop("_weight_conversions", None)
     return model
 
 
 def _merge_into(module: nn.Module, peft: Any) -> None:
-    """Replace each adapted layer by its merged base, in place."""
+    """Replace each adapted layer by its merged base layer, in place."""
     for name, child in module.named_children():
         if isinstance(child, peft.tuners.tuners_utils.BaseTunerLayer):
             child.merge()
@@ -122,10 +121,10 @@ def _merge_into(module: nn.Module, peft: Any) -> None:
 
 
 def _absolute_paths(value: Any, field: str = "config") -> Iterator[tuple[str, str]]:
-    """Every string in a nested value that is an absolute path, with the field that holds it."""
+    """Yield every absolute path in a nested value, with its field."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if key != "_name_or_path":  # never written
+            if key != "_name_or_path":  # not saved
                 yield from _absolute_paths(item, f"{field}.{key}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):

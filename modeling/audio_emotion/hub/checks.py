@@ -1,4 +1,4 @@
-"""A folder is proven before it leaves: no pickles, nothing that leads out of it, every weight in its place."""
+"""Checks before publication: no pickles, no links or code from outside of the folder, complete weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 
 RepositoryType = Literal["model", "dataset", "space"]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz"}
-CARRIED_CLASS = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # `module.Class`: no other repository, no other folder
+LOCAL_CLASS = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # `module.Class`, without a repository or folder
 
 
 def check_folder(folder: Path, kind: RepositoryType = "model", encoders: dict[str, str] | None = None) -> None:
-    """Refuse what may not be published.
+    """Check the folder of a repository before it is uploaded.
 
-    See `check_files`; a model must also load strictly, over `encoders` if it is an adapter, and every repository needs
-    its card.
+    Args:
+        folder: with a card, and without what `check_files` refuses.
+        kind: of the repository; a model has to load strictly.
+        encoders: for a teacher published as an adapter, see `load_strictly`.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError: if a check fails.
     """
     check_files(folder)
     if not (folder / "README.md").is_file():
@@ -32,74 +34,74 @@ def check_folder(folder: Path, kind: RepositoryType = "model", encoders: dict[st
 
 
 def check_files(folder: Path) -> None:
-    """Refuse pickles, links, and names inside configurations that lead out of the folder.
+    """Refuse pickles, links, and configurations that refer to code or shards outside of the folder.
 
     Raises:
-        ValueError: naming the file.
+        ValueError: with the name of the file.
     """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise ValueError(f"Expected plain files, got the link {path}: what it leads to would be published.")
+            raise ValueError(f"Expected plain files, got the link {path}: its target would be published.")
         if path.suffix.lower() in PICKLES:
             raise ValueError(
-                f"Expected weights in safetensors, got {path}: loading it could run code. Convert it, or remove it."
+                f"Expected weights in safetensors, got {path}: loading it could run code. Convert or remove it."
             )
     for name in ("config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
-            _check_carried_code(folder, json.loads((folder / name).read_text(encoding="utf-8")), name)
+            _check_local_code(folder, json.loads((folder / name).read_text(encoding="utf-8")), name)
     for index in folder.glob("*.safetensors.index.json"):
         for file in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
             if file != Path(file).name or "\\" in file or not (folder / file).is_file():
                 raise ValueError(f"Expected shards beside {index}, got {file!r}.")
 
 
-def _check_carried_code(folder: Path, values: dict[str, Any], name: str) -> None:
-    """Classes that a configuration names must stand in files beside it."""
-    named = dict(values.get("auto_map") or {})
-    named |= {task: each["impl"] for task, each in (values.get("custom_pipelines") or {}).items()}
-    for use, reference in named.items():
+def _check_local_code(folder: Path, values: dict[str, Any], name: str) -> None:
+    """Refuse classes in a configuration that are not in files beside it."""
+    references = dict(values.get("auto_map") or {})
+    references |= {task: each["impl"] for task, each in (values.get("custom_pipelines") or {}).items()}
+    for use, reference in references.items():
         for each in reference if isinstance(reference, list) else [reference]:
             if each is None:
                 continue
-            if not CARRIED_CLASS.fullmatch(each) or not (folder / f"{each.partition('.')[0]}.py").is_file():
+            if not LOCAL_CLASS.fullmatch(each) or not (folder / f"{each.partition('.')[0]}.py").is_file():
                 raise ValueError(
                     f"Expected {name} to name classes of files beside it, got {each!r} for {use}. Write the "
-                    "checkpoint anew with `write_checkpoint`."
+                    "checkpoint again with `write_checkpoint`."
                 )
 
 
 def load_strictly(checkpoint: Path, encoders: dict[str, str] | None = None) -> PreTrainedModel:
-    """The model of a checkpoint or of an adapter, with every weight from its safetensors.
+    """Load the model of a checkpoint or adapter, with every weight from its safetensors.
 
     Args:
         checkpoint: its folder.
-        encoders: of a teacher published as an adapter, folders of its encoders by the name of the stream.
+        encoders: for a teacher published as an adapter, folders of its encoders by name of the stream.
 
     Raises:
-        ValueError: where weights are missing, left over, of another shape, or not in safetensors.
+        ValueError: if weights are missing, unexpected, of another shape, or not in safetensors.
     """
     check_files(checkpoint)
     if (checkpoint / "adapter_config.json").is_file():
         return _load_adapter_strictly(checkpoint)
-    over = {"encoders": encoders} if encoders else {}
+    adapter_options = {"encoders": encoders} if encoders else {}
     try:
         model, report = AutoModelForAudioClassification.from_pretrained(
-            checkpoint, use_safetensors=True, output_loading_info=True, **over
+            checkpoint, use_safetensors=True, output_loading_info=True, **adapter_options
         )
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"Expected a checkpoint that loads from safetensors, got {checkpoint}: {error}") from error
-    if left_over := sorted(report["unexpected_keys"]):
+    if unexpected := sorted(report["unexpected_keys"]):
         raise ValueError(
-            f"Expected a configuration that fits the weights, got weights in {checkpoint} that it does not know: "
-            f"{left_over}. Write the checkpoint anew with the model that was trained."
+            f"Expected a configuration that fits the weights, got unexpected weights in {checkpoint}: "
+            f"{unexpected}. Write the checkpoint again with the model that was trained."
         )
     return model
 
 
 def _load_adapter_strictly(checkpoint: Path) -> PreTrainedModel:
-    """The base that an adapter names, with the adapter in it.
+    """Load the base that an adapter names, then the adapter.
 
-    transformers would load both at once, and then report all that the adapter has not as missing.
+    transformers loads both at once and reports all weights that are not in the adapter as missing.
     """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
@@ -111,11 +113,11 @@ def _load_adapter_strictly(checkpoint: Path) -> PreTrainedModel:
         with safe_open(checkpoint / "adapter_model.safetensors", framework="pt") as file:
             given = {name.removeprefix("base_model.model."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"Expected an adapter that loads over {base}, got {checkpoint}: {error}") from error
-    held = {
+        raise ValueError(f"Expected an adapter that loads on {base}, got {checkpoint}: {error}") from error
+    loaded = {
         name.removeprefix("base_model.model."): list(tensor.shape)
         for name, tensor in get_peft_model_state_dict(model).items()
     }
-    if wrong := sorted(name for name in given.keys() | held.keys() if given.get(name) != held.get(name)):
+    if wrong := sorted(name for name in given.keys() | loaded.keys() if given.get(name) != loaded.get(name)):
         raise ValueError(f"Expected an adapter that fits {base}, got {checkpoint}, which differs in {wrong}.")
     return model

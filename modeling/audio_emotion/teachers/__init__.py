@@ -1,1 +1,1 @@
-"""Teachers of students: their outputs, and the models that give them."""
+"""Teachers: speech and face models, listeners' votes, and the outputs that students are distilled from."""

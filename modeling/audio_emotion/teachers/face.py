@@ -1,4 +1,4 @@
-"""Any classifier of facial expressions as a teacher: Hugging Face checkpoints, ONNX and LiteRT files."""
+"""Facial expression classifiers as teachers: Hugging Face checkpoints, ONNX and LiteRT files."""
 
 from __future__ import annotations
 
@@ -12,81 +12,80 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from audio_emotion.evaluation.label_matching import canonical_labels
-from audio_emotion.teachers.load import FILES, describe, public_name, revision_of
-from audio_emotion.teachers.outputs import Clip, TeacherFacts, TeacherPrediction, pooled, softmax
+from audio_emotion.teachers.load import MODEL_FILES, TeacherDescription, get_revision, public_source, read_description
+from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction, logits_from_probabilities, softmax
 
-AT_ONCE = 32  # faces
+FACES_PER_BATCH = 32
 PILLOW_MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 
-# From faces `(N, CROP, CROP, 3)` to probabilities `(N, C)` and embeddings `(N, D)`, None from a file that has none.
+# From faces `(N, CROP_PIXELS, CROP_PIXELS, 3)` to probabilities `(N, C)` and embeddings `(N, D)`, or None without.
 Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 class FaceTeacher:
-    """Sees the speaker's face.
+    """Predicts from the speaker's face.
 
     Args:
-        name: of its column.
-        source: Hub id or folder of an image classifier; or a YAML file that describes one, or an ONNX or LiteRT file:
+        name: column of the pseudo-labels.
+        source: Hub id or folder of an image classifier, or a YAML file that describes it, or an ONNX or LiteRT file:
             see docs/pseudo_labels.md.
-        device: where a Hugging Face model computes.
+        device: of a Hugging Face model.
 
     Attributes:
-        facts: who it is.
+        info: description of the teacher.
 
     Raises:
-        ValueError: for missing weights, classes without names, or a description that is wrong.
-        ImportError: where the runtime of a file is missing.
+        ValueError: for missing weights, classes without names, or an invalid description.
+        ImportError: if the runtime of a file is not installed.
     """
 
     def __init__(self, name: str, source: str, device: torch.device | str = "cpu") -> None:
-        told = describe(source)
-        model = told["model"]
+        description = read_description(source)
+        model, classes = description.model, description.classes
         self.classify: Classify
         config = None
-        if model.endswith(FILES):
-            if "classes" not in told:
+        if model.endswith(MODEL_FILES):
+            if classes is None:
                 raise ValueError(
                     f"{source}: expected the names of its classes, got none. Describe the file in a YAML file with "
                     "`model` and `classes` (docs/pseudo_labels.md)."
                 )
-            classes = told["classes"]
-            self.classify = FileClassifier(told)
+            self.classify = FileClassifier(description)
         else:
-            network = ImageClassifier(model, device)
-            config = network.config
-            classes = told.get("classes") or [config.id2label[place] for place in range(config.num_labels)]
-            self.classify = network
-        self.facts = TeacherFacts(
+            self.classify = ImageClassifier(model, device)
+            config = self.classify.config
+            classes = classes or [config.id2label[index] for index in range(config.num_labels)]
+        training_data = description.training_data
+        self.info = TeacherInfo(
             name=name,
             kind="face",
-            source=public_name(model),
-            revision=revision_of(model, config),
+            source=public_source(model),
+            revision=get_revision(model, config),
             classes=canonical_labels(classes, source),
-            training_data=told.get("training_data", [{"model": public_name(model)}]),
-            license=told.get("license", "LicenseRef-unknown"),
+            training_data=[{"model": public_source(model)}] if training_data is None else training_data,
+            license=description.license,
         )
 
-    def label(self, clips: Sequence[Clip]) -> list[TeacherPrediction]:
-        """See each clip's face in all of its pictures, and take the mean of the probabilities."""
-        return [
-            TeacherPrediction(reason=clip.no_face) if clip.face is None else self._see(clip.face) for clip in clips
+    def predict(self, clip: Clip) -> TeacherPrediction:
+        """Output for one clip: the class probabilities averaged over the frames of the speaker's face."""
+        if clip.face is None:
+            return TeacherPrediction(reason=clip.no_face_reason)
+        crops = clip.face.crops
+        outputs = [
+            self.classify(crops[start : start + FACES_PER_BATCH]) for start in range(0, len(crops), FACES_PER_BATCH)
         ]
-
-    def _see(self, face: Any) -> TeacherPrediction:
-        parts = [self.classify(face.crops[begin : begin + AT_ONCE]) for begin in range(0, len(face.crops), AT_ONCE)]
-        probabilities = np.concatenate([part for part, _ in parts])  # (F, C)
-        if probabilities.shape[1] != len(self.facts.classes):
+        probabilities = np.concatenate([each for each, _ in outputs])  # (F, C)
+        if probabilities.shape[1] != len(self.info.classes):
             raise ValueError(
-                f"{self.facts.source}: expected {len(self.facts.classes)} classes, {self.facts.classes}, got "
+                f"{self.info.source}: expected {len(self.info.classes)} classes, {self.info.classes}, got "
                 f"{probabilities.shape[1]} outputs. Name all of them, in their order."
             )
-        embeddings = [each for _, each in parts if each is not None]
+        embeddings = [each for _, each in outputs if each is not None]
         return TeacherPrediction(
-            logits=pooled(probabilities),
+            logits=logits_from_probabilities(probabilities.mean(axis=0)),
             embedding=np.concatenate(embeddings).mean(axis=0) if embeddings else None,
-            frame_times=face.times,
-            frame_logits=np.log(np.maximum(probabilities, 1e-4)),
+            frame_times=clip.face.times,
+            frame_logits=logits_from_probabilities(probabilities),
         )
 
 
@@ -95,7 +94,7 @@ class ImageClassifier:
 
     Args:
         source: Hub id or folder; safetensors only.
-        device: where it computes.
+        device: of the model.
     """
 
     def __init__(self, source: str, device: torch.device | str) -> None:
@@ -105,7 +104,7 @@ class ImageClassifier:
         if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
             raise ValueError(
                 f"Expected all weights of {type(self.model).__name__} in {source!r}, got none for {absent}. Its "
-                "answers would be random: choose a checkpoint that is fine-tuned on facial expressions."
+                "outputs would be random: choose a checkpoint that is fine-tuned on facial expressions."
             )
         self.model = self.model.to(device).eval()
         self.config = AutoConfig.from_pretrained(source)
@@ -116,81 +115,82 @@ class ImageClassifier:
         """Probabilities `(N, C)` of faces, and the mean of the last hidden layer, `(N, D)`."""
         pixels = self.processor(images=list(faces), return_tensors="pt").to(self.model.device)
         output = self.model(**pixels, output_hidden_states=True)
-        hidden = output.hidden_states[
-            -1
-        ].float()  # (N, P, D) of a transformer, (N, D, H, W) of a convolutional network
+        hidden = output.hidden_states[-1].float()  # (N, P, D) of a transformer, (N, D, H, W) of a CNN
         embedding = hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)  # (N, D)
         return softmax(output.logits.float().cpu().numpy()), embedding.cpu().numpy()
 
 
 class FileClassifier:
-    """An ONNX or LiteRT file; how it wants its faces is read from it, and from its description.
+    """An ONNX or LiteRT file; the size and layout of its input are read from the file, the rest is described.
 
     Args:
-        told: as `describe` gives it.
+        description: of the file.
     """
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.color = told.get("color", "rgb")
-        self.mean, self.std = float(told.get("mean", 0.0)), float(told.get("std", 1.0))
-        self.gives_logits = told.get("outputs", "logits") == "logits"
-        self.shape, self.run = (_onnx if told["model"].endswith(".onnx") else _litert)(told["model"])
+    def __init__(self, description: TeacherDescription) -> None:
+        self.description = description
+        load = _load_onnx if description.model.endswith(".onnx") else _load_litert
+        self.input_shape, self.run = load(description.model)
 
     def __call__(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Probabilities `(N, C)` of faces, one at a time: a file's batch is often fixed to 1."""
-        scores = np.stack([self.run(self._prepared(face)).reshape(-1) for face in faces]).astype(np.float32)
-        return softmax(scores) if self.gives_logits else scores / scores.sum(-1, keepdims=True), None
+        """Probabilities `(N, C)` of faces, one at a time: the batch size of a file is often fixed to 1."""
+        scores = np.stack([self.run(self._preprocess(face)).reshape(-1) for face in faces]).astype(np.float32)
+        if self.description.outputs == "logits":
+            return softmax(scores), None
+        return scores / scores.sum(-1, keepdims=True), None
 
-    def _prepared(self, face: np.ndarray) -> np.ndarray:
-        channels_first = self.shape[1] in (1, 3)
-        height, width = self.shape[2:4] if channels_first else self.shape[1:3]
-        channels = self.shape[1] if channels_first else self.shape[3]
-        picture = (
-            Image.fromarray(face).convert(PILLOW_MODES[self.color]).resize((width, height), Image.Resampling.BILINEAR)
-        )
-        pixels = np.asarray(picture, np.float32) / 255
+    def _preprocess(self, face: np.ndarray) -> np.ndarray:
+        """Input `(1, ...)` of the model from a face `(H, W, 3)`."""
+        channels_first = self.input_shape[1] in (1, 3)
+        channels = self.input_shape[1] if channels_first else self.input_shape[3]
+        height, width = self.input_shape[2:4] if channels_first else self.input_shape[1:3]
+        image = Image.fromarray(face).convert(PILLOW_MODES[self.description.color])
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
         pixels = np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels  # (H, W, channels)
-        pixels = (pixels[..., ::-1] if self.color == "bgr" else pixels) - self.mean
-        pixels = pixels / self.std
+        pixels = pixels[..., ::-1] if self.description.color == "bgr" else pixels
+        pixels = (pixels - self.description.mean) / self.description.std
         return np.ascontiguousarray((pixels.transpose(2, 0, 1) if channels_first else pixels)[None], np.float32)
 
 
-def _onnx(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
-    """Shape of a file's input, and what runs it."""
+def _load_onnx(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
+    """Input shape of a file, and a function that runs it."""
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ImportError(f"Running {file} needs onnxruntime: `pip install 'audio-emotion[onnx]'`.") from error
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1  # processes share the cores, not threads
+    options.intra_op_num_threads = 1  # cores are shared by processes, not threads
     session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    _check_shape(file, given.shape)
-    return list(given.shape), lambda pixels: session.run(None, {given.name: pixels})[0]
+    (tensor,) = session.get_inputs()
+    _check_input_shape(file, tensor.shape)
+    return list(tensor.shape), lambda pixels: session.run(None, {tensor.name: pixels})[0]
 
 
-def _litert(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
-    """Shape of a file's input, and what runs it."""
+def _load_litert(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
+    """Input shape of a file, and a function that runs it."""
     try:
         runtime = importlib.import_module("ai_edge_litert.interpreter")
     except ImportError as error:
         raise ImportError(f"Running {file} needs LiteRT: `pip install 'audio-emotion[video]'`.") from error
     interpreter = runtime.Interpreter(model_path=file, num_threads=1)
     interpreter.allocate_tensors()
-    (given,), answer = interpreter.get_input_details(), interpreter.get_output_details()[0]
-    _check_shape(file, list(given["shape"]))
-    if given["dtype"] is not np.float32:
-        raise ValueError(f"{file}: expected an input of float32, got {given['dtype'].__name__}. Convert it so.")
+    (tensor,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    _check_input_shape(file, list(tensor["shape"]))
+    if tensor["dtype"] is not np.float32:
+        raise ValueError(f"{file}: expected an input of float32, got {tensor['dtype'].__name__}. Convert the model.")
 
     def run(pixels: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given["index"], pixels)
+        interpreter.set_tensor(tensor["index"], pixels)
         interpreter.invoke()
-        return interpreter.get_tensor(answer["index"])
+        return interpreter.get_tensor(output["index"])
 
-    return [int(size) for size in given["shape"]], run
+    return [int(size) for size in tensor["shape"]], run
 
 
-def _check_shape(file: str, shape: Sequence[Any]) -> None:
+def _check_input_shape(file: str, shape: Sequence[Any]) -> None:
     sizes = list(shape)[1:]
     if len(sizes) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
-        raise ValueError(f"{file}: expected an input of one picture, (1, H, W, 3) or (1, 3, H, W), got {list(shape)}.")
+        raise ValueError(
+            f"{file}: expected an input of one image, (1, H, W, 3) or (1, 3, H, W), got {list(shape)}. Export the "
+            "model with a fixed size."
+        )

@@ -1,4 +1,4 @@
-"""Whose face speaks: faces found, followed through a clip, and told apart by mouth motion against loudness."""
+"""Active speaker detection: faces are detected, tracked, and the speaker's is chosen by mouth motion and loudness."""
 
 from __future__ import annotations
 
@@ -13,53 +13,60 @@ from PIL import Image
 
 from audio_emotion.teachers.video import Video, check_durations
 
-# From pixels `(H, W, 3)` to boxes `(N, 4)`: left, top, right, bottom in pixels, right and bottom outside.
+# From pixels `(H, W, 3)` to boxes `(N, 4)`: left, top, right, bottom in pixels, right and bottom exclusive.
 Detector = Callable[[np.ndarray], np.ndarray]
 
-EVERY = 0.24  # seconds between pictures that are searched for faces; Albanie et al. 2018 take each 6th of 25 a second
-HAIR = 1e-3  # seconds; times of frames are rounded to ticks of the file's clock
-LONGEST_GAP = 0.75  # seconds that a face may be lost and still be the same one
-SMALLEST_OVERLAP = 0.3  # intersection over union of the boxes of one face in two pictures
-PASSER_BY = 0.25  # a face seen in a smaller share of the pictures is nobody, or a false alarm of the detector
-CLEAR = 0.2  # correlation of mouth and loudness that a speaker has at least, and leads the next face by half of it
-MARGIN = 0.1  # of a box's side that a crop shows around it
-CROP = 224  # pixels of the side of a crop
-MOUTH = (0.62, 0.98, 0.22, 0.78)  # top, bottom, left, right as shares of a face's box
-BROW = (0.02, 0.38, 0.22, 0.78)  # the same patch of the upper face: what moves there is the head
-PATCH = (32, 20)  # pixels, width and height, to which both are brought before they are compared
-SMOOTHING = 0.2  # seconds over which mouth motion and loudness are averaged
+DETECTION_INTERVAL_SECONDS = 0.24  # as in Albanie et al. 2018, who take each 6th of 25 frames a second
+TIME_TOLERANCE_SECONDS = 1e-3  # frame times are rounded to ticks of the file's clock
+MAX_GAP_SECONDS = 0.75  # without a detection, after which a track ends
+MIN_OVERLAP = 0.3  # intersection over union of a face's boxes in consecutive detections
+MIN_TRACK_RATE = 0.25  # fraction of the searched frames; shorter tracks are passers-by or false detections
+MIN_CORRELATION = 0.2  # of the speaker's mouth motion with the loudness
+MIN_CORRELATION_LEAD = 0.1  # of the speaker over the next face
+CROP_MARGIN = 0.1  # of the box's side, on each side of the box
+CROP_PIXELS = 224  # side of a crop
+MOUTH = (0.62, 0.98, 0.22, 0.78)  # top, bottom, left, right as fractions of the box
+UPPER_FACE = (0.02, 0.38, 0.22, 0.78)  # its motion is head motion, which is subtracted from the mouth's
+PATCH_PIXELS = (32, 20)  # width and height to which both patches are resized
+SMOOTHING_SECONDS = 0.2  # window of the moving average over mouth motion and loudness
 
 
 class NoFaceError(ValueError):
-    """No face of which one may say that it is the speaker's.
+    """No face can be attributed to the speaker.
 
     Attributes:
-        faces: how many were followed through the clip.
-        rate: share of the pictures with the best of them.
+        num_faces: faces tracked through the clip.
+        rate: fraction of the searched frames with the most frequent face.
     """
 
-    def __init__(self, reason: str, faces: int, rate: float) -> None:
+    def __init__(self, reason: str, num_faces: int, rate: float) -> None:
         super().__init__(reason)
-        self.faces = faces
+        self.num_faces = num_faces
         self.rate = rate
 
 
 @dataclass
-class Track:
+class FaceTrack:
     """One face through a clip.
 
     Attributes:
-        times: seconds since the sound began.
+        times: seconds since the start of the audio.
         boxes: `(4,)` each.
-        crops: `(CROP, CROP, 3)` each.
+        crops: `(CROP_PIXELS, CROP_PIXELS, 3)` each.
     """
 
     times: list[float] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     crops: list[np.ndarray] = field(default_factory=list)
 
-    def box(self, time: float) -> np.ndarray:
-        """`(4,)` at any time, between two pictures on the way from one to the other."""
+    def add(self, time: float, pixels: np.ndarray, box: np.ndarray) -> None:
+        """Append a detection in a frame `(H, W, 3)`."""
+        self.times.append(time)
+        self.boxes.append(np.asarray(box, np.float64))
+        self.crops.append(crop_face(pixels, self.boxes[-1]))
+
+    def box_at(self, time: float) -> np.ndarray:
+        """`(4,)` at any time, interpolated linearly between detections."""
         boxes = np.stack(self.boxes)  # (N, 4)
         return np.array([np.interp(time, self.times, boxes[:, side]) for side in range(4)])
 
@@ -69,42 +76,42 @@ class SpeakingFace:
     """The face of a clip's speaker.
 
     Attributes:
-        times: `(N,)` seconds since the sound began.
-        crops: `(N, CROP, CROP, 3)`.
-        rate: share of the clip's pictures that it is in.
-        faces: how many were followed through the clip.
+        times: `(N,)` seconds since the start of the audio.
+        crops: `(N, CROP_PIXELS, CROP_PIXELS, 3)`.
+        rate: fraction of the searched frames with this face.
+        num_faces: faces tracked through the clip.
     """
 
     times: np.ndarray
     crops: np.ndarray
     rate: float
-    faces: int
+    num_faces: int
 
 
 class HaarDetector:
-    """OpenCV's frontal faces (Viola & Jones 2001; Lienhart & Maydt 2002): small, fast, its weights in the package.
+    """OpenCV's frontal face cascade (Viola & Jones 2001; Lienhart & Maydt 2002), whose weights come with OpenCV 4.
 
     Raises:
-        ImportError: without OpenCV 4; OpenCV 5 no longer has it.
+        ImportError: without OpenCV 4; OpenCV 5 has no cascades.
     """
 
-    side = 360  # pixels of the longer side that is searched: the same faces as at 480 in two thirds of the time
+    max_side_pixels = 360  # of the searched image: detects the same faces as 480 in two thirds of the time
 
     def __init__(self) -> None:
         install = "`pip install 'audio-emotion[video]'`, or `pip install 'opencv-python-headless<5'`."
         try:
             self.opencv = importlib.import_module("cv2")  # by name: optional, and slow to import
         except ImportError as error:
-            raise ImportError(f"Finding faces needs OpenCV 4, got none: {install}") from error
+            raise ImportError(f"Detecting faces needs OpenCV 4, got none: {install}") from error
         if not self.opencv.__version__.startswith("4."):
-            raise ImportError(f"Finding faces needs OpenCV 4, got {self.opencv.__version__}: {install}")
-        self.opencv.setNumThreads(1)  # processes share the cores, not threads
+            raise ImportError(f"Detecting faces needs OpenCV 4, got {self.opencv.__version__}: {install}")
+        self.opencv.setNumThreads(1)  # cores are shared by processes, not threads
         weights = Path(self.opencv.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
         self.cascade = self.opencv.CascadeClassifier(str(weights))
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Boxes `(N, 4)` of the faces in `(H, W, 3)`."""
-        scale = min(1.0, self.side / max(pixels.shape[:2]))
+        scale = min(1.0, self.max_side_pixels / max(pixels.shape[:2]))
         gray = self.opencv.cvtColor(pixels, self.opencv.COLOR_RGB2GRAY)
         gray = self.opencv.resize(gray, None, fx=scale, fy=scale, interpolation=self.opencv.INTER_AREA)
         smallest = max(24, min(gray.shape) // 10)
@@ -113,147 +120,147 @@ class HaarDetector:
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def speaking_face(
-    video: Video, waveform: np.ndarray, detect: Detector, sampling_rate: int = 16000, least_rate: float = 0.5
+def find_speaking_face(
+    video: Video, waveform: np.ndarray, detect: Detector, sampling_rate: int = 16000, min_rate: float = 0.5
 ) -> SpeakingFace:
-    """The face that speaks in a clip: the only one, or the one whose mouth moves with the loudness.
+    """The face of the speaker: the only face, or the one whose mouth motion correlates with the loudness.
 
     Args:
         video: of the clip.
         waveform: `(S,)` of the clip.
-        detect: finds faces in a picture.
+        detect: face detector.
         sampling_rate: of the waveform, in hertz.
-        least_rate: smallest share of the clip's pictures in which the face must be.
+        min_rate: smallest fraction of the searched frames with the face.
 
     Raises:
-        VideoError: for pictures that cannot be read, or do not last as long as the sound.
-        NoFaceError: without such a face, or with several that may be it.
+        VideoError: if the video cannot be read, or differs from the audio in duration.
+        NoFaceError: if no face, or no single one, can be attributed to the speaker.
     """
     duration = len(waveform) / sampling_rate
-    tracks: list[Track] = []
+    tracks: list[FaceTrack] = []
     times: list[float] = []
-    due = 0.0
-    for picture in video.pictures():
-        times.append(picture.time)
-        if due <= picture.time + HAIR and picture.time <= duration:
-            follow(tracks, picture.time, picture.pixels, detect(picture.pixels))
-            due = (math.floor((picture.time + HAIR) / EVERY) + 1) * EVERY
+    next_detection = 0.0
+    for frame in video.frames():
+        times.append(frame.time)
+        if next_detection <= frame.time + TIME_TOLERANCE_SECONDS and frame.time <= duration:
+            update_tracks(tracks, frame.time, frame.pixels, detect(frame.pixels))
+            interval = math.floor((frame.time + TIME_TOLERANCE_SECONDS) / DETECTION_INTERVAL_SECONDS)
+            next_detection = (interval + 1) * DETECTION_INTERVAL_SECONDS
     check_durations(duration, times[-1] + float(np.median(np.diff(times))))
-    expected = max(1.0, duration / EVERY)
-    rates = [min(1.0, len(track.times) / expected) for track in tracks]
-    present = [place for place, rate in enumerate(rates) if rate >= PASSER_BY]
-    best = max(rates, default=0.0)
-    if not present:
-        raise NoFaceError("no face", 0, best)
-    if len(present) > 1:
-        chosen = present[_who_speaks([tracks[place] for place in present], video, waveform, sampling_rate, best)]
-    else:
-        (chosen,) = present
-    if rates[chosen] < least_rate:
-        raise NoFaceError(f"the face is in {rates[chosen]:.0%} of the pictures", len(present), rates[chosen])
-    track = tracks[chosen]
-    return SpeakingFace(np.array(track.times, np.float32), np.stack(track.crops), rates[chosen], len(present))
+
+    searched = max(1.0, duration / DETECTION_INTERVAL_SECONDS)
+    rates = [min(1.0, len(track.times) / searched) for track in tracks]
+    candidates = [index for index, rate in enumerate(rates) if rate >= MIN_TRACK_RATE]
+    best_rate = max(rates, default=0.0)
+    if not candidates:
+        raise NoFaceError("no face", 0, best_rate)
+    speaker = candidates[0]
+    if len(candidates) > 1:
+        scores = speech_correlations([tracks[index] for index in candidates], video, waveform, sampling_rate)
+        order = np.argsort(scores)[::-1]
+        if scores[order[0]] < MIN_CORRELATION or scores[order[0]] - scores[order[1]] < MIN_CORRELATION_LEAD:
+            raise NoFaceError(
+                f"{len(candidates)} faces, and the speaker is ambiguous (correlations of mouth motion and loudness "
+                f"{', '.join(f'{score:.2f}' for score in scores)})",
+                len(candidates),
+                best_rate,
+            )
+        speaker = candidates[order[0]]
+    if rates[speaker] < min_rate:
+        raise NoFaceError(f"the face is in {rates[speaker]:.0%} of the frames", len(candidates), rates[speaker])
+    track = tracks[speaker]
+    return SpeakingFace(np.array(track.times, np.float32), np.stack(track.crops), rates[speaker], len(candidates))
 
 
-def follow(tracks: list[Track], time: float, pixels: np.ndarray, boxes: np.ndarray) -> None:
-    """Add the faces of a picture to the tracks that they continue, the best overlaps first, or begin new ones.
+def update_tracks(tracks: list[FaceTrack], time: float, pixels: np.ndarray, boxes: np.ndarray) -> None:
+    """Assign the detections of a frame to tracks, the largest overlaps first; start new tracks for the others.
 
     Args:
-        tracks: so far; they are changed.
-        time: of the picture, later than all before.
+        tracks: changed in place.
+        time: of the frame, later than all before.
         pixels: `(H, W, 3)`.
         boxes: `(N, 4)`.
     """
     pairs = [
-        (overlap(track.boxes[-1], box), place, number)
-        for place, track in enumerate(tracks)
-        if time - track.times[-1] <= LONGEST_GAP
+        (intersection_over_union(track.boxes[-1], box), index, number)
+        for index, track in enumerate(tracks)
+        if time - track.times[-1] <= MAX_GAP_SECONDS
         for number, box in enumerate(boxes)
     ]
-    taken_tracks, taken_boxes = set(), set()
-    for shared, place, number in sorted(pairs, key=lambda pair: -pair[0]):
-        if shared >= SMALLEST_OVERLAP and place not in taken_tracks and number not in taken_boxes:
-            taken_tracks.add(place)
-            taken_boxes.add(number)
-            _add(tracks[place], time, pixels, boxes[number])
+    assigned_tracks, assigned_boxes = set(), set()
+    for overlap, index, number in sorted(pairs, key=lambda pair: -pair[0]):
+        if overlap >= MIN_OVERLAP and index not in assigned_tracks and number not in assigned_boxes:
+            assigned_tracks.add(index)
+            assigned_boxes.add(number)
+            tracks[index].add(time, pixels, boxes[number])
     for number, box in enumerate(boxes):
-        if number not in taken_boxes:
-            tracks.append(Track())
-            _add(tracks[-1], time, pixels, box)
+        if number not in assigned_boxes:
+            tracks.append(FaceTrack())
+            tracks[-1].add(time, pixels, box)
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
+def intersection_over_union(box: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two boxes `(4,)`."""
-    width, height = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [float(np.prod(box[2:] - box[:2])) for box in (one, other)]
-    return shared / (sum(areas) - shared)
+    width, height = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    intersection = max(0.0, width) * max(0.0, height)
+    areas = [float(np.prod(each[2:] - each[:2])) for each in (box, other)]
+    return intersection / (sum(areas) - intersection)
 
 
-def crop(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The square around a box and its margin, `(CROP, CROP, 3)`; the picture's edge is repeated beyond it."""
+def crop_face(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The square around a box and its margin, `(CROP_PIXELS, CROP_PIXELS, 3)`; beyond the frame, its edge repeats."""
     center = (box[:2] + box[2:]) / 2
-    half = max(box[2:] - box[:2]) * (0.5 + MARGIN)
+    half = max(box[2:] - box[:2]) * (0.5 + CROP_MARGIN)
     left, top, right, bottom = (round(value) for value in (*(center - half), *(center + half)))
     rows = np.clip(np.arange(top, max(bottom, top + 1)), 0, pixels.shape[0] - 1)
     columns = np.clip(np.arange(left, max(right, left + 1)), 0, pixels.shape[1] - 1)
     square = np.ascontiguousarray(pixels[rows[:, None], columns])
-    return np.asarray(Image.fromarray(square).resize((CROP, CROP), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(square).resize((CROP_PIXELS, CROP_PIXELS), Image.Resampling.BILINEAR))
 
 
-def _add(track: Track, time: float, pixels: np.ndarray, box: np.ndarray) -> None:
-    track.times.append(time)
-    track.boxes.append(np.asarray(box, np.float64))
-    track.crops.append(crop(pixels, track.boxes[-1]))
-
-
-def _who_speaks(tracks: list[Track], video: Video, waveform: np.ndarray, sampling_rate: int, best: float) -> int:
-    """Place of the track whose mouth moves with the loudness; all pictures are read once more for it."""
+def speech_correlations(
+    tracks: list[FaceTrack], video: Video, waveform: np.ndarray, sampling_rate: int
+) -> list[float]:
+    """Correlation of each track's mouth motion with the loudness; reads all frames of the video once more."""
     times, motion = mouth_motion(tracks, video)
     steps = np.diff(times)
-    width = min(max(1, round(SMOOTHING / float(np.median(steps)))), len(times)) if len(steps) else 1
-    heard = _smooth(loudness(waveform, times, sampling_rate), width)
-    scores = [_correlation(_smooth(moves, width), heard) for moves in motion]
-    order = np.argsort(scores)[::-1]
-    if scores[order[0]] < CLEAR or scores[order[0]] - scores[order[1]] < CLEAR / 2:
-        told = ", ".join(f"{score:.2f}" for score in scores)
-        raise NoFaceError(
-            f"{len(tracks)} faces, and none whose mouth alone moves with the loudness (correlations {told})",
-            len(tracks),
-            best,
-        )
-    return int(order[0])
+    width = min(max(1, round(SMOOTHING_SECONDS / float(np.median(steps)))), len(times)) if len(steps) else 1
+    level = _moving_average(loudness(waveform, times, sampling_rate), width)
+    return [_correlation(_moving_average(each, width), level) for each in motion]
 
 
-def mouth_motion(tracks: list[Track], video: Video) -> tuple[np.ndarray, np.ndarray]:
-    """How much each mouth moves, less what the upper face moves.
+def mouth_motion(tracks: list[FaceTrack], video: Video) -> tuple[np.ndarray, np.ndarray]:
+    """Change of each mouth patch from frame to frame, minus the change of the upper face.
 
     Returns:
-        times `(F,)` of all pictures but the first, in seconds, and motion `(N, F)`, NaN where a face is not in sight.
+        times `(F,)` of all frames but the first, in seconds, and motion `(N, F)`, NaN where a face is out of view.
     """
     times: list[float] = []
     motion: list[list[float]] = []
-    before: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(tracks)
-    for count, picture in enumerate(video.pictures()):
-        moved = []
-        for place, track in enumerate(tracks):
-            if not track.times[0] - EVERY <= picture.time <= track.times[-1] + EVERY:
-                before[place] = None
-                moved.append(np.nan)
+    previous: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(tracks)
+    for count, frame in enumerate(video.frames()):
+        changes = []
+        for index, track in enumerate(tracks):
+            first, last = track.times[0] - DETECTION_INTERVAL_SECONDS, track.times[-1] + DETECTION_INTERVAL_SECONDS
+            if not first <= frame.time <= last:
+                previous[index] = None
+                changes.append(np.nan)
                 continue
-            box = track.box(picture.time)
-            patches = _patch(picture.pixels, box, MOUTH), _patch(picture.pixels, box, BROW)
-            last, before[place] = before[place], patches
-            changes = [float(np.abs(new - old).mean()) for new, old in zip(patches, last or patches, strict=True)]
-            moved.append(np.nan if last is None else changes[0] - changes[1])
+            box = track.box_at(frame.time)
+            patches = _patch(frame.pixels, box, MOUTH), _patch(frame.pixels, box, UPPER_FACE)
+            before, previous[index] = previous[index], patches
+            mouth, upper_face = (
+                float(np.abs(new - old).mean()) for new, old in zip(patches, before or patches, strict=True)
+            )
+            changes.append(np.nan if before is None else mouth - upper_face)
         if count:
-            times.append(picture.time)
-            motion.append(moved)
+            times.append(frame.time)
+            motion.append(changes)
     return np.array(times), np.array(motion).reshape(-1, len(tracks)).T
 
 
 def loudness(waveform: np.ndarray, times: Iterable[float], sampling_rate: int) -> np.ndarray:
-    """Root mean square of the 40 ms around each time, `(F,)`; 0 outside the sound."""
+    """Root mean square of the 40 ms around each time, `(F,)`; 0 outside the waveform."""
     half = sampling_rate // 50
     levels = []
     for time in times:
@@ -263,33 +270,33 @@ def loudness(waveform: np.ndarray, times: Iterable[float], sampling_rate: int) -
     return np.array(levels)
 
 
-def _patch(pixels: np.ndarray, box: np.ndarray, place: tuple[float, float, float, float]) -> np.ndarray:
-    """A part of a face in gray, `(height, width)` of `PATCH`, 0..1."""
-    top, bottom, left, right = place
+def _patch(pixels: np.ndarray, box: np.ndarray, region: tuple[float, float, float, float]) -> np.ndarray:
+    """A region of a face in gray, `(height, width)` of `PATCH_PIXELS`, 0..1."""
+    top, bottom, left, right = region
     width, height = box[2:] - box[:2]
-    across = np.clip(box[0] + np.array([left, right]) * width, 0, pixels.shape[1])
-    down = np.clip(box[1] + np.array([top, bottom]) * height, 0, pixels.shape[0])
-    if across[1] - across[0] < 1 or down[1] - down[0] < 1:  # outside the picture
-        return np.zeros(PATCH[::-1])
-    # `resize` with a box reads between pixels: a box that glides does not make the patch jump.
-    inside = (float(across[0]), float(down[0]), float(across[1]), float(down[1]))
-    part = Image.fromarray(pixels).convert("L").resize(PATCH, Image.Resampling.BILINEAR, box=inside)
-    return np.asarray(part, np.float64) / 255
+    x = np.clip(box[0] + np.array([left, right]) * width, 0, pixels.shape[1])
+    y = np.clip(box[1] + np.array([top, bottom]) * height, 0, pixels.shape[0])
+    if x[1] - x[0] < 1 or y[1] - y[0] < 1:  # outside the frame
+        return np.zeros(PATCH_PIXELS[::-1])
+    # `resize` with a box interpolates at its edges, so that a smoothly moving box gives smoothly changing patches.
+    inside = (float(x[0]), float(y[0]), float(x[1]), float(y[1]))
+    patch = Image.fromarray(pixels).convert("L").resize(PATCH_PIXELS, Image.Resampling.BILINEAR, box=inside)
+    return np.asarray(patch, np.float64) / 255
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Running mean over `width` values, of those that are numbers; `(F,)`."""
-    known = np.isfinite(values)
+def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
+    """Moving average `(F,)` of the finite values in each window of `width`; NaN stays NaN."""
+    finite = np.isfinite(values)
     window = np.ones(width)
-    total = np.convolve(np.where(known, values, 0.0), window, mode="same")
-    count = np.convolve(known.astype(float), window, mode="same")
-    return np.where(known, total / np.maximum(count, 1.0), np.nan)
+    total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
+    count = np.convolve(finite.astype(float), window, mode="same")
+    return np.where(finite, total / np.maximum(count, 1.0), np.nan)
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's, over the places where both are numbers; 0 where one of them never changes."""
-    known = np.isfinite(one) & np.isfinite(other)
-    one, other = one[known], other[known]
-    if len(one) < 3 or one.std() < 1e-9 or other.std() < 1e-9:
+def _correlation(values: np.ndarray, others: np.ndarray) -> float:
+    """Pearson correlation where both are finite; 0 if one of them is constant."""
+    finite = np.isfinite(values) & np.isfinite(others)
+    values, others = values[finite], others[finite]
+    if len(values) < 3 or values.std() < 1e-9 or others.std() < 1e-9:
         return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+    return float(np.corrcoef(values, others)[0, 1])

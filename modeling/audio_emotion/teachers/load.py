@@ -1,10 +1,10 @@
-"""A teacher by Hub id, folder, file, or a YAML file that says more of it; and which revision of it that is."""
+"""Loading of teachers: the YAML description of a model, and the outputs of teachers for a training set."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,66 +14,89 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import AutoModelForAudioClassification
 
-from audio_emotion.data.collate import Batch, batches
-from audio_emotion.data.dataset import ClipStream
-from audio_emotion.data.sampler import Order
+from audio_emotion.data.dataset import Batch, ClipStream, batches
+from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.evaluation.predictions import predict
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.teachers.outputs import TeacherOutputs
-from audio_emotion.teachers.pseudo_labels import to_teacher_outputs
+from audio_emotion.teachers.pseudo_labels import read_teacher_outputs
 
-FILES = (".onnx", ".tflite")
-COLORS = ("rgb", "bgr", "gray")
-OUTPUTS = ("logits", "probabilities")
-KEYS = {"model", "classes", "outputs", "color", "mean", "std", "license", "training_data"}
+MODEL_FILES = (".onnx", ".tflite")
+CHOICES = {"color": ("rgb", "bgr", "gray"), "outputs": ("logits", "probabilities")}
 
 
-def describe(file: str) -> dict[str, Any]:
-    """What is told of a teacher: all keys of its YAML file, or else its `model` alone.
+@dataclass
+class TeacherDescription:
+    """A model as described in a YAML file; see docs/pseudo_labels.md.
+
+    Attributes:
+        model: Hub id, folder, or ONNX or LiteRT file.
+        classes: names of the outputs, in order; None to take them from the model's configuration.
+        outputs: "logits" or "probabilities".
+        color: of the input image: "rgb", "bgr" or "gray".
+        mean: subtracted from pixels in 0..1.
+        std: divides them then.
+        license: of the weights, SPDX.
+        training_data: as in a checkpoint's configuration; None for a public model whose training data are unknown.
+    """
+
+    model: str
+    classes: list[str] | None = None
+    outputs: str = "logits"
+    color: str = "rgb"
+    mean: float = 0.0
+    std: float = 1.0
+    license: str = "LicenseRef-unknown"
+    training_data: list[dict] | None = None
+
+
+def read_description(source: str) -> TeacherDescription:
+    """Read the description of a teacher.
 
     Args:
-        file: YAML, in which paths start from its own folder; anything else is taken for the model itself.
+        source: a YAML file, in which paths are relative to its folder; anything else is the model itself.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for what is unknown, missing, or cannot be.
+        FileNotFoundError: if the YAML file or its model file does not exist.
+        ValueError: for unknown keys, missing ones, or invalid values.
     """
-    if not file.endswith((".yaml", ".yml")):
-        return {"model": file}
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"Expected the description of a teacher in `{file}`, got no such file.")
-    told = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(told, dict) or not isinstance(told.get("model"), str):
-        raise ValueError(f"{file}: expected `model:`, a file or a Hub id, got {told!r}.")
-    if unknown := sorted(set(told) - KEYS):
-        raise ValueError(f"{file}: expected keys among {sorted(KEYS)}, got {unknown}. Correct or remove them.")
-    for key, allowed in (("color", COLORS), ("outputs", OUTPUTS)):
-        if key in told and told[key] not in allowed:
-            raise ValueError(f"{file}: expected `{key}` among {allowed}, got {told[key]!r}.")
+    if not source.endswith((".yaml", ".yml")):
+        return TeacherDescription(source)
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"Expected the description of a teacher in `{source}`, got no such file.")
+    values = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or not isinstance(values.get("model"), str):
+        raise ValueError(f"{source}: expected `model:`, a file or a Hub id, got {values!r}.")
+    known = {each.name for each in fields(TeacherDescription)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{source}: expected keys among {sorted(known)}, got {unknown}. Correct or remove them.")
+    for key, allowed in CHOICES.items():
+        if key in values and values[key] not in allowed:
+            raise ValueError(f"{source}: expected `{key}` among {allowed}, got {values[key]!r}.")
     for key in ("mean", "std"):
-        if key in told and (type(told[key]) not in (int, float) or (key == "std" and told[key] <= 0)):
-            raise ValueError(f"{file}: expected `{key}` as one number, in pixels of 0..1, got {told[key]!r}.")
-    classes = told.get("classes", [])
+        if key in values and (type(values[key]) not in (int, float) or (key == "std" and values[key] <= 0)):
+            raise ValueError(f"{source}: expected `{key}` as one number, for pixels in 0..1, got {values[key]!r}.")
+    classes = values.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
         raise ValueError(
-            f"{file}: expected `classes` as a list of names in the order of the outputs, got {classes!r}."
+            f"{source}: expected `classes` as a list of names in the order of the outputs, got {classes!r}."
         )
-    beside = Path(file).parent / told["model"]
-    if told["model"].endswith(FILES) and not beside.is_file():
-        raise FileNotFoundError(f"{file}: expected the model in `{beside}`, got no such file.")
-    if beside.exists():
-        told["model"] = str(beside)
-    return told
+    path = Path(source).parent / values["model"]
+    if values["model"].endswith(MODEL_FILES) and not path.is_file():
+        raise FileNotFoundError(f"{source}: expected the model in `{path}`, got no such file.")
+    if path.exists():
+        values["model"] = str(path)
+    return TeacherDescription(**values)
 
 
-def public_name(source: str) -> str:
-    """A Hub id as it is, of a path the last two parts: the rest tells of this machine alone."""
+def public_source(source: str) -> str:
+    """A Hub id unchanged; the last two parts of a path, so that no path of this machine is published."""
     parts = Path(source).parts
     return "/".join(parts[-2:]) if Path(source).is_absolute() or Path(source).exists() else source
 
 
-def revision_of(source: str, config: Any = None) -> str:
-    """The commit on the Hub; of a file, or a folder's weights, the digest."""
+def get_revision(source: str, config: Any = None) -> str:
+    """Commit on the Hub, or the digest of a file or of the weights in a folder."""
     path = Path(source)
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
@@ -94,86 +117,93 @@ def load_teacher_outputs(
     emotions: Sequence[str],
     dimensions: Sequence[str],
 ) -> dict[str, TeacherOutputs]:
-    """What each teacher says of every training clip, by the teacher's name.
+    """Outputs of each teacher for the training clips, by the teacher's name.
 
     Args:
-        sources: `NAME=FOLDER` or `FOLDER`: outputs on disk, a data set of `pseudo_label.py` (`hf://...` too), or a run
-            of `train_teacher.py`.
+        sources: `NAME=FOLDER` or `FOLDER`: saved outputs, a data set of `recipes/pseudo_label.py` (`hf://...` too), or
+            a run of `recipes/train_teacher.py`.
         accelerator: of the run.
         stream: of the training clips.
         emotions: of the corpus, in logit order.
         dimensions: of the corpus.
 
     Returns:
-        Outputs in the order of the clips: embeddings standardized over them, masked where a teacher is silent, in the
-        corpus's dimensions, `(N, 0)` of teachers who have none of them.
+        Outputs in the order of the clips, masked where the teacher has none. Embeddings are standardized over the
+        training clips; dimensions are those of the corpus, `(N, 0)` if the teacher has none of them.
 
     Raises:
-        ValueError: for two teachers of one name, and for one who speaks of none of the clips or in dimensions without
-            names.
+        ValueError: for two teachers of one name, and for a teacher without output for any of the clips or with
+            dimensions without names.
     """
     clips = list(stream.table["id"])
-    wanted = set(clips)
-    said: dict[str, TeacherOutputs] = {}
+    training_clips = set(clips)
+    teachers: dict[str, TeacherOutputs] = {}
     for source in sources:
-        outputs = teacher_outputs(source, accelerator, stream, emotions, dimensions)
-        if outputs.name in said:
-            raise ValueError(f"Expected a name for each teacher, got {outputs.name!r} twice. Write `NAME={source}`.")
-        trained_on = outputs.spoken & torch.tensor([name in wanted for name in outputs.ids])
-        outputs = replace(outputs, embedding=standardized(outputs.embedding, outputs.teacher, trained_on))
-        if outputs.dimensions.isfinite().any() and (absent := sorted(set(dimensions) - set(outputs.dimension_names))):
-            accelerator.print(f"{outputs.name}: has {outputs.dimension_names}, and teaches nothing of {absent}")
-        outputs = outputs.in_dimensions(dimensions)
-        said[outputs.name] = outputs.covering(clips)
-        silent = len(clips) - int(said[outputs.name].spoken.sum())
-        accelerator.print(f"{outputs.name}: speaks of all but {silent} of {len(clips)} training clips")
-    return said
+        outputs = _load_outputs(source, accelerator, stream, emotions, dimensions)
+        name = outputs.name
+        if name in teachers:
+            raise ValueError(f"Expected a name for each teacher, got {name!r} twice. Write `NAME={source}`.")
+        in_training = outputs.has_output & torch.tensor([each in training_clips for each in outputs.ids])
+        outputs = replace(outputs, embedding=standardize_embedding(outputs.embedding, outputs.teacher, in_training))
+        if outputs.dimensions.isfinite().any() and (missing := sorted(set(dimensions) - set(outputs.dimension_names))):
+            accelerator.print(f"{name}: has the dimensions {outputs.dimension_names}; no distillation of {missing}")
+        teachers[name] = outputs.with_dimensions(dimensions).align(clips)
+        count = int(teachers[name].has_output.sum())
+        accelerator.print(f"{name}: outputs for {count} of {len(clips)} training clips")
+    return teachers
 
 
-def training_data_of_teachers(said: Mapping[str, TeacherOutputs]) -> list[dict]:
-    """What the teachers have seen, each corpus or model once."""
-    seen: list[dict] = []
-    for outputs in said.values():
-        seen += [facts for facts in outputs.training_data if facts not in seen]
-    return seen
+def training_data_of_teachers(teachers: Mapping[str, TeacherOutputs]) -> list[dict]:
+    """Training data of all teachers, without duplicates."""
+    entries: list[dict] = []
+    for outputs in teachers.values():
+        entries += [entry for entry in outputs.training_data if entry not in entries]
+    return entries
 
 
-def teacher_outputs(
+def _load_outputs(
     source: str, accelerator: Accelerator, stream: ClipStream, emotions: Sequence[str], dimensions: Sequence[str]
 ) -> TeacherOutputs:
-    """Outputs on disk, cross-fitted, or of the teacher itself now; see [`load_teacher_outputs`]."""
-    name, _, run = source.rpartition("=")
-    if run.startswith("hf://") or (Path(run) / "teachers.json").exists():  # a data set of recipes/pseudo_label.py
-        return to_teacher_outputs(run, name)
-    for folder in (Path(run), Path(run) / "teacher_outputs"):
-        if (folder / "teacher_outputs.json").exists():
-            outputs = TeacherOutputs.load(folder)
+    """Saved outputs, or those of the checkpoint of a run, computed now; see [`load_teacher_outputs`]."""
+    name, _, folder = source.rpartition("=")
+    if folder.startswith("hf://") or (Path(folder) / "teachers.json").exists():  # of recipes/pseudo_label.py
+        return read_teacher_outputs(folder, name)
+    for path in (Path(folder), Path(folder) / "teacher_outputs"):
+        if (path / "teacher_outputs.json").exists():
+            outputs = TeacherOutputs.load(path)
             return replace(outputs, name=name or outputs.name)
-    teacher = AutoModelForAudioClassification.from_pretrained(Path(run) / "checkpoints" / "last")
-    teacher = teacher.to(accelerator.device).eval()
-    size = 16 // accelerator.num_processes * accelerator.num_processes
 
-    def judge(batch: Batch) -> EmotionOutput:
+    teacher = AutoModelForAudioClassification.from_pretrained(Path(folder) / "checkpoints" / "last")
+    teacher = teacher.to(accelerator.device).eval()
+    config = teacher.config
+    batch_size = 16 // accelerator.num_processes * accelerator.num_processes
+    sampler = ResumableSampler.from_table(stream.table, batch_size, num_processes=accelerator.num_processes)
+
+    def forward(batch: Batch) -> EmotionOutput:
         return teacher(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
 
-    order = Order.of(stream.table, size, num_processes=accelerator.num_processes)
-    said = predict(accelerator, judge, batches(stream, order, emotions, dimensions))
-    config = teacher.config
-    return TeacherOutputs.of_one(
-        said, config.emotions, list(config.training_data), name or "teacher", config.dimensions, config.license
+    predictions = predict(accelerator, forward, batches(stream, sampler, emotions, dimensions))
+    return TeacherOutputs.from_predictions(
+        predictions, config.emotions, list(config.training_data), name or "teacher", config.dimensions, config.license
     )
 
 
-def standardized(embedding: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:
-    """Zero mean and unit deviation of every feature, teacher by teacher, `(N, D)`; 0 where it says nothing.
+def standardize_embedding(embedding: Tensor, teacher: Tensor, has_output: Tensor) -> Tensor:
+    """Zero mean and unit standard deviation of each feature, separately for each cross-fitted teacher.
 
-    Of a teacher who speaks of one clip alone there is no deviation: that clip is its mean, 0.
+    Args:
+        embedding: `(N, D)`.
+        teacher: `(N,)`, index of the teacher of each clip.
+        has_output: `(N,)`, which clips count.
+
+    Returns:
+        `(N, D)`; 0 for clips that do not count, and for the only clip of a teacher.
     """
-    embedding = embedding.float()  # labels made in bulk are in half precision
+    embedding = embedding.float()  # pseudo-labels are stored in half precision
     result = torch.zeros_like(embedding)
-    for number in teacher[spoken].unique():
-        hers = spoken & (teacher == number)
-        mine = embedding[hers]
-        if len(mine) > 1 and mine.shape[1]:
-            result[hers] = (mine - mine.mean(0)) / mine.std(0).clamp(min=1e-4)
+    for index in teacher[has_output].unique():
+        rows = has_output & (teacher == index)
+        values = embedding[rows]
+        if len(values) > 1 and values.shape[1]:
+            result[rows] = (values - values.mean(0)) / values.std(0).clamp(min=1e-4)
     return result

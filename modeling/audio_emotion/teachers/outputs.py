@@ -1,4 +1,4 @@
-"""The contract of a teacher of pseudo-labels: who it is, what it is shown, how it answers."""
+"""Data types of teachers: their description, their input, their prediction for a clip, their outputs for a corpus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,21 +18,24 @@ from audio_emotion.configuration_emotion import DIMENSIONS
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.teachers.faces import SpeakingFace
 
-FLOOR = 1e-4  # smallest share of a class; its logarithm is a logit that a student can reach
+MIN_PROBABILITY = 1e-4  # smaller class probabilities are raised to it, so that their logits stay finite
+REQUIRED_TENSORS = ("logits", "dimensions", "embedding", "teacher")
+OPTIONAL_TENSORS = ("confidence", "agreement", "mask")
 
 
 @dataclass
-class TeacherFacts:
-    """Who speaks in a column.
+class TeacherInfo:
+    """Name, origin and output space of one teacher.
 
     Attributes:
-        name: of the column.
+        name: column of the pseudo-labels.
         kind: "speech", "face" or "votes".
         source: Hub id, or name of a folder or file.
         revision: commit, or digest of the weights.
-        classes: of the logits, in their order; a word of ours where it is one by another name.
-        dimensions: in column order; empty without.
-        training_data: what it has heard, as in a checkpoint's configuration; `{"model": id}` for a public model.
+        classes: names of the logits, in order, mapped to the names of this package where a synonym is known.
+        dimensions: names of the dimensions, in order; empty for a classifier.
+        training_data: corpora and speakers of its training, as in a checkpoint's configuration; `{"model": id}` for a
+            public model.
         license: of the weights, SPDX.
     """
 
@@ -48,36 +51,36 @@ class TeacherFacts:
 
 @dataclass
 class Clip:
-    """What teachers are shown.
+    """Input of a teacher.
 
     Attributes:
         id: of the clip.
         waveform: `(S,)` at 16 kHz.
-        face: of the speaker; None where there is none that can be used.
-        no_face: why.
-        faces: how many were followed through the clip; None where nobody looked.
-        face_rate: share of the pictures with the best of them.
+        face: of the speaker; None without a usable one.
+        no_face_reason: why `face` is None.
+        num_faces: faces tracked through the clip; None if no face detection was run.
+        face_rate: fraction of the searched frames with the speaker's face, or else with the most frequent face.
     """
 
     id: str
     waveform: np.ndarray
     face: SpeakingFace | None = None
-    no_face: str = "the clip has no video"
-    faces: int | None = None
+    no_face_reason: str = "the clip has no video"
+    num_faces: int | None = None
     face_rate: float | None = None
 
 
 @dataclass
 class TeacherPrediction:
-    """One teacher on one clip.
+    """Output of one teacher for one clip.
 
     Attributes:
-        logits: `(C,)`; None from a teacher without categories, or one that says nothing.
+        logits: `(C,)`; None for a regression model, or without output.
         dimensions: `(A,)` in 0..1, or None.
         embedding: `(D,)`, or None.
-        frame_times: `(F,)` seconds since the clip's audio began, or None.
+        frame_times: `(F,)` seconds since the start of the clip's audio, or None.
         frame_logits: `(F, C)`, or None.
-        reason: why it says nothing; None if it speaks.
+        reason: why there is no output; None if there is one.
     """
 
     logits: np.ndarray | None = None
@@ -88,14 +91,19 @@ class TeacherPrediction:
     reason: str | None = None
 
 
-def pooled(probabilities: np.ndarray) -> np.ndarray:
-    """Logits `(C,)` of a clip from the probabilities `(F, C)` of its frames: the logarithm of their mean."""
-    return log_probabilities(probabilities.mean(axis=0))
+class Teacher(Protocol):
+    """Interface of the teachers of `recipes/pseudo_label.py`."""
+
+    info: TeacherInfo
+
+    def predict(self, clip: Clip) -> TeacherPrediction:
+        """Output for one clip."""
+        ...
 
 
-def log_probabilities(shares: np.ndarray) -> np.ndarray:
-    """Logits whose softmax is the shares; those below `FLOOR` are raised to it."""
-    return np.log(np.maximum(shares, FLOOR)).astype(np.float32)
+def logits_from_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Logits whose softmax is the probabilities; those below `MIN_PROBABILITY` are raised to it."""
+    return np.log(np.maximum(probabilities, MIN_PROBABILITY)).astype(np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -104,64 +112,59 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def agreement(
-    one: np.ndarray, classes: Sequence[str], other: np.ndarray, other_classes: Sequence[str]
+def compute_agreement(
+    logits: np.ndarray, classes: Sequence[str], other_logits: np.ndarray, other_classes: Sequence[str]
 ) -> float | None:
-    """How alike two teachers see a clip: 1 less the Jensen-Shannon divergence in bits, 0..1.
+    """Agreement of two teachers on a clip: 1 minus the Jensen-Shannon divergence in bits, 0..1.
 
-    Only classes that both have count, and each teacher's probabilities of these are brought to a sum of 1.
+    Only classes of both teachers count; the probabilities of each are normalized to a sum of 1 over these.
 
     Args:
-        one: logits `(C,)`.
+        logits: `(C,)` of one teacher.
         classes: their names.
-        other: logits `(K,)` of the other teacher.
+        other_logits: `(K,)` of the other teacher.
         other_classes: their names.
 
     Returns:
-        None where they share fewer than two classes.
+        None if the teachers have fewer than two classes in common.
     """
     shared = [name for name in classes if name in other_classes]
     if len(shared) < 2:
         return None
-    first = softmax(one[[list(classes).index(name) for name in shared]].astype(np.float64))
-    second = softmax(other[[list(other_classes).index(name) for name in shared]].astype(np.float64))
-    middle = (first + second) / 2
-    divergence = sum(_bits(each, middle) for each in (first, second)) / 2
+    p = softmax(logits[[list(classes).index(name) for name in shared]].astype(np.float64))
+    q = softmax(other_logits[[list(other_classes).index(name) for name in shared]].astype(np.float64))
+    mean = (p + q) / 2
+    divergence = (_kl_divergence(p, mean) + _kl_divergence(q, mean)) / 2
     return float(min(max(1.0 - divergence, 0.0), 1.0))
 
 
-def _bits(shares: np.ndarray, middle: np.ndarray) -> float:
-    """Kullback-Leibler divergence from the middle, in bits."""
-    known = shares > 0
-    return float(np.sum(shares[known] * np.log2(shares[known] / middle[known])))
-
-
-TENSORS = ("logits", "dimensions", "embedding", "teacher")
-OPTIONAL = ("confidence", "agreement", "mask")
+def _kl_divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """Kullback-Leibler divergence of `p` from `q`, in bits."""
+    positive = p > 0
+    return float(np.sum(p[positive] * np.log2(p[positive] / q[positive])))
 
 
 @dataclass
 class TeacherOutputs:
-    """Outputs of one teacher, or of several cross-fitted ones of one kind, for `N` clips.
+    """Outputs for `N` clips of one teacher, or of several cross-fitted teachers of one kind.
 
-    Teachers of different kinds, such as one who hears and one who sees, are several of these, each with classes of its
-    own.
+    Teachers of different kinds, such as a speech and a face teacher, have one `TeacherOutputs` each, with classes of
+    their own.
 
     Attributes:
         ids: clip names.
         logits: `(N, C)` before the softmax.
-        dimensions: `(N, A)` in 0..1; NaN where the teacher gives none, or `(N, 0)`.
-        embedding: `(N, D)`; embeddings of different teachers live in different spaces. `D` is 0 where it gives none.
-        teacher: `(N,)`, which of the cross-fitted teachers spoke.
+        dimensions: `(N, A)` in 0..1; NaN for dimensions without a value, or `(N, 0)`.
+        embedding: `(N, D)`, in a separate space for each cross-fitted teacher; `D` is 0 without embeddings.
+        teacher: `(N,)`, index of the cross-fitted teacher of each clip.
         emotions: names of the `C` classes.
-        training_data: what the teachers have seen, as in a checkpoint's configuration.
-        name: what the terms of the loss are called after.
-        confidence: `(N,)` in 0..1, how sure the teacher is; None if it does not say.
-        agreement: `(N,)` in 0..1, how far it agrees with the other teachers of the clip; None if nobody compared.
-        mask: `(N,)`, 0 for clips of which it says nothing, such as those without a face; None if it speaks of all.
-        dimension_names: of the `A` columns. Outputs of before names were kept have none: three columns are then
-            activation, valence and dominance.
-        license: of the teacher's weights, an SPDX expression; empty where nobody has said.
+        training_data: corpora and speakers of the teachers' training, as in a checkpoint's configuration.
+        name: prefix of the names of its loss terms.
+        confidence: `(N,)` in 0..1, largest class probability; None if not recorded.
+        agreement: `(N,)` in 0..1, agreement with the other teachers of the clip; None if not computed.
+        mask: `(N,)`, 0 for clips without output, such as those without a face; None if all clips have one.
+        dimension_names: of the `A` columns; three columns without names are activation, valence and dominance.
+        license: of the teacher's weights, an SPDX expression; empty if unknown.
     """
 
     ids: list[str]
@@ -184,56 +187,54 @@ class TeacherOutputs:
 
     @property
     def num_teachers(self) -> int:
-        """How many teachers spoke."""
+        """Number of cross-fitted teachers."""
         return int(self.teacher.max()) + 1
 
     @property
-    def spoken(self) -> Tensor:
-        """`(N,)`, whether it says something of each clip."""
+    def has_output(self) -> Tensor:
+        """`(N,)`, whether there is an output for each clip."""
         return torch.ones(len(self.ids), dtype=torch.bool) if self.mask is None else self.mask > 0
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.ids)}
+    def _row_of_id(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that is there, by name; the first axis is the clips."""
+        """Every tensor that is not None, by name; the first axis is the clips."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def save(self, folder: str | Path) -> None:
-        """Write `teacher_outputs.safetensors` and its index."""
+        """Write `teacher_outputs.safetensors` and `teacher_outputs.json`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_file(self.tensors(), Path(folder) / "teacher_outputs.safetensors")
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        index = {name: value for name, value in values.items() if name not in (*TENSORS, *OPTIONAL)}
+        index = {name: value for name, value in values.items() if name not in (*REQUIRED_TENSORS, *OPTIONAL_TENSORS)}
         (Path(folder) / "teacher_outputs.json").write_text(json.dumps(index))
 
     @classmethod
     def load(cls, folder: str | Path) -> TeacherOutputs:
-        """Read what `save` wrote."""
+        """Read the files of `save`."""
         index = json.loads((Path(folder) / "teacher_outputs.json").read_text())
         return cls(**index, **load_file(Path(folder) / "teacher_outputs.safetensors"))
 
     @classmethod
-    def of_one(
+    def from_predictions(
         cls,
-        said: Predictions,
+        predictions: Predictions,
         emotions: Sequence[str],
         training_data: list[dict],
         name: str = "teacher",
         dimension_names: Sequence[str] = (),
         license: str | None = None,
     ) -> TeacherOutputs:
-        """The answers of one model, for all clips of which it was asked; names and terms are the model's."""
-        logits, dimensions, embedding = map(torch.from_numpy, (said.logits, said.dimensions, said.embedding))
-        number = torch.zeros(len(said.ids), dtype=torch.long)
+        """Outputs of a single model for all clips of its predictions."""
         return cls(
-            said.ids,
-            logits,
-            dimensions,
-            embedding,
-            number,
+            predictions.ids,
+            torch.from_numpy(predictions.logits),
+            torch.from_numpy(predictions.dimensions),
+            torch.from_numpy(predictions.embedding),
+            torch.zeros(len(predictions.ids), dtype=torch.long),
             list(emotions),
             training_data,
             name,
@@ -241,69 +242,73 @@ class TeacherOutputs:
             license=license or "",
         )
 
-    def of(self, ids: Sequence[str]) -> TeacherOutputs:
-        """The rows of some clips, in that order.
+    def select(self, ids: Sequence[str]) -> TeacherOutputs:
+        """The rows of the given clips, in that order.
 
         Raises:
-            ValueError: naming clips that no teacher has heard.
+            ValueError: naming clips without a row.
         """
-        if missing := [name for name in ids if name not in self._place]:
+        if missing := [name for name in ids if name not in self._row_of_id]:
             raise ValueError(f"No teacher output for {len(missing)} clips, {missing[:3]} among them.")
-        places = torch.tensor([self._place[name] for name in ids])
-        rows: dict[str, Any] = {name: tensor[places] for name, tensor in self.tensors().items()}
-        return replace(self, ids=list(ids), **rows)
+        rows = torch.tensor([self._row_of_id[name] for name in ids])
+        selected: dict[str, Any] = {name: tensor[rows] for name, tensor in self.tensors().items()}
+        return replace(self, ids=list(ids), **selected)
 
-    def covering(self, ids: Sequence[str]) -> TeacherOutputs:
-        """The rows of some clips, masked ones for those of which there are none.
+    def align(self, ids: Sequence[str]) -> TeacherOutputs:
+        """The rows of the given clips, in that order, with masked rows for clips without one.
 
         Raises:
-            ValueError: where the teacher says nothing of any of them.
+            ValueError: if the teacher has no output for any of them.
         """
-        present = [name for name in ids if name in self._place]
-        if not present or not self.of(present).spoken.any():
+        present = [name for name in ids if name in self._row_of_id]
+        if not present or not self.select(present).has_output.any():
             raise ValueError(
                 f"Expected outputs of the teacher {self.name!r} for some of {len(ids)} clips such as {list(ids[:2])}, "
-                f"got none: it speaks of clips such as {self.ids[:2]}. Give the outputs for this corpus and split."
+                f"got none: its outputs are for clips such as {self.ids[:2]}. Pass the outputs for this corpus and "
+                "protocol."
             )
         absent = sorted(set(ids) - set(present))
-        spoken = replace(self, mask=self.spoken.float())
-        rows: dict[str, Any] = {
+        masked = replace(self, mask=self.has_output.float())
+        padded: dict[str, Any] = {
             name: torch.cat([tensor, tensor.new_zeros(len(absent), *tensor.shape[1:])])
-            for name, tensor in spoken.tensors().items()
+            for name, tensor in masked.tensors().items()
         }
-        return replace(spoken, ids=[*self.ids, *absent], **rows).of(ids)
+        return replace(masked, ids=[*self.ids, *absent], **padded).select(ids)
 
-    def in_dimensions(self, names: Sequence[str]) -> TeacherOutputs:
-        """The same with the dimensions of somebody else, matched by name: NaN where the teacher gives none.
+    def with_dimensions(self, names: Sequence[str]) -> TeacherOutputs:
+        """The same outputs with the given dimensions, matched by name: NaN where the teacher has no such dimension.
 
-        A teacher who gives none of them has `(N, 0)`. Outputs of before names were kept count as they stand.
+        If it has none of them, `dimensions` becomes `(N, 0)`. Columns without names are taken in the given order.
 
         Raises:
-            ValueError: for such outputs of another width.
+            ValueError: if there are columns without names, and their number differs from the given one.
         """
-        given, width = self.dimension_names, self.dimensions.shape[1]
-        if width and not given:
+        present, width = self.dimension_names, self.dimensions.shape[1]
+        if width and not present:
             if width != len(names):
                 raise ValueError(
                     f"Expected the dimensions {list(names)} of the teacher {self.name!r}, got {width} without names. "
-                    "Let the teacher's recipe write its outputs again."
+                    "Compute its outputs again."
                 )
-            given = list(names)
-        nothing = self.dimensions.new_full((len(self.ids),), torch.nan)
-        columns = [self.dimensions[:, given.index(name)] if name in given else nothing for name in names]
+            present = list(names)
+        missing = self.dimensions.new_full((len(self.ids),), torch.nan)
+        columns = [self.dimensions[:, present.index(name)] if name in present else missing for name in names]
         dimensions = torch.stack(columns, 1) if columns else self.dimensions[:, :0]  # (N, A)
         if not dimensions.isfinite().any():  # a classifier
             return replace(self, dimensions=self.dimensions[:, :0], dimension_names=[])
         return replace(self, dimensions=dimensions, dimension_names=list(names))
 
     @staticmethod
-    def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
-        """Several teachers' outputs in one, numbered in this order; an optional field that some lack is 1 there."""
+    def concatenate(parts: list[TeacherOutputs]) -> TeacherOutputs:
+        """Outputs of several cross-fitted teachers as one, numbered in this order.
+
+        An optional tensor that only some parts have is 1 for the clips of the others.
+        """
         counts = [part.num_teachers for part in parts]
         first = [sum(counts[:index]) for index in range(len(parts))]
         optional = {
             name: torch.cat([part.tensors().get(name, torch.ones(len(part.ids))) for part in parts])
-            for name in OPTIONAL
+            for name in OPTIONAL_TENSORS
             if any(name in part.tensors() for part in parts)
         }
         return TeacherOutputs(
@@ -311,7 +316,7 @@ class TeacherOutputs:
             torch.cat([part.logits for part in parts]),
             torch.cat([part.dimensions for part in parts]),
             torch.cat([part.embedding for part in parts]),
-            torch.cat([part.teacher + begin for part, begin in zip(parts, first, strict=True)]),
+            torch.cat([part.teacher + offset for part, offset in zip(parts, first, strict=True)]),
             parts[0].emotions,
             parts[0].training_data,
             parts[0].name,

@@ -1,82 +1,76 @@
-"""Any audio classifier as a teacher of pseudo-labels: checkpoints of ours, and of anybody on the Hub."""
+"""Audio classifiers as teachers: checkpoints of this package, and any audio classifier on the Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from audio_emotion.configuration_emotion import EmotionConfig
+from audio_emotion.configuration_emotion import DIMENSIONS, EmotionConfig
 from audio_emotion.evaluation.label_matching import MatchedClassifier, canonical_labels, dimension_columns
-from audio_emotion.teachers.load import describe, public_name, revision_of
-from audio_emotion.teachers.outputs import Clip, TeacherFacts, TeacherPrediction
+from audio_emotion.teachers.load import get_revision, public_source, read_description
+from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction
 
-RATE = 16000  # hertz, of every waveform here
-DIMENSIONS = ("activation", "valence", "dominance")
+SAMPLING_RATE = 16000  # hertz
 
 
 class SpeechTeacher:
-    """Hears clips.
+    """Predicts from the audio of a clip.
 
     Args:
-        name: of its column.
-        source: Hub id or folder; or a YAML file that names the classes of one that only numbers them.
-        device: where it computes.
+        name: column of the pseudo-labels.
+        source: Hub id or folder, or a YAML file that names the classes of a model without class names.
+        device: of the model.
 
     Attributes:
-        facts: who it is.
+        info: description of the teacher.
 
     Raises:
         ValueError: for missing weights, or classes without names.
     """
 
     def __init__(self, name: str, source: str, device: torch.device | str = "cpu") -> None:
-        told = describe(source)
-        source, classes = told["model"], told.get("classes")
-        config = AutoConfig.from_pretrained(source)
-        ours = isinstance(config, EmotionConfig)
-        own = list(config.emotions) if ours else [config.id2label[place] for place in range(config.num_labels)]
-        if classes is not None and len(classes) != len(own):
-            raise ValueError(f"{source}: expected {len(own)} classes, got {list(classes)}.")
-        dimensions = list(config.dimensions) if ours else list(DIMENSIONS)
-        regression = not ours and dimension_columns(own, dimensions) is not None
-        self.judge = MatchedClassifier(source, own, dimensions).to(device).eval()
-        self.extractor: Any = AutoFeatureExtractor.from_pretrained(source) if ours else self.judge.extractor
-        self.ours = ours
-        self.facts = TeacherFacts(
+        description = read_description(source)
+        model, classes = description.model, description.classes
+        config = AutoConfig.from_pretrained(model)
+        native = isinstance(config, EmotionConfig)
+        outputs = list(config.emotions) if native else [config.id2label[index] for index in range(config.num_labels)]
+        if classes is not None and len(classes) != len(outputs):
+            raise ValueError(f"{model}: expected {len(outputs)} classes, got {list(classes)}.")
+        dimensions = list(config.dimensions) if native else list(DIMENSIONS)
+        regression = not native and dimension_columns(outputs, dimensions) is not None
+        self.native = native
+        self.classifier = MatchedClassifier(model, outputs, dimensions).to(device).eval()
+        self.extractor: Any = AutoFeatureExtractor.from_pretrained(model) if native else self.classifier.extractor
+        training_data = list(self.classifier.training_data) if native else description.training_data
+        self.info = TeacherInfo(
             name=name,
             kind="speech",
-            source=public_name(source),
-            revision=revision_of(source, config),
-            classes=[] if regression else canonical_labels(classes or own, source),
-            dimensions=dimensions if ours or regression else [],
-            training_data=list(self.judge.training_data)
-            if ours
-            else told.get("training_data", [{"model": public_name(source)}]),
-            license=(config.license if ours else told.get("license")) or "LicenseRef-unknown",
+            source=public_source(model),
+            revision=get_revision(model, config),
+            classes=[] if regression else canonical_labels(classes or outputs, model),
+            dimensions=dimensions if native or regression else [],
+            training_data=[{"model": public_source(model)}] if training_data is None else training_data,
+            license=(config.license if native else description.license) or "LicenseRef-unknown",
         )
 
     @torch.no_grad()
-    def label(self, clips: Sequence[Clip]) -> list[TeacherPrediction]:
-        """Hear clips, one at a time: many public models hear the padding of a batch."""
-        return [self._hear(clip.waveform) for clip in clips]
-
-    def _hear(self, waveform: np.ndarray) -> TeacherPrediction:
-        features = self.extractor(waveform, sampling_rate=RATE, return_tensors="pt")
-        features = features.to(next(self.judge.parameters()).device)
-        if self.ours:
-            output = self.judge.model(**features)
-            dimensions = output.dimensions[0].float().cpu().numpy()  # (A,)
-            embedding = output.embedding[0].float().cpu().numpy()  # (D,)
+    def predict(self, clip: Clip) -> TeacherPrediction:
+        """Output for one clip; clips are not batched, because padding changes the outputs of many public models."""
+        features = self.extractor(clip.waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        features = features.to(next(self.classifier.parameters()).device)
+        if self.native:
+            output = self.classifier.model(**features)
             return TeacherPrediction(
-                output.logits[0].float().cpu().numpy() if self.facts.classes else None, dimensions, embedding
+                logits=output.logits[0].float().cpu().numpy() if self.info.classes else None,  # (C,)
+                dimensions=output.dimensions[0].float().cpu().numpy(),  # (A,)
+                embedding=output.embedding[0].float().cpu().numpy(),  # (D,)
             )
-        output = self.judge.model(**features, output_hidden_states=True)
+        output = self.classifier.model(**features, output_hidden_states=True)
         scores = output.logits[0].float().cpu()  # (C,)
         embedding = output.hidden_states[-1][0].float().mean(0).cpu().numpy()  # (D,)
-        if not self.facts.classes:
-            return TeacherPrediction(dimensions=scores[self.judge.columns].clamp(0, 1).numpy(), embedding=embedding)
-        return TeacherPrediction(scores.numpy(), embedding=embedding)
+        if not self.info.classes:
+            dimensions = scores[self.classifier.columns].clamp(0, 1).numpy()  # (A,)
+            return TeacherPrediction(dimensions=dimensions, embedding=embedding)
+        return TeacherPrediction(logits=scores.numpy(), embedding=embedding)

@@ -1,4 +1,4 @@
-"""Pictures of a video with their times in seconds, counted from where its sound begins."""
+"""Video frames with their times in seconds since the start of the clip's audio."""
 
 from __future__ import annotations
 
@@ -18,59 +18,61 @@ try:
 except ImportError:
     av = None
 
-LONGEST_SIDE = 640  # pixels; larger pictures are shrunk while they are decoded, so that memory stays flat
-DISAGREEMENT = (0.5, 0.1)  # seconds, and share of the longer one: more than both is another take, or a broken file
+MAX_SIDE_PIXELS = 640  # larger frames are scaled down when they are converted to pixels, to bound the memory
+# A clip whose audio and video differ by more than both is a mismatch or a broken file.
+MAX_DURATION_DIFFERENCE_SECONDS = 0.5
+MAX_DURATION_DIFFERENCE_FRACTION = 0.1  # of the longer one
 
 
 class VideoError(ValueError):
-    """A video of which the pictures cannot be used."""
+    """The video cannot be used."""
 
 
-class NoVideoFramesError(VideoError):
-    """A file with sound alone."""
+class NoVideoStreamError(VideoError):
+    """The file has audio only."""
 
 
 @dataclass
 class VideoFrame:
-    """One frame.
+    """One decoded frame.
 
     Attributes:
-        time: seconds since the sound began.
-        frame: as PyAV decodes it; to make pixels of it takes longer than to decode it.
+        time: seconds since the start of the audio.
+        decoded: PyAV's frame; converting it to pixels takes longer than decoding it.
     """
 
     time: float
-    frame: Any
+    decoded: Any
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """`(H, W, 3)` red, green, blue, 0..255, upright; the longer side is at most `LONGEST_SIDE`."""
-        scale = min(1.0, LONGEST_SIDE / max(self.frame.width, self.frame.height))
-        width, height = (max(2, round(side * scale)) for side in (self.frame.width, self.frame.height))
-        pixels = self.frame.to_ndarray(format="rgb24", width=width, height=height)
-        # Telephones lay the picture on its side and write how far to turn it, in degrees against the clock.
-        return np.ascontiguousarray(np.rot90(pixels, round(self.frame.rotation / 90) % 4))
+        """`(H, W, 3)` RGB, 0..255, upright; the longer side is at most `MAX_SIDE_PIXELS`."""
+        scale = min(1.0, MAX_SIDE_PIXELS / max(self.decoded.width, self.decoded.height))
+        width, height = (max(2, round(side * scale)) for side in (self.decoded.width, self.decoded.height))
+        pixels = self.decoded.to_ndarray(format="rgb24", width=width, height=height)
+        # Phones store rotated frames and the rotation that makes them upright, in degrees counterclockwise.
+        return np.ascontiguousarray(np.rot90(pixels, round(self.decoded.rotation / 90) % 4))
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, mp4, flv, webm, avi, mkv or mov; may be read several times.
+    """A video file (mp4, flv, webm, avi, mkv or mov) that can be read several times.
 
     Attributes:
         source: path, or the file's bytes.
-        sounds: whether the clip's audio was decoded from this very file: times then count from its sound track, which
-            may begin before or after the pictures. Else they count from the first picture.
+        has_clip_audio: whether the clip's audio was decoded from this file. If so, times count from the start of its
+            audio stream, which may be before or after the first frame; else from the first frame.
     """
 
     source: str | bytes
-    sounds: bool = False
+    has_clip_audio: bool = False
 
-    def pictures(self) -> Iterator[VideoFrame]:
+    def frames(self) -> Iterator[VideoFrame]:
         """Frames in order of time, one in memory at a time.
 
         Raises:
-            NoVideoFramesError: where the file has no track of pictures, or only a cover.
-            VideoError: where it is empty, cannot be decoded, or has a single picture.
+            NoVideoStreamError: if the file has no video stream, or only cover art.
+            VideoError: if the file is empty, cannot be decoded, or has a single frame.
             ImportError: without PyAV.
         """
         if av is None:
@@ -78,19 +80,19 @@ class Video:
         count, last = 0, -math.inf
         try:
             with av.open(self._file()) as container:
-                stream = _moving_pictures(container)
-                sound = container.streams.audio[0] if self.sounds and container.streams.audio else None
-                origin = None if sound is None or sound.start_time is None else sound.start_time * sound.time_base
-                for frame in container.decode(stream):
-                    if frame.pts is None:
+                stream = _video_stream(container)
+                audio = container.streams.audio[0] if self.has_clip_audio and container.streams.audio else None
+                origin = None if audio is None or audio.start_time is None else audio.start_time * audio.time_base
+                for decoded in container.decode(stream):
+                    if decoded.pts is None:
                         continue
-                    seconds = float(frame.pts * frame.time_base)
+                    seconds = float(decoded.pts * decoded.time_base)
                     origin = seconds if origin is None else origin
                     time = seconds - float(origin)
-                    if time <= last:  # a broken index repeats or turns back
+                    if time <= last:  # timestamps of a broken index repeat or decrease
                         continue
                     count, last = count + 1, time
-                    yield VideoFrame(time, frame)
+                    yield VideoFrame(time, decoded)
         except VideoError:
             raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -98,36 +100,37 @@ class Video:
                 f"expected a video that PyAV can decode, got {type(error).__name__}: {str(error).rstrip('.')}"
             ) from error
         if count < 2:
-            raise VideoError(f"expected moving pictures, got {count} frame{'s' * (count != 1)}")
+            raise VideoError(f"expected a video of at least 2 frames, got {count}")
 
     def _file(self) -> Any:
-        if isinstance(self.source, bytes):
-            if not self.source:
-                raise VideoError("expected a video, got an empty file (0 bytes)")
-            return io.BytesIO(self.source)
-        if Path(self.source).is_file() and Path(self.source).stat().st_size == 0:
+        path = None if isinstance(self.source, bytes) else Path(self.source)
+        if self.source == b"" or (path is not None and path.is_file() and path.stat().st_size == 0):
             raise VideoError("expected a video, got an empty file (0 bytes)")
-        return self.source
+        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
 
 
-def check_durations(sound: float, pictures: float) -> None:
-    """Refuse a clip whose sound and pictures cannot be of the same take.
+def check_durations(audio_seconds: float, video_seconds: float) -> None:
+    """Refuse a clip whose audio and video do not belong together.
 
     Args:
-        sound: seconds of it.
-        pictures: seconds from the beginning of the sound to the end of the last frame.
+        audio_seconds: duration of the audio.
+        video_seconds: from the start of the audio to the end of the last frame.
 
     Raises:
-        VideoError: where they differ by more than both values of `DISAGREEMENT`.
+        VideoError: if they differ by more than `MAX_DURATION_DIFFERENCE_SECONDS` and `..._FRACTION`.
     """
-    seconds, share = DISAGREEMENT
-    if abs(sound - pictures) > max(seconds, share * max(sound, pictures)):
-        raise VideoError(f"expected sound and pictures of one length, got {sound:.2f} s and {pictures:.2f} s")
+    tolerance = max(
+        MAX_DURATION_DIFFERENCE_SECONDS, MAX_DURATION_DIFFERENCE_FRACTION * max(audio_seconds, video_seconds)
+    )
+    if abs(audio_seconds - video_seconds) > tolerance:
+        raise VideoError(
+            f"expected audio and video of the same duration, got {audio_seconds:.2f} s and {video_seconds:.2f} s"
+        )
 
 
-def _moving_pictures(container: Any) -> Any:
-    """The first track of pictures that is no cover."""
+def _video_stream(container: Any) -> Any:
+    """The first video stream that is not cover art."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
-    raise NoVideoFramesError("expected a track of pictures, got none in the file")
+    raise NoVideoStreamError("expected a video stream, got a file without one")

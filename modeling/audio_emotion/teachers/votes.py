@@ -1,28 +1,27 @@
-"""The votes of people as a teacher: what a perfect listener or face teacher would say of CREMA-D's clips."""
+"""Listeners' votes as a teacher: the upper bound of a speech or face teacher on CREMA-D."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from audio_emotion.data.corpora import crema_d
 from audio_emotion.data.corpora.corpus_info import find_corpus_root
-from audio_emotion.teachers.outputs import Clip, TeacherFacts, TeacherPrediction, log_probabilities
+from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction, logits_from_probabilities
 
 
 class VotesTeacher:
-    """Shares of raters' votes, as logits.
+    """Logits whose softmax is the distribution of the raters' votes.
 
     Args:
-        name: of its column.
-        source: `crema-d/voice`, `crema-d/face` or `crema-d/audio-visual`: what the raters had.
+        name: column of the pseudo-labels.
+        source: `crema-d/voice`, `crema-d/face` or `crema-d/audio-visual`: what was presented to the raters.
         root: the corpus, or a folder with `tabulatedVotes.csv`; by default `$AUDIO_EMOTION_DATA/crema-d`.
 
     Attributes:
-        facts: who it is; votes have heard no training clip.
+        info: description of the teacher; it has no training data.
     """
 
     def __init__(self, name: str, source: str, root: str | Path | None = None) -> None:
@@ -30,9 +29,12 @@ class VotesTeacher:
         if corpus != crema_d.INFO.name or labels not in crema_d.QUERIES:
             known = [f"{crema_d.INFO.name}/{each}" for each in crema_d.QUERIES]
             raise ValueError(f"Expected votes among {known}, got {source!r}.")
-        self.shares = crema_d.votes(find_corpus_root(crema_d.INFO.name, root), labels)  # type: ignore[arg-type]
-        digest = hashlib.sha256(repr(sorted(self.shares.items())).encode()).hexdigest()
-        self.facts = TeacherFacts(
+        self.probabilities = crema_d.votes(
+            find_corpus_root(crema_d.INFO.name, root),
+            labels,  # type: ignore[arg-type]
+        )
+        digest = hashlib.sha256(repr(sorted(self.probabilities.items())).encode()).hexdigest()
+        self.info = TeacherInfo(
             name=name,
             kind="votes",
             source=source,
@@ -41,12 +43,9 @@ class VotesTeacher:
             license=crema_d.INFO.license,
         )
 
-    def label(self, clips: Sequence[Clip]) -> list[TeacherPrediction]:
-        """Look clips up by name."""
-        found = [self.shares.get(clip.id.removeprefix(f"{crema_d.INFO.name}/")) for clip in clips]
-        return [
-            TeacherPrediction(reason="no votes")
-            if each is None
-            else TeacherPrediction(log_probabilities(np.array(each)))
-            for each in found
-        ]
+    def predict(self, clip: Clip) -> TeacherPrediction:
+        """The votes for a clip, found by its name."""
+        probabilities = self.probabilities.get(clip.id.removeprefix(f"{crema_d.INFO.name}/"))
+        if probabilities is None:
+            return TeacherPrediction(reason="no votes")
+        return TeacherPrediction(logits_from_probabilities(np.array(probabilities)))

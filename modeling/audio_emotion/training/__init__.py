@@ -1,1 +1,1 @@
-"""The workshop: what recipes need and checkpoints do not."""
+"""What training recipes share; checkpoints do not contain it."""

@@ -1,14 +1,14 @@
-"""Student and teachers into named, unweighted terms.
+"""The distillation loss: named, unweighted terms between a student and each of its teachers.
 
-The paper (Mitra et al. 2022) does not say what its distillation matches. Ours: the embedding layer of the drawing, by
-one linear projection per teacher because cross-fitted teachers do not share a space, and the outputs. Of how LiSER
-(Pendyala et al. 2025) combines its speech and face teachers, its abstract says nothing: all that follows is ours.
+Mitra et al. (2022) do not publish what their distillation matches. Here it is the embedding, by one linear projection
+per teacher (cross-fitted teachers do not share a space), and the outputs. The abstract of LiSER (Pendyala et al. 2025)
+does not describe how speech and face teachers are combined; the combination is our own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,22 +17,24 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from audio_emotion.evaluation.label_matching import matching_label
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.losses import dimension_loss
 from audio_emotion.teachers.outputs import TeacherOutputs
-from audio_emotion.training.optim import gathered
+from audio_emotion.training.optim import gather_with_gradient
+from audio_emotion.training.teacher_ensemble import clip_weights, fit_exponents, product_of_teachers
 
-CONFIDENCES = ("", "given", "probability", "entropy")
+TEACHER_HEADS = ("", "separate", "shared")
 
 
 class StudentWithProjections(nn.Module):
-    """A student and the projections of its embedding into its teachers' spaces; the projections are thrown away.
+    """A student, and linear projections of its embedding into the embedding spaces of its teachers.
+
+    The projections are used in training only.
 
     Args:
         student: a `StudentEmotionForAudioClassification`.
-        spaces: for each kind of teacher that gives embeddings, the number of its cross-fitted teachers `K`, each with
-            a space of its own, and their width `D_t`.
+        spaces: for each teacher with embeddings, by name: the number of its cross-fitted teachers `K`, which have a
+            space each, and the size of their embeddings `D_t`.
     """
 
     def __init__(self, student: nn.Module, spaces: Mapping[str, tuple[int, int]]) -> None:
@@ -47,7 +49,15 @@ class StudentWithProjections(nn.Module):
         )
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[EmotionOutput, dict[str, Tensor]]:
-        """Steps `(B, T, F)` to the student's output and its embedding in every teacher's space, `(B, K, D_t)` each."""
+        """Compute the student's output, and its embedding in each teacher's spaces.
+
+        Args:
+            features: `(B, T, F)`, steps of log-mel frames.
+            lengths: `(B,)`, number of steps.
+
+        Returns:
+            The output, and `(B, K, D_t)` for each teacher.
+        """
         output = self.student(features=features, lengths=lengths)
         return output, {
             name: torch.stack([project(output.embedding) for project in projections], dim=1)  # type: ignore[union-attr]
@@ -55,291 +65,211 @@ class StudentWithProjections(nn.Module):
         }
 
 
-def distillation_terms(
-    logits: Tensor,
-    dimensions: Tensor | None,
-    projected: Tensor | None,
-    teacher: TeacherOutputs,
-    weight: Tensor,
-    dimension_weights: list[float],
-    temperature: float,
-    contrastive: bool = False,
-) -> dict[str, Tensor]:
-    """The ways in which the student differs from one teacher.
+@dataclass
+class TermInputs:
+    """Outputs of the student and of one teacher for the `B` clips of a global batch.
 
-    Args:
+    Attributes:
         logits: `(B, C)` of the student, in the teacher's classes.
-        dimensions: `(B, 3)` of the student; None if it has none.
-        projected: `(B, K, D_t)`, the student's embedding in each cross-fitted teacher's space; None if there is none.
-        teacher: what it said of the same clips; embeddings standardized per teacher.
-        weight: `(B,)`, 0 for clips that only fill the batch or of which the teacher says nothing, 1 on average else.
-        dimension_weights: one weight a dimension.
-        temperature: softens both distributions; the term is multiplied by its square, so that its gradient keeps its
-            size (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2).
-        contrastive: whether the embeddings need only recognize each other, instead of being equal.
-
-    Returns:
-        `emotions` (Kullback-Leibler divergence), `embedding` (mean squared error) or in its place `contrastive` (see
-        [`contrastive_loss`]), and `dimensions` (one minus the mean CCC); those for which the teacher says something.
+        dimensions: `(B, A)` of the student; None if it has none.
+        projected: `(B, K, D_t)`, the student's embedding in the space of each cross-fitted teacher; None without one.
+        teacher: the teacher's outputs; embeddings are standardized.
+        weight: `(B,)`, 0 for padding and for clips without an output of the teacher, 1 on average for the others.
+        dimension_weights: one weight per dimension.
+        temperature: softmax temperature of student and teacher.
     """
-    device = logits.device
-    soft = (teacher.logits.to(device) / temperature).softmax(-1)  # (B, C)
-    terms = {"emotions": temperature**2 * _divergence(soft, logits.float() / temperature, weight)}
-    if projected is not None:
-        number = teacher.teacher.to(device)  # (B,)
-        chosen = projected[torch.arange(len(projected), device=device), number].float()  # (B, D_t)
-        theirs = teacher.embedding.to(device)  # (B, D_t)
-        if contrastive:
-            terms["contrastive"] = contrastive_loss(chosen, theirs, number, weight)
-        else:
-            distance = (chosen - theirs).square().mean(-1)  # (B,)
-            terms["embedding"] = (weight * distance).sum() / _count(weight)
-    if dimensions is not None and teacher.dimensions.shape[-1]:
-        targets = teacher.dimensions.to(device)  # NaN where it gives none
-        terms["dimensions"] = dimension_loss(dimensions, targets, dimension_weights, weight)
-    return terms
+
+    logits: Tensor
+    dimensions: Tensor | None
+    projected: Tensor | None
+    teacher: TeacherOutputs
+    weight: Tensor
+    dimension_weights: list[float]
+    temperature: float
+
+    @property
+    def embedding(self) -> Tensor | None:
+        """`(B, D_t)`, the student's embedding in the space of the teacher that each clip's output is from."""
+        if self.projected is None:
+            return None
+        rows = torch.arange(len(self.projected), device=self.projected.device)
+        return self.projected[rows, self.teacher.teacher.to(self.projected.device)].float()
 
 
-def contrastive_loss(ours: Tensor, theirs: Tensor, number: Tensor, weight: Tensor, temperature: float = 0.1) -> Tensor:
-    """InfoNCE both ways: of all clips in the batch, the student's embedding of a clip is nearest to its teacher's.
+def emotions_term(inputs: TermInputs) -> Tensor:
+    """Divergence of the softened class probabilities from the teacher's; see [`softened_divergence`]."""
+    target = (inputs.teacher.logits.to(inputs.logits.device) / inputs.temperature).softmax(-1)  # (B, C)
+    return softened_divergence(inputs.logits, target, inputs.weight, inputs.temperature)
 
-    (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748; both ways as Radford et al. 2021,
-    https://arxiv.org/abs/2103.00020.) What the face shows and the voice does not carry need not be reproduced, only
-    told apart.
+
+def embedding_term(inputs: TermInputs) -> Tensor | None:
+    """Mean squared error of the projected embedding."""
+    embedding = inputs.embedding
+    if embedding is None:
+        return None
+    distance = (embedding - inputs.teacher.embedding.to(embedding.device)).square().mean(-1)  # (B,)
+    return _weighted_mean(distance, inputs.weight)
+
+
+def contrastive_term(inputs: TermInputs) -> Tensor | None:
+    """InfoNCE between the projected embedding and the teacher's; see [`contrastive_loss`]."""
+    embedding = inputs.embedding
+    if embedding is None:
+        return None
+    device = embedding.device
+    return contrastive_loss(
+        embedding, inputs.teacher.embedding.to(device), inputs.teacher.teacher.to(device), inputs.weight
+    )
+
+
+def dimensions_term(inputs: TermInputs) -> Tensor | None:
+    """One minus the mean CCC with the teacher's dimensions; NaN in the teacher's outputs is left out."""
+    if inputs.dimensions is None or not inputs.teacher.dimensions.shape[-1]:
+        return None
+    targets = inputs.teacher.dimensions.to(inputs.dimensions.device)
+    return dimension_loss(inputs.dimensions, targets, inputs.dimension_weights, inputs.weight)
+
+
+# Terms by name. Each maps `TermInputs` to a scalar, or to None where student or teacher lack what it compares. To add
+# one, from inside or outside the package, assign a function to its name; the recipe weights it by its argument
+# `teacher_<name>_weight`, or by 1.
+DISTILLATION_TERMS: dict[str, Callable[[TermInputs], Tensor | None]] = {
+    "emotions": emotions_term,
+    "embedding": embedding_term,
+    "contrastive": contrastive_term,
+    "dimensions": dimensions_term,
+}
+
+
+def distillation_terms(inputs: TermInputs, contrastive: bool = False) -> dict[str, Tensor]:
+    """All terms of one teacher, by name and unweighted.
 
     Args:
-        ours: `(B, D)`, of the student, in the teacher's space.
-        theirs: `(B, D)`, of the teacher.
-        number: `(B,)`, in which space each clip lies: clips of other spaces are not compared.
-        weight: `(B,)`, 0 for clips that are no examples, neither right nor wrong ones.
-        temperature: of the cosines.
+        inputs: outputs of student and teacher.
+        contrastive: whether embeddings are compared by the term `contrastive` instead of `embedding`.
     """
-    cosines = nn.functional.normalize(ours, dim=-1) @ nn.functional.normalize(theirs, dim=-1).T  # (B, B)
-    itself = torch.eye(len(ours), dtype=torch.bool, device=ours.device)
-    _, clip = theirs.unique(dim=0, return_inverse=True)  # (B,): a clip that is there twice is no wrong answer
-    other = (number[:, None] == number) & (clip[:, None] != clip) & (weight > 0)[:, None] & (weight > 0)
-    logits = (cosines / temperature).masked_fill(~(other | itself), -math.inf)  # (B, B)
-    each = -(logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal()) / 2  # (B,)
-    return (weight * each).sum() / _count(weight)
+    left_out = "embedding" if contrastive else "contrastive"
+    terms = {name: term(inputs) for name, term in DISTILLATION_TERMS.items() if name != left_out}
+    return {name: value for name, value in terms.items() if value is not None}
 
 
-def product_loss(logits: Tensor, target: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of the student's own classes `(B, C)` from [`product_of_teachers`], times T^2."""
-    return temperature**2 * _divergence(target.to(logits.device), logits.float() / temperature, weight)
+def softened_divergence(logits: Tensor, target: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of the softened student from a target distribution (Hinton et al. 2015, section 2).
+
+    It is multiplied by `temperature ** 2`, so that the size of its gradient does not depend on the temperature
+    (https://arxiv.org/abs/1503.02531).
+
+    Args:
+        logits: `(B, C)` of the student.
+        target: `(B, C)`, rows sum to 1; softened already.
+        weight: `(B,)`, 0 for clips that do not count.
+        temperature: softmax temperature of the student.
+    """
+    log_probabilities = (logits.float() / temperature).log_softmax(-1)  # (B, C)
+    each = nn.functional.kl_div(log_probabilities, target.to(logits.device), reduction="none").sum(-1)  # (B,)
+    return temperature**2 * _weighted_mean(each, weight)
 
 
-def product_of_teachers(
-    teachers: Sequence[TeacherOutputs],
-    emotions: Sequence[str],
-    temperature: float,
-    exponents: Sequence[float] | None = None,
+def contrastive_loss(
+    student: Tensor, teacher: Tensor, space: Tensor, weight: Tensor, temperature: float = 0.1
 ) -> Tensor:
-    """What the teachers say together of each clip, as if they were independent: the product of their shares.
+    """Symmetric InfoNCE: the student's embedding of a clip should be closest to the teacher's of the same clip.
 
-    Classes are matched by name. Of an emotion that a teacher does not know it says neither good nor bad: it gives the
-    geometric mean of its other shares. A teacher that is silent on a clip leaves it to the others.
-
-    Args:
-        teachers: of the same `N` clips.
-        emotions: of the corpus, in logit order.
-        temperature: of every teacher.
-        exponents: one a teacher, to which its shares are raised; 1 each if None. See [`fitted_exponents`].
-
-    Returns:
-        `(N, C)`, rows sum to 1.
-
-    Raises:
-        ValueError: for a teacher of whose classes none is an emotion of the corpus.
-    """
-    total = torch.zeros(len(teachers[0].ids), len(emotions))
-    for teacher, exponent in zip(teachers, exponents or [1.0] * len(teachers), strict=True):
-        total += exponent * teacher.spoken[:, None] * log_probabilities(teacher, emotions, temperature)
-    return total.softmax(-1)
-
-
-def fitted_exponents(teachers: Sequence[TeacherOutputs], emotions: Sequence[str], labels: Tensor) -> list[float]:
-    """The exponents with which the product of the teachers says best what labeled clips are.
-
-    Two teachers who err together count less than two who err apart, one who is too sure of himself less than his
-    shares say, one who knows nothing not at all. Half the squared distance from 1 is the penalty, which weighs as much
-    as a clip or so: from few labels little is learned.
+    van den Oord et al. 2018 (https://arxiv.org/abs/1807.03748), in both directions as in Radford et al. 2021
+    (https://arxiv.org/abs/2103.00020). Visible information that speech does not carry need not be reproduced.
 
     Args:
-        teachers: of the same `N` clips, none of them fitted on these clips' labels.
-        emotions: of the corpus, in logit order.
-        labels: `(N,)` class numbers, -100 where unlabeled or not to be used.
-
-    Returns:
-        One number of 0 or more a teacher; 1 each where nothing is labeled.
+        student: `(B, D)`, embeddings in the teacher's space.
+        teacher: `(B, D)`, embeddings of the teacher.
+        space: `(B,)`, number of the cross-fitted teacher; clips of different spaces are not compared.
+        weight: `(B,)`, 0 for clips that are neither positives nor negatives.
+        temperature: divisor of the cosine similarities.
     """
-    known = labels >= 0
-    shares = torch.stack([each.spoken[:, None] * log_probabilities(each, emotions) for each in teachers])[
-        :, known
-    ]  # (K, M, C)
-    root = torch.ones(len(shares), dtype=torch.float64, requires_grad=True)  # of the exponents: none becomes negative
-    search = torch.optim.LBFGS([root], max_iter=200, line_search_fn="strong_wolfe")
-
-    def cost() -> Tensor:
-        search.zero_grad()
-        together = torch.einsum("k,kmc->mc", root.square(), shares.double())  # (M, C)
-        missed = nn.functional.cross_entropy(together, labels[known], reduction="sum")
-        value = missed + 0.5 * (root.square() - 1).square().sum()
-        value.backward()
-        return value
-
-    search.step(cost)  # type: ignore[no-untyped-call]
-    return root.detach().square().tolist()
+    cosines = nn.functional.normalize(student, dim=-1) @ nn.functional.normalize(teacher, dim=-1).T  # (B, B)
+    positive = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    _, clip = teacher.unique(dim=0, return_inverse=True)  # (B,): a repeated clip is not its own negative
+    negative = (space[:, None] == space) & (clip[:, None] != clip) & (weight > 0)[:, None] & (weight > 0)
+    logits = (cosines / temperature).masked_fill(~(negative | positive), -math.inf)  # (B, B)
+    each = -(logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal()) / 2  # (B,)
+    return _weighted_mean(each, weight)
 
 
-def log_probabilities(teacher: TeacherOutputs, emotions: Sequence[str], temperature: float = 1.0) -> Tensor:
-    """Logarithms of a teacher's shares of the corpus's emotions, `(N, C)`; see [`product_of_teachers`]."""
-    meant = [matching_label(name, emotions) for name in teacher.emotions]
-    places = [[place for place, name in enumerate(meant) if name == each] for each in emotions]
-    if not any(places):
-        raise ValueError(
-            f"Expected classes of the teacher {teacher.name!r} among the corpus's emotions {list(emotions)}, got "
-            f"{teacher.emotions}. Such a teacher can teach by a head of its own, not in a product."
-        )
-    shares = (teacher.logits.float() / temperature).log_softmax(-1)  # (N, C_t)
-    known = torch.stack([shares[:, each].logsumexp(-1) for each in places if each], dim=-1)
-    columns, result = iter(known.unbind(-1)), []
-    for each in places:
-        result.append(next(columns) if each else known.mean(-1))
-    return torch.stack(result, dim=-1).log_softmax(-1)
-
-
-def clip_weights(
-    teachers: Mapping[str, TeacherOutputs], emotions: Sequence[str], confidence: str = "", agreement: bool = False
-) -> dict[str, Tensor]:
-    """How much each clip counts in each teacher's terms.
-
-    Args:
-        teachers: of the same `N` clips, by name.
-        emotions: of the corpus, over which teachers are compared.
-        confidence: `""` for equal weights; `"given"` for what the outputs hold; `"probability"` of the likeliest
-            class; `"entropy"` for 1 - entropy / log(classes).
-        agreement: whether to weigh by `agreement`, or where the outputs hold none by the overlap of the teachers'
-            shares, the Bhattacharyya coefficient in 0..1, averaged over the other teachers that speak of the clip.
-
-    Returns:
-        `(N,)` for each: 0 where it says nothing, 1 on average over the clips of which it speaks.
-
-    Raises:
-        ValueError: for an unknown word, or outputs that hold no confidence where it is asked for.
-    """
-    if confidence not in CONFIDENCES:
-        raise ValueError(f"Expected a confidence among {CONFIDENCES}, got {confidence!r}.")
-    weights = {}
-    for name, teacher in teachers.items():
-        weight = teacher.spoken.float()  # (N,)
-        shares = teacher.logits.float().softmax(-1)  # (N, C)
-        if confidence == "given":
-            if teacher.confidence is None:
-                raise ValueError(
-                    f"Expected the outputs of {name!r} to hold a confidence, got none. Label with it, or take "
-                    "`--confidence probability`."
-                )
-            weight = weight * teacher.confidence
-        elif confidence == "probability":
-            weight = weight * shares.amax(-1)
-        elif confidence == "entropy":
-            weight = weight * (1 + (shares * shares.clamp(min=1e-12).log()).sum(-1) / math.log(shares.shape[-1]))
-        if agreement:
-            given = teacher.agreement
-            weight = weight * (_overlap(name, teachers, emotions) if given is None else given)
-        spoken = teacher.spoken
-        weights[name] = weight / weight[spoken].mean().clamp(min=1e-8)
-    return weights
-
-
-def _overlap(name: str, teachers: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> Tensor:
-    """Bhattacharyya coefficient of a teacher's shares with the others', `(N,)`; 1 where no other speaks."""
-    ours = log_probabilities(teachers[name], emotions)  # (N, C)
-    total, count = torch.zeros(len(ours)), torch.zeros(len(ours))
-    for other, teacher in teachers.items():
-        if other != name:
-            overlap = ((ours + log_probabilities(teacher, emotions)) / 2).exp().sum(-1)  # (N,)
-            total, count = total + teacher.spoken * overlap, count + teacher.spoken
-    return torch.where(count > 0, total / count.clamp(min=1), 1.0)
-
-
-def _divergence(target: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
-    each = nn.functional.kl_div(logits.log_softmax(-1), target, reduction="none").sum(-1)  # (B,)
-    return (weight * each).sum() / _count(weight)
-
-
-def _count(weight: Tensor) -> Tensor:
-    """Clips that count at all."""
-    return (weight > 0).sum().clamp(min=1)
+def _weighted_mean(each: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum over the number of clips with a weight, which is 1 on average."""
+    return (weight * each).sum() / (weight > 0).sum().clamp(min=1)
 
 
 @dataclass
 class DistillationLoss:
-    """Teachers, how far each is believed, and what they say together.
+    """The loss terms between a student and its teachers.
 
     Attributes:
-        said: by each teacher's name, of the same `N` clips.
-        args: of the recipe: `temperature`, `contrastive` and the weights of the terms.
-        importance: of each teacher.
-        clip_weight: `(N,)` for each teacher.
-        separate_heads: teachers to whom the student answers by a head in their own classes.
-        target: `(N, C)`, the product of the teachers; None if it is not used.
-        exponents: of each teacher in the product.
+        outputs: outputs of each teacher for the same `N` clips, by the teacher's name.
+        args: arguments of the recipe: `temperature`, `contrastive`, and the weights of the terms.
+        teacher_weights: weight of each teacher.
+        clip_weights: `(N,)` for each teacher.
+        separate_heads: teachers with a head of their own in the student.
+        target: `(N, C)`, product of the teachers; None if not used.
+        exponents: exponent of each teacher in the product.
     """
 
-    said: Mapping[str, TeacherOutputs]
+    outputs: Mapping[str, TeacherOutputs]
     args: Any
-    importance: Mapping[str, float]
-    clip_weight: Mapping[str, Tensor]
+    teacher_weights: Mapping[str, float]
+    clip_weights: Mapping[str, Tensor]
     separate_heads: list[str]
     target: Tensor | None
     exponents: dict[str, float]
 
     @classmethod
-    def of(
-        cls, said: Mapping[str, TeacherOutputs], emotions: Sequence[str], labels: Tensor, args: Any
+    def from_arguments(
+        cls, outputs: Mapping[str, TeacherOutputs], emotions: Sequence[str], labels: Tensor, args: Any
     ) -> DistillationLoss:
-        """Weigh the teachers as a recipe's arguments say.
+        """Compute weights, heads and product from the arguments of the recipe.
 
         Args:
-            said: by each teacher's name, of the same `N` clips.
-            emotions: of the corpus, in logit order.
-            labels: `(N,)` class numbers, -100 where the label is not to be used.
-            args: of `distill.py`.
+            outputs: outputs of each teacher for the same `N` clips, by the teacher's name.
+            emotions: classes of the corpus, in logit order.
+            labels: `(N,)` class numbers, -100 for clips whose label is not used; for `--product_fit`.
+            args: arguments of `distill.py`.
 
         Raises:
-            ValueError: for weights that are not one a teacher, and for what the terms do not know.
+            ValueError: if there is not one weight per teacher, and for options that the terms do not know.
         """
-        teachers = list(said.values())
+        teachers = list(outputs.values())
         target, exponents = None, [1.0] * len(teachers)
         if args.product_weight and teachers:
             if args.product_fit:
-                exponents = fitted_exponents(teachers, emotions, labels)
+                exponents = fit_exponents(teachers, emotions, labels)
             target = product_of_teachers(teachers, emotions, args.temperature, exponents)
+        if args.teacher_weights and len(args.teacher_weights) != len(teachers):
+            raise ValueError(
+                f"Expected one of `--teacher_weights` per teacher, {len(teachers)}, got {len(args.teacher_weights)}."
+            )
         return cls(
-            said,
+            outputs,
             args,
-            importance=dict(zip(said, args.teacher_weights or [1.0] * len(said), strict=True)),
-            clip_weight=clip_weights(said, emotions, args.confidence, args.agreement),
-            separate_heads=separate_teacher_heads(args.teacher_heads, said, emotions),
+            teacher_weights=dict(zip(outputs, args.teacher_weights or [1.0] * len(teachers), strict=True)),
+            clip_weights=clip_weights(outputs, emotions, args.confidence, args.agreement),
+            separate_heads=separate_teacher_heads(args.teacher_heads, outputs, emotions),
             target=target,
-            exponents=dict(zip(said, exponents, strict=True)),
+            exponents=dict(zip(outputs, exponents, strict=True)),
         )
 
     @property
     def spaces(self) -> dict[str, tuple[int, int]]:
-        """Of each teacher that embeds clips: how many cross-fitted ones there are, and their width."""
+        """Number of cross-fitted teachers and size of their embeddings, for each teacher with embeddings."""
         return {
             name: (each.num_teachers, each.embedding.shape[1])
-            for name, each in self.said.items()
+            for name, each in self.outputs.items()
             if each.embedding.numel()
         }
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {name: place for outputs in self.said.values() for place, name in enumerate(outputs.ids)}
+    def _row_of_id(self) -> dict[str, int]:
+        return {name: row for outputs in self.outputs.values() for row, name in enumerate(outputs.ids)}
 
-    def terms(
+    def compute_terms(
         self,
         ids: Sequence[str],
         output: EmotionOutput,
@@ -348,69 +278,72 @@ class DistillationLoss:
         dimension_weights: list[float],
         accelerator: Accelerator,
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """The terms of a batch, and the weight of each in the loss.
+        """Terms of a batch, and the weight of each in the loss; both by `<teacher>_<term>`, and `product`.
 
         Args:
-            ids: `B` clips of this process; those that only fill its batch may have no name.
-            output: of the student for the batch of all processes, but for the heads of single teachers.
-            projected: the student's embedding in each teacher's space, `(B, K, D_t)`, of this process.
-            weight: of the clips of all processes; 0 for those that only fill a batch.
-            dimension_weights: one a dimension.
-            accelerator: of the run.
+            ids: `B` clips of this process; padding has an empty or repeated name.
+            output: output of the student for the global batch, but `teacher_logits` of this process.
+            projected: the student's embedding in each teacher's spaces, `(B, K, D_t)`, of this process.
+            weight: `(W B,)` of the global batch; 0 for padding.
+            dimension_weights: one weight per dimension.
+            accelerator: accelerator of the run, with `W` processes.
         """
         terms: dict[str, Tensor] = {}
-        scale: dict[str, float] = {}
+        weights: dict[str, float] = {}
         assert output.logits is not None
-        rows = torch.tensor([self._place.get(name, 0) for name in ids])
+        rows = torch.tensor([self._row_of_id.get(name, 0) for name in ids])
 
-        def everywhere(tensor: Tensor) -> Tensor:
-            return gathered(accelerator, tensor.to(accelerator.device))
+        def gather(tensor: Tensor) -> Tensor:
+            return gather_with_gradient(accelerator, tensor.to(accelerator.device))
 
-        for name, outputs in self.said.items():
-            heard = outputs.of([outputs.ids[row] for row in rows])
-            for field, tensor in heard.tensors().items():
-                setattr(heard, field, everywhere(tensor))
+        for name, outputs in self.outputs.items():
+            teacher = outputs.select([outputs.ids[row] for row in rows])
+            for field, tensor in teacher.tensors().items():
+                setattr(teacher, field, gather(tensor))
             logits = output.logits
             if name in self.separate_heads:
                 assert output.teacher_logits is not None
-                logits = everywhere(output.teacher_logits[name])
-            different = distillation_terms(
+                logits = gather(output.teacher_logits[name])
+            inputs = TermInputs(
                 logits,
                 output.dimensions,
-                everywhere(projected[name]) if name in projected else None,
-                heard,
-                weight * everywhere(self.clip_weight[name][rows]),
+                gather(projected[name]) if name in projected else None,
+                teacher,
+                weight * gather(self.clip_weights[name][rows]),
                 dimension_weights,
                 self.args.temperature,
-                contrastive=name in self.args.contrastive,
             )
-            for kind, term in different.items():
+            for kind, term in distillation_terms(inputs, name in self.args.contrastive).items():
                 terms[f"{name}_{kind}"] = term
-                scale[f"{name}_{kind}"] = self.importance[name] * getattr(self.args, f"teacher_{kind}_weight")
+                kind_weight = getattr(self.args, f"teacher_{kind}_weight", 1.0)
+                weights[f"{name}_{kind}"] = self.teacher_weights[name] * kind_weight
         if self.target is not None:
-            any_spoke = torch.stack([outputs.spoken for outputs in self.said.values()]).any(0)[rows].float()
-            together = everywhere(self.target[rows])
-            terms["product"] = product_loss(
-                output.logits, together, weight * everywhere(any_spoke), self.args.temperature
+            has_output = torch.stack([outputs.has_output for outputs in self.outputs.values()]).any(0)[rows].float()
+            target = gather(self.target[rows])
+            terms["product"] = softened_divergence(
+                output.logits, target, weight * gather(has_output), self.args.temperature
             )
-            scale["product"] = self.args.product_weight
-        return terms, scale
+            weights["product"] = self.args.product_weight
+        return terms, weights
 
 
-def separate_teacher_heads(wish: str, said: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> list[str]:
-    """Teachers to whom the student answers by a head in their own classes.
+def separate_teacher_heads(choice: str, outputs: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> list[str]:
+    """Names of the teachers that get a head of their own in the student, with their classes.
 
     Args:
-        wish: own, shared, or empty for own heads where there is more than one teacher, or one of other classes.
-        said: by each teacher's name.
-        emotions: of the corpus, in logit order.
+        choice: `separate`, `shared`, or empty: separate if there are several teachers, or one with other classes.
+        outputs: outputs of each teacher, by name.
+        emotions: classes of the corpus, in logit order.
 
     Raises:
-        ValueError: for another wish, and for a shared head where classes differ.
+        ValueError: for another choice, and for a shared head if classes differ.
     """
-    if wish not in ("", "own", "shared"):
-        raise ValueError(f"Expected `--teacher_heads` own or shared, got {wish!r}.")
-    foreign = [name for name, outputs in said.items() if outputs.emotions != list(emotions)]
-    if wish == "shared" and foreign:
-        raise ValueError(f"Expected teachers of the classes {list(emotions)} to share a head, got others: {foreign}.")
-    return [] if wish == "shared" or (not wish and len(said) == 1 and not foreign) else list(said)
+    if choice not in TEACHER_HEADS:
+        raise ValueError(f"Expected `--teacher_heads` separate or shared, got {choice!r}.")
+    different = [name for name, each in outputs.items() if each.emotions != list(emotions)]
+    if choice == "shared" and different:
+        raise ValueError(
+            f"Expected teachers with the classes {list(emotions)} for `--teacher_heads shared`, got others: "
+            f"{different}. Pass `--teacher_heads separate`."
+        )
+    return [] if choice == "shared" or (not choice and len(outputs) == 1 and not different) else list(outputs)

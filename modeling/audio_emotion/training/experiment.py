@@ -1,120 +1,163 @@
-"""What every training recipe begins with: its processes, its run folder, and who trains, validates and is tested."""
+"""What every training recipe starts and ends with: processes, run folder, splits of the data, predictions, scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import datasets
+import numpy as np
+import torch
+import transformers
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import nn
 
-from audio_emotion.data.dataset import ClipStream
-from audio_emotion.data.mixture import mixture
-from audio_emotion.data.registry import corpus_info, corpus_table, select_speakers, shard_files, sides
-from audio_emotion.data.sampler import Order
+from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
+from audio_emotion.data.dataset import Augment, Batch, ClipStream, batches
+from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers, shard_files
+from audio_emotion.data.sampler import ResumableSampler
+from audio_emotion.data.training_set import mix_corpora
+from audio_emotion.evaluation.predictions import Predictions, predict, save_predictions
 from audio_emotion.evaluation.provenance import contamination
-from audio_emotion.training.arguments import RunArguments, flat
+from audio_emotion.evaluation.report import headline, measure
+from audio_emotion.layers import EmotionOutput
+from audio_emotion.training.arguments import TrainingArguments, tracker_values
 from audio_emotion.training.trainer_state import RunFolder
 
 
-def begin(args: RunArguments) -> tuple[Accelerator, RunFolder]:
-    """Processes and run folder of a training, which may be one that was killed.
+def start_run(args: TrainingArguments, title: str, plan: Mapping[str, Any]) -> tuple[Accelerator, RunFolder]:
+    """Set up processes and run folder of a training, which may be one that was killed, and print what it will do.
 
     Args:
-        args: of the recipe.
+        args: arguments of the recipe.
+        title: what the run does, in a few words.
+        plan: what the user should know before it starts, by a short name.
     """
+    # Their progress bars would cut through that of the training.
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or None,
         log_with=args.trackers or None,
         project_dir=args.output,
         step_scheduler_with_optimizer=False,
     )
-    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}")
     run = RunFolder(args.output, args, resume=True, restart=args.restart)
     if run.finished is not None:
-        accelerator.print(f"Finished before: {run.path}. `--restart true` trains it again.")
-    elif args.trackers:
-        accelerator.init_trackers("audio-emotion", config=flat(args))
+        accelerator.print(f"Already finished: {run.path}. `--restart true` runs it again.")
+        return accelerator, run
+    synthetic = f" ({args.corpus_count} clips)" if args.corpus == "synthetic" else ""
+    lines = {
+        "corpus": f"{args.corpus}{synthetic}, protocol {args.protocol or 'of the corpus'}",
+        **plan,
+        "training": f"{args.epochs} epochs, {args.batch_size} clips per step, learning rate {args.learning_rate:g}",
+        "hardware": f"{accelerator.num_processes} process(es) on {accelerator.device}, seed {args.seed}",
+        "output": str(run.path),
+    }
+    accelerator.print("\n".join([title, *(f"  {name:<10}{value}" for name, value in lines.items()), ""]))
+    if args.trackers:
+        accelerator.init_trackers("audio-emotion", config=tracker_values(args))
     return accelerator, run
 
 
+def finish_run(accelerator: Accelerator, run: RunFolder, results: dict[str, Any]) -> None:
+    """Write `results.json`, and end the trackers when all processes are done."""
+    run.results(results)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
 class ExperimentData:
-    """A corpus divided, and what is trained on beside it.
+    """The splits of a corpus, and other corpora to train on.
 
     Args:
-        args: of the recipe.
-        accelerator: of the run.
-        run: its folder, which takes the quarantine.
+        args: arguments of the recipe.
+        accelerator: accelerator of the run.
+        run: run folder, for the quarantine.
         mix: other corpora to train on, `name=weight`.
 
     Attributes:
         info: facts of the corpus.
-        emotions: its category names, in label order.
-        dimensions: names of its rated columns.
+        emotions: class names, in label order.
+        dimensions: names of the rated dimensions.
         table: rows of all corpora.
-        license: of all corpora.
-        train_speakers: who is learned from.
-        held_out: rows of the sides `test` and `validation`, those that there are.
-        left_out: id and reason of the clips of every side that could not be heard; see `gather_quarantine`.
+        license: license expression of all corpora.
+        train_speakers: speakers of the training split.
+        held_out: rows of the splits `test` and `validation`, where they have any.
+        quarantine: id and reason of the clips of all splits that could not be decoded; see `gather_quarantine`.
     """
 
-    def __init__(self, args: RunArguments, accelerator: Accelerator, run: RunFolder, mix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, args: TrainingArguments, accelerator: Accelerator, run: RunFolder, mix: Sequence[str] = ()
+    ) -> None:
         self.args, self.accelerator, self.run = args, accelerator, run
         self.info = corpus_info(args.corpus)
         self.emotions, self.dimensions = list(self.info.emotions), list(self.info.dimensions)
         path = args.corpus_path or None
-        table, speakers = sides(args.corpus, corpus_table(args.corpus, path, args.corpus_count), args.split, path)
-        self.mixed = mixture(table, shard_files(args.corpus, path), self.info, mix)
+        table, speakers = apply_protocol(
+            args.corpus, corpus_table(args.corpus, path, args.corpus_count), args.protocol, path
+        )
+        self.mixed = mix_corpora(table, shard_files(args.corpus, path), self.info, mix)
         self.table, self.license = self.mixed.table, self.mixed.license
         validation = () if args.train_on_validation else speakers.validation
         also = speakers.validation if args.train_on_validation else ()
         self.train_speakers = speakers.train + also + self.mixed.speakers
         names = {"test": speakers.test, "validation": validation}
-        self.held_out = {side: select_speakers(self.table, each) for side, each in names.items() if each}
-        self.left_out: dict[str, str] = {}
+        self.held_out = {split: select_speakers(self.table, each) for split, each in names.items() if each}
+        self.quarantine: dict[str, str] = {}
+
+    def keep(self, is_kept: Callable[[str], bool]) -> None:
+        """Remove all clips from table and held-out splits whose id is not kept."""
+
+        def kept(rows: Dataset) -> Dataset:
+            return rows.select([row for row, name in enumerate(rows["id"]) if is_kept(name)])
+
+        self.table = kept(self.table)
+        self.held_out = {split: rows for split, each in self.held_out.items() if len(rows := kept(each))}
 
     def clips(self, rows: Dataset) -> ClipStream:
-        """This process's clips of some rows."""
+        """Decoded clips of some rows, for this process."""
         return ClipStream(
             rows,
             self.mixed.files,
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.args.max_bad_fraction,
-            before_stop=lambda bad: self.run.quarantine(self.left_out | bad, from_any=True),
+            before_stop=lambda bad: self.run.quarantine(self.quarantine | bad, from_any=True),
         )
 
     def gather_quarantine(self, clips: ClipStream) -> None:
-        """Keep and write down what a stream, which every process has read, has left out.
+        """Add the clips that any process had to exclude to `quarantine.jsonl`.
 
         Raises:
-            TooManyBadClipsError: where all processes together have left out too many.
+            TooManyBadClipsError: if all processes together have excluded too many.
         """
-        clips.exchange()
-        self.left_out |= clips.quarantine
-        self.run.quarantine(self.left_out)
+        clips.gather_quarantine()
+        self.quarantine |= clips.quarantine
+        self.run.quarantine(self.quarantine)
 
     def contaminated_by(self, training_data: Iterable[dict], models: Iterable[str] = ()) -> list[str]:
-        """What of the held-out sides a model, or a teacher of it, has heard; see `contamination`.
-
-        Training goes on all the same, so it is said, and belongs into the results.
+        """Held-out speakers and corpora that a model or its teachers were trained on; prints a warning if any.
 
         Args:
-            training_data: of the model that is trained.
-            models: public models that went into it.
+            training_data: `training_data` of the model's configuration.
+            models: public models that the model contains.
         """
         speakers = {name for rows in self.held_out.values() for name in rows["speaker"] if name}
         found = contamination(self.info.name, speakers, training_data, models)
         if found:
             self.accelerator.print(
-                f"WARNING: of those held out, a teacher or the model has heard before: {', '.join(found)}. Scores on "
-                "them say nothing of unheard speakers; `results.json` marks this by `contaminated_by`. Take another "
-                "split, or teachers and a model that have not heard them."
+                f"WARNING: the model or a teacher was trained on held-out data: {', '.join(found)}. Scores on it do "
+                "not measure generalization to unseen speakers; `results.json` lists it in `contaminated_by`. Choose "
+                "another protocol, or a model and teachers that were not trained on these speakers."
             )
         return found
 
-    def training_order(self, rows: Dataset) -> Order:
-        """Rows shuffled by seed and epoch, every corpus by its weight."""
-        return Order.of(
+    def training_sampler(self, rows: Dataset) -> ResumableSampler:
+        """Sampler of training batches: rows shuffled by seed and epoch, each corpus with its weight."""
+        return ResumableSampler.from_table(
             rows,
             self.args.batch_size,
             self.mixed.weights,
@@ -124,7 +167,77 @@ class ExperimentData:
             num_workers=self.args.num_workers,
         )
 
-    def reading_order(self, rows: Dataset, batch_size: int) -> Order:
-        """Rows as they stand, in about so large batches, for answers that do not depend on it."""
+    def predict(
+        self,
+        model: nn.Module,
+        rows: Dataset,
+        batch_size: int,
+        forward: Callable[[nn.Module, Batch], EmotionOutput] | None = None,
+        waveforms: bool = True,
+    ) -> Predictions:
+        """Predict some rows in evaluation mode.
+
+        Args:
+            model: the model, not wrapped for several processes.
+            rows: rows of the table.
+            batch_size: clips per batch, over all processes; has no influence on the predictions.
+            forward: from model and batch to the output; the waveforms through the model if None.
+            waveforms: whether `forward` needs waveforms; without, clips are not decoded.
+        """
+        model.eval()
+        forward = forward or self.forward
         processes = self.accelerator.num_processes
-        return Order.of(rows, batch_size // processes * processes, num_processes=processes)
+        sampler = ResumableSampler.from_table(rows, batch_size // processes * processes, num_processes=processes)
+        clips = self.clips(rows)
+        each = batches(clips, sampler, self.emotions, self.dimensions, waveforms=waveforms)
+        predictions = predict(self.accelerator, lambda batch: forward(model, batch), each)
+        self.gather_quarantine(clips)
+        return predictions
+
+    def forward(self, model: nn.Module, batch: Batch) -> EmotionOutput:
+        """Run the waveforms of a batch through a model."""
+        device = self.accelerator.device
+        return model(batch.input_values.to(device), batch.attention_mask.to(device))
+
+    def score(self, predictions: Predictions) -> dict[str, Any]:
+        """Metrics of predictions, without intervals."""
+        return measure(predictions, self.emotions, self.dimensions, self.info.dimensions_source, 0)
+
+    def evaluate(
+        self, predict: Callable[[Dataset], Predictions], contaminated_by: Sequence[str] = ()
+    ) -> dict[str, dict]:
+        """Metrics with intervals of every held-out split, by its name; writes `predictions.parquet` of the test split.
+
+        Args:
+            predict: from rows to predictions.
+            contaminated_by: result of `contaminated_by`, to mark the scores that are printed.
+        """
+        results = {}
+        for split, rows in self.held_out.items():
+            predictions = predict(rows)
+            predictions.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
+            results[split] = measure(predictions, self.emotions, self.dimensions, self.info.dimensions_source)
+            if split == "test" and self.accelerator.is_main_process:
+                save_predictions(predictions, self.run.path / "predictions.parquet", self.emotions, self.dimensions)
+            scores = headline(results[split], self.dimensions).items()
+            mark = " (contaminated)" if contaminated_by else ""
+            self.accelerator.print(f"{split}{mark}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores))
+        return results
+
+
+def augmentation_strengths(probability: float, **others: Any) -> AugmentationStrengths:
+    """Noise at 10 to 35 dB, reverberation, speed and gain, each with the same probability per clip and epoch."""
+    kinds = ("noise", "reverberation", "speed", "gain")
+    probabilities: dict[str, Any] = {f"{kind}_probability": probability for kind in kinds}
+    return AugmentationStrengths(snr=(10.0, 35.0), **probabilities, **others)
+
+
+def seeded_augmentation(strengths: AugmentationStrengths, seed: int) -> Augment:
+    """Augmentation seeded by run, epoch and clip, so that it does not depend on the number of processes."""
+    augmentation = WaveformAugmentation(strengths)
+
+    def augment(waveform: np.ndarray, name: str, epoch: int) -> np.ndarray:
+        clip_seed = zlib.crc32(f"{seed}/{epoch}/{name}".encode())
+        return augmentation(torch.as_tensor(waveform), clip_seed).numpy()
+
+    return augment

@@ -1,4 +1,4 @@
-"""The learning rate over a training: up in the first fifth, down to nothing at the end."""
+"""The one-cycle learning rate, and gathering over processes with gradient."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
+from audio_emotion.data.dataset import Batch
 from audio_emotion.layers import EmotionOutput
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
-    """Smith & Topin's one cycle (2017, https://arxiv.org/abs/1708.07120), also for trainings of a few steps.
+    """One-cycle schedule (Smith & Topin 2017, https://arxiv.org/abs/1708.07120): warm-up over a fifth of the steps.
 
     Args:
-        optimizer: whose rates it sets; the rate of each group is its peak.
-        steps: of the whole training.
+        optimizer: the learning rate of each parameter group is its peak.
+        steps: optimizer steps of the training, of any number.
     """
-    steps = max(steps, 3)  # fewer have no room for a rise and a fall
+    steps = max(steps, 3)  # OneCycleLR needs a step of warm-up and one of decay
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=max(0.2, 2 / steps))
 
 
-def gathered(accelerator: Accelerator, tensor: Tensor) -> Tensor:
-    """`(B, ...)` of this process to `(W B, ...)` of all `W`, in process order; this process's part keeps its gradient.
+def gather_with_gradient(accelerator: Accelerator, tensor: Tensor) -> Tensor:
+    """Concatenate a tensor over all processes; the rows of this process keep their gradient.
 
-    CCC is not additive over clips, so every process computes it over the whole batch. Each then holds the gradient of
-    its own part, and DistributedDataParallel averages them: multiply the loss by `W` to undo the average.
+    CCC is not additive over clips, so every process computes it over the global batch. Each process then has the
+    gradient of its own rows, and DistributedDataParallel averages them: multiply the loss by `W` to undo the average.
+
+    Args:
+        accelerator: accelerator of the run, with `W` processes.
+        tensor: `(B, ...)`, of the same shape on every process.
+
+    Returns:
+        `(W * B, ...)` in process order.
     """
     if accelerator.num_processes == 1:
         return tensor
@@ -37,7 +45,16 @@ def gathered(accelerator: Accelerator, tensor: Tensor) -> Tensor:
 
 
 def gather_output(accelerator: Accelerator, output: EmotionOutput) -> None:
-    """Put the answers of all processes into an output: those of the heads that the model has, and the embedding."""
+    """Replace logits, dimensions, variance and embedding of an output by those of all processes, in place."""
     for name in ("logits", "dimensions", "log_variance", "embedding"):
-        if (answer := getattr(output, name)) is not None:
-            output[name] = gathered(accelerator, answer)
+        if (tensor := getattr(output, name)) is not None:
+            output[name] = gather_with_gradient(accelerator, tensor)
+
+
+def gather_labels(accelerator: Accelerator, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels `(W B,)`, rated dimensions `(W B, A)` and weights `(W B,)` of the global batch."""
+    labels, ratings, weight = (
+        gather_with_gradient(accelerator, each.to(accelerator.device))
+        for each in (batch.labels, batch.dimension_labels, batch.weight)
+    )
+    return labels, ratings, weight

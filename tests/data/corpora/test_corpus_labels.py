@@ -23,7 +23,7 @@ def test_rating_off_the_scale_is_an_error(rating):
         rating_to_unit(rating, 1, 7)
 
 
-def test_shares_count_the_votes_for_known_emotions_only():
+def test_probabilities_count_the_votes_for_known_emotions_only():
     assert vote_probabilities({"sad": 3, "angry": 1, "tired": 6}, ["angry", "happy", "sad"]) == [0.25, 0.0, 0.75]
     assert vote_probabilities({"tired": 6}, ["angry", "happy", "sad"]) is None
 

@@ -70,23 +70,23 @@ def test_clip_without_sound_is_left_out(corpus):
 def test_votes_of_each_kind_of_rater_are_soft_labels(corpus):
     heard, seen = (next(crema_d.rows(corpus, labels=labels)) for labels in ("voice", "face"))
 
-    assert (heard["emotion"], heard["shares"]) == ("neutral", [0.4, 0.1, 0.0, 0.0, 0.5, 0.0])
-    assert (seen["emotion"], seen["shares"]) == ("angry", [0.9, 0.0, 0.0, 0.1, 0.0, 0.0])
-    assert next(crema_d.rows(corpus, labels="audio-visual"))["shares"] == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert (heard["emotion"], heard["probabilities"]) == ("neutral", [0.4, 0.1, 0.0, 0.0, 0.5, 0.0])
+    assert (seen["emotion"], seen["probabilities"]) == ("angry", [0.9, 0.0, 0.0, 0.1, 0.0, 0.0])
+    assert next(crema_d.rows(corpus, labels="audio-visual"))["probabilities"] == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_votes_fit_into_the_table_of_recipes(corpus):
     table = corpus_table("crema-d/voice", str(corpus))
 
     assert table["emotion"][:] == ["neutral", None, "neutral", "neutral"]
-    assert table["shares"][1] == [0.5, 0.0, 0.0, 0.0, 0.5, 0.0]
+    assert table["probabilities"][1] == [0.5, 0.0, 0.0, 0.0, 0.5, 0.0]
 
 
-def test_tied_votes_have_shares_and_no_emotion(corpus):
+def test_tied_votes_have_probabilities_and_no_emotion(corpus):
     tied = list(crema_d.rows(corpus, labels="voice"))[1]
 
     assert tied["emotion"] is None
-    assert tied["shares"] == [0.5, 0.0, 0.0, 0.0, 0.5, 0.0]
+    assert tied["probabilities"] == [0.5, 0.0, 0.0, 0.0, 0.5, 0.0]
 
 
 def test_dimensions_of_votes_are_the_mean_norms_of_the_voters(corpus):
@@ -132,7 +132,7 @@ def test_audio_without_demographics_has_no_genders(corpus):
     assert {row["gender"] for row in crema_d.rows(corpus)} == {None}
 
 
-def test_votes_asked_for_and_absent_are_an_error_that_names_the_file(corpus):
+def test_missing_votes_are_an_error_that_names_the_file(corpus):
     (corpus / "processedResults" / "tabulatedVotes.csv").unlink()
 
     with pytest.raises(FileNotFoundError, match=r"tabulatedVotes\.csv"):

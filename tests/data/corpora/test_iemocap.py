@@ -58,7 +58,7 @@ def test_turns_come_in_the_order_of_the_release(corpus):
     ]
 
 
-def test_audio_lies_in_the_folder_of_the_dialog(corpus):
+def test_audio_is_in_the_folder_of_the_dialog(corpus):
     path = "IEMOCAP_full_release/Session5/sentences/wav/Ses05M_script01_1b/Ses05M_script01_1b_F011.wav"
 
     assert list(iemocap.rows(corpus))[-1]["audio"] == {"bytes": None, "path": str(corpus / path)}
@@ -90,18 +90,20 @@ def test_mean_half_a_step_off_the_scale_is_its_end(corpus):
     assert (row["valence"], row["activation"], row["dominance"]) == (1.0, 0.75, 0.0)
 
 
-def test_no_agreement_is_no_emotion_but_shares(corpus):
+def test_without_agreement_there_are_probabilities_and_no_emotion(corpus):
     row = list(iemocap.rows(corpus))[2]
 
     assert row["emotion"] is None
-    assert dict(zip(iemocap.INFO.emotions, row["shares"], strict=True)) == dict.fromkeys(iemocap.INFO.emotions, 0) | {
+    assert dict(zip(iemocap.INFO.emotions, row["probabilities"], strict=True)) == dict.fromkeys(
+        iemocap.INFO.emotions, 0
+    ) | {
         "sad": 0.5,
         "angry": 0.5,
     }
 
 
 def test_evaluator_who_named_two_emotions_splits_the_vote_and_actors_have_none(corpus):
-    shares = dict(zip(iemocap.INFO.emotions, next(iemocap.rows(corpus))["shares"], strict=True))
+    shares = dict(zip(iemocap.INFO.emotions, next(iemocap.rows(corpus))["probabilities"], strict=True))
 
     assert shares["neutral"] == pytest.approx(2.5 / 3)
     assert shares["frustrated"] == pytest.approx(0.5 / 3)
@@ -110,7 +112,7 @@ def test_evaluator_who_named_two_emotions_splits_the_vote_and_actors_have_none(c
 
 def test_four_classes_count_excited_as_happy_and_drop_the_rest(corpus):
     rows = list(iemocap.rows(corpus, classes="four"))
-    shares = dict(zip(iemocap.INFO.emotions, rows[1]["shares"], strict=True))
+    shares = dict(zip(iemocap.INFO.emotions, rows[1]["probabilities"], strict=True))
 
     assert [row["emotion"] for row in rows] == ["neutral", "happy", "sad"]
     assert (shares["happy"], shares["excited"], shares["other"]) == pytest.approx((2 / 3, 0, 1 / 3))
@@ -121,11 +123,11 @@ def test_four_classes_are_a_table_of_recipes(corpus):
 
     assert corpus_info("iemocap/four").emotions == ("angry", "happy", "sad", "neutral")
     assert table["emotion"][:] == ["neutral", "happy", "sad"]
-    assert table["shares"][1] == [0, 1, 0, 0]  # two votes for excited or happy; the one for other is left out
+    assert table["probabilities"][1] == [0, 1, 0, 0]  # two votes for excited or happy; the one for other is left out
 
 
 @pytest.mark.parametrize(("part", "count"), [("improvised", 4), ("scripted", 1), ("both", 5)])
-def test_parts_are_told_by_the_dialog(corpus, part, count):
+def test_improvised_and_scripted_parts_are_those_of_the_dialogs(corpus, part, count):
     assert len(list(iemocap.rows(corpus, part=part))) == count
 
 

@@ -68,7 +68,7 @@ def test_partitions_have_the_same_names_in_all_releases(corpus):
     assert {row["partition"] for row in msp_podcast.rows(corpus)} == {"validation"}
 
 
-def test_partitions_are_told_apart(corpus):
+def test_partitions_are_mapped_to_their_names(corpus):
     partitions = [row["partition"] for row in msp_podcast.rows(corpus)]
 
     assert partitions == ["train", "train", "test", "validation", "test-2", "test-3"]
@@ -131,18 +131,18 @@ def test_raters_primary_classes_are_the_soft_label(corpus, form):
             by_name.setdefault(name, {})[who] = dict(zip(names, said, strict=True))
         (corpus / "Labels" / "labels_detailed.json").write_text(json.dumps(by_name))
 
-    rows = rows_by_clip(corpus, shares=True)
+    rows = rows_by_clip(corpus, votes=True)
 
-    assert dict(zip(msp_podcast.INFO.emotions, rows["0001_0008"]["shares"], strict=True)) == dict.fromkeys(
+    assert dict(zip(msp_podcast.INFO.emotions, rows["0001_0008"]["probabilities"], strict=True)) == dict.fromkeys(
         msp_podcast.INFO.emotions, 0
     ) | {"neutral": 0.5, "sad": 0.25, "surprised": 0.25}
-    assert rows["0002_0033"]["shares"] is None  # the only vote is for another word
-    assert rows["0003_0001"]["shares"] is None  # nobody's votes are there
+    assert rows["0002_0033"]["probabilities"] is None  # the only vote is for another word
+    assert rows["0003_0001"]["probabilities"] is None  # nobody's votes are there
 
 
-def test_raters_asked_for_and_absent_are_an_error(corpus):
+def test_missing_ratings_are_an_error(corpus):
     with pytest.raises(FileNotFoundError, match="labels_detailed"):
-        msp_podcast.rows(corpus, shares=True)
+        msp_podcast.rows(corpus, votes=True)
 
 
 @pytest.mark.parametrize(

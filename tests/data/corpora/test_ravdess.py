@@ -85,7 +85,7 @@ def test_video_of_the_same_take_is_paired_and_the_one_with_sound_preferred(corpu
     }
 
 
-def test_video_asked_for_and_absent_is_an_error(corpus):
+def test_missing_video_is_an_error(corpus):
     with pytest.raises(FileNotFoundError, match="Video_Speech"):
         ravdess.rows(corpus, video=True)
 

@@ -43,7 +43,7 @@ def _spectrum(waveform):
     return np.abs(np.fft.rfft(waveform, size)) ** 2, np.fft.rfftfreq(size, 1 / 16_000)
 
 
-def test_level_heard_is_the_level_of_the_labels(clips):
+def test_measured_level_is_that_of_the_labels(clips):
     for row, waveform in zip(*clips, strict=True):
         frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
         power = np.mean(frames**2, axis=1)
@@ -63,7 +63,7 @@ def test_strongest_harmonics_lie_at_the_pitch_of_the_labels(clips):
         assert power[low & (distance < 0.1)].sum() > 0.9 * power[low].sum()
 
 
-def test_slope_heard_follows_the_tilt_of_the_labels(clips):
+def test_measured_slope_depends_on_the_tilt_of_the_labels(clips):
     heard, labeled = [], []
     for row, waveform in zip(*clips, strict=True):
         pitch, _, tilt = _sources(row)

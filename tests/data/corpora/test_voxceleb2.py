@@ -62,7 +62,7 @@ def test_table_of_genders_may_be_cut_by_tabs_or_absent(corpus):
     assert next(voxceleb2.rows(corpus))["gender"] is None
 
 
-def test_audio_alone_is_read_when_video_is_not_asked_for(corpus):
+def test_only_audio_is_read_without_the_option_video(corpus):
     (corpus / "dev" / "mp4").rename(corpus / "elsewhere")
 
     assert len(list(voxceleb2.rows(corpus, video=False))) == 3

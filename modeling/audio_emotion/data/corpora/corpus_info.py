@@ -1,14 +1,15 @@
-"""What every corpus says about itself, and where its folder is found.
+"""Facts of a corpus, the location of its folder, and helpers that several readers share.
 
-A corpus is a module with `INFO` and `rows(...)`. A row is a dictionary: `id`, `audio` (`bytes` or `path`), `speaker`,
-`gender` ("male", "female" or None), `emotion`, `activation`, `valence`, `dominance` (None where unlabeled).
-Dimensions are in 0..1: 0 is calm, negative, weak; 1 is excited, positive, strong.
+A corpus is a module in `data/corpora` with `INFO`, a [`CorpusInfo`], and `rows(root=None, **options)`. A row is a
+dictionary: `id`, `audio` (`bytes` or `path`), `speaker`, `gender` ("male", "female" or None), `emotion`, `activation`,
+`valence`, `dominance` (None where unlabeled). Dimensions are in 0..1: 0 is calm, negative, weak; 1 is excited,
+positive, strong.
 
-Where a corpus has them, and absent means None: `shares`, a soft label over `INFO.emotions` that sums to 1;
-`partition`, the corpus's own ("train", "validation", "test", "test-2"); `video` (`bytes` or `path`), the take seen.
+Optional, and None where absent: `probabilities`, a soft label over `INFO.emotions` that sums to 1; `partition`, as
+published ("train", "validation", "test", "test-2"); `video` (`bytes` or `path`) of the same take.
 
-One emotion has one word in all corpora, so that they can be mixed: `angry bored calm contempt disgust excited fearful
-frustrated happy neutral sad surprised`, and `other`.
+An emotion has the same name in all corpora, so that they can be mixed: `angry bored calm contempt disgust excited
+fearful frustrated happy neutral sad surprised`, and `other`.
 """
 
 from __future__ import annotations
@@ -16,26 +17,47 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from audio_emotion.data.protocols import Protocol
 
 DATA_VARIABLE = "AUDIO_EMOTION_DATA"
 
 
 @dataclass(frozen=True)
-class CorpusInfo:
-    """Facts that a model card has to repeat.
+class Variant:
+    """Another way to read a corpus, chosen by a word after its name (`iemocap/four`).
 
     Attributes:
-        name: the name in speaker names ("ravdess/01") and below the data folder.
-        license: SPDX identifier of the terms of the recordings, `LicenseRef-...` where SPDX knows none; trained
-            weights inherit its restrictions.
+        options: keyword arguments of the reader's `rows`.
+        emotions: category names, where they differ from those of the corpus.
+    """
+
+    options: Mapping[str, Any]
+    emotions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """Everything about a corpus that is not in its files.
+
+    Attributes:
+        name: of the corpus in recipes, in speaker names ("ravdess/01"), and of its folder in `$AUDIO_EMOTION_DATA`.
+        license: SPDX identifier of the terms of the recordings, `LicenseRef-...` where SPDX has none; trained weights
+            inherit its restrictions.
         citation: authors, year, title and DOI.
-        emotions: category names in the order of the corpus's own codes.
-        dimensions_source: "rated" by listeners, "norm-derived" from the category alone, "synthetic", known because
-            the clip was made from them, or "none" where a corpus has no dimensions.
-        dimensions: their names, in the order of a model's outputs.
+        emotions: category names, in the order of the corpus's codes.
+        dimensions_source: "rated" by listeners, "norm-derived" from the category alone, "synthetic" where the audio
+            was generated from them, or "none".
+        dimensions: names of the dimensions, in the order of a model's outputs.
+        languages: ISO 639-1 codes; empty where unknown or mixed.
+        speech: how it was recorded, in a few words, for model cards.
+        variants: by the word that selects them.
+        protocols: published divisions of the speakers, by name.
+        default_protocol: the one that is used where none is named; empty where a choice is needed.
+        refused_protocols: prefixes of published names that are no speaker-independent divisions, with the reason.
     """
 
     name: str
@@ -44,6 +66,12 @@ class CorpusInfo:
     emotions: tuple[str, ...]
     dimensions_source: Literal["rated", "norm-derived", "synthetic", "none"]
     dimensions: tuple[str, ...] = ("activation", "valence", "dominance")
+    languages: tuple[str, ...] = ()
+    speech: str = ""
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
+    default_protocol: str = ""
+    refused_protocols: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_corpus_root(name: str, path: str | Path | None = None) -> Path:
@@ -70,13 +98,13 @@ def find_corpus_root(name: str, path: str | Path | None = None) -> Path:
 
 
 def rating_to_unit(rating: float, low: float, high: float, slack: float = 0.0) -> float:
-    """A rating on the corpus's scale as a number in 0..1.
+    """Map a rating from the scale of the corpus to 0..1.
 
     Args:
         rating: mean or single rating.
         low: end of the scale that becomes 0.
         high: end of the scale that becomes 1.
-        slack: how far beyond an end a rating may lie, in units of the scale; it is then taken for that end.
+        slack: ratings up to this far outside the scale, in its units, are clipped to its end.
 
     Raises:
         ValueError: for a rating further out, or one that is not a number.
@@ -87,18 +115,18 @@ def rating_to_unit(rating: float, low: float, high: float, slack: float = 0.0) -
 
 
 def vote_probabilities(votes: Mapping[str, float], emotions: Sequence[str]) -> list[float] | None:
-    """A soft label: the share of each emotion among the votes for any of them; None without such a vote.
+    """Fraction of the votes for each emotion; None without a vote for any of them.
 
     Args:
-        votes: number of votes by emotion; those for other words are left out.
-        emotions: what a place in the result stands for.
+        votes: number of votes by emotion; those for other emotions are not counted.
+        emotions: in the order of the result.
     """
     counts = [votes.get(emotion, 0.0) for emotion in emotions]
     total = math.fsum(counts)
     return [count / total for count in counts] if total else None
 
 
-def majority(shares: Sequence[float], emotions: Sequence[str]) -> str | None:
-    """The emotion with the largest share; None where two share the first place."""
-    first, second = sorted(shares, reverse=True)[:2]
-    return None if math.isclose(first, second) else emotions[shares.index(first)]
+def majority(probabilities: Sequence[float], emotions: Sequence[str]) -> str | None:
+    """The most probable emotion; None for a tie."""
+    first, second = sorted(probabilities, reverse=True)[:2]
+    return None if math.isclose(first, second) else emotions[probabilities.index(first)]

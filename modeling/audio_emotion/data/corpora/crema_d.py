@@ -1,15 +1,22 @@
-"""CREMA-D: 91 actors say twelve sentences in six emotions, and raters vote on what they hear, see, or both.
+"""CREMA-D: 91 actors speak twelve sentences in six emotions; crowd votes on audio, video, and both.
 
 Names are actor-sentence-emotion-level, such as `1001_IEO_ANG_HI` (Cao et al. 2014). The published folder:
 
     AudioWAV/*.wav                       16 kHz mono
-    VideoFlash/*.flv                     the same takes seen; read on request
+    VideoFlash/*.flv                     video of the same takes; read on request
     VideoDemographics.csv                age, sex, race, ethnicity of the actors
-    processedResults/tabulatedVotes.csv  votes of each clip, heard (row id 1...), seen (2...), heard and seen (3...)
+    processedResults/tabulatedVotes.csv  votes on audio (row ids 1...), video (2...) and both (3...) of each clip
 
-The intended emotion is the usual label, though listeners alone vote for it on 44.6 % of the clips: `labels` takes the
-raters' votes instead. Nobody rated activation, valence or dominance: the dimensions are derived from the category, for
-votes as their mean.
+The intended emotion is the usual label, although raters of the audio vote for it on 44.6 % of the clips only: `labels`
+selects the votes instead. There are no ratings of activation, valence or dominance: the dimensions are derived from
+the category, and for votes are the mean over them.
+
+Protocols. `crema-d-hicmae-fold-1` .. `-5` (Sun et al. 2024): 18, 18, 18, 18 and 19 consecutive actors, without the
+five clips that the corpus reports as broken or once misnamed (we infer which five: without them the folds have the
+published sizes 1463, 1470, 1475, 1474, 1555). `crema-d-63-9-19`: the speaker-disjoint split of TensorFlow Datasets,
+5144, 738 and 1556 clips, without the four that it leaves out; this reader also leaves out a training clip without
+sound. The fold of EmoBox (5,586 and 1,856 clips) is refused: all 91 actors are in training and in test, because its
+script disregards speakers in unbalanced corpora, so published scores on it are not speaker-independent.
 """
 
 from __future__ import annotations
@@ -17,12 +24,45 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
-from audio_emotion.data.corpora.corpus_info import CorpusInfo, find_corpus_root, majority, vote_probabilities
+from audio_emotion.data.corpora.corpus_info import (
+    CorpusInfo,
+    Variant,
+    find_corpus_root,
+    majority,
+    vote_probabilities,
+)
+from audio_emotion.data.protocols import Protocol, fold_protocols
+
+
+def _prefixed(names: Iterable[int | str]) -> tuple[str, ...]:
+    return tuple(f"crema-d/{name}" for name in names)
+
+
+ACTORS = range(1001, 1092)
+HICMAE_TESTS = (range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092))
+HICMAE_LEFT_OUT = ("1040_ITH_SAD_XX", "1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
+TFDS_VALIDATION = (1015, 1020, 1021, 1030, 1050, 1070, 1079, 1089, 1090)
+TFDS_TEST = (
+    *(1010, 1013, 1022, 1026, 1037, 1038, 1040, 1045, 1047, 1048),
+    *(1059, 1065, 1066, 1068, 1071, 1073, 1084, 1086, 1088),
+)
+TFDS_LEFT_OUT = ("1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1017_IWW_FEA_XX", "1040_ITH_SAD_XX")
+PROTOCOLS = {
+    **fold_protocols(
+        "crema-d-hicmae-fold", [_prefixed(fold) for fold in HICMAE_TESTS], left_out=_prefixed(HICMAE_LEFT_OUT)
+    ),
+    "crema-d-63-9-19": Protocol(
+        train=_prefixed(actor for actor in ACTORS if actor not in TFDS_VALIDATION + TFDS_TEST),
+        validation=_prefixed(TFDS_VALIDATION),
+        test=_prefixed(TFDS_TEST),
+        left_out=_prefixed(TFDS_LEFT_OUT),
+    ),
+}
 
 INFO = CorpusInfo(
     name="crema-d",
@@ -33,12 +73,25 @@ INFO = CorpusInfo(
     ),
     emotions=("angry", "disgust", "fearful", "happy", "neutral", "sad"),
     dimensions_source="norm-derived",
+    languages=("en",),
+    speech="acted: adult actors in the United States speak twelve English sentences",
+    variants={
+        "voice": Variant({"labels": "voice"}),
+        "face": Variant({"labels": "face"}),
+        "audio-visual": Variant({"labels": "audio-visual"}),
+        "video": Variant({"video": True}),
+    },
+    protocols=PROTOCOLS,
+    refused_protocols={
+        "crema-d-emobox": "EmoBox's CREMA-D fold has all 91 actors in training and in test. Choose "
+        "`crema-d-hicmae-fold-1` .. `-5` or `crema-d-63-9-19`."
+    },
 )
 CODES = dict(zip(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD"), INFO.emotions, strict=True))
 CLIP_NAME = re.compile(r"(10[0-9]{2})_[A-Z]{3}_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
 MISNAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # in copies made before October 2022
 
-# What the corpus's own page and its users report; the rest of each take is sound.
+# As reported by the corpus page and its users; only the named part of each take is affected.
 BAD_AUDIO = {"1076_MTI_SAD_XX": "too short, no speech in any format"}
 BAD_VIDEO = {
     "1076_MTI_SAD_XX": "too short in every format",
@@ -56,12 +109,13 @@ def rows(root: str | Path | None = None, labels: Labels = "intended", video: boo
 
     Args:
         root: the folder with `AudioWAV/` in it; by default `$AUDIO_EMOTION_DATA/crema-d`.
-        labels: "intended" by the actor; or the votes of raters who had the "voice" alone, the "face" alone, or both
-            ("audio-visual"): `shares` are then theirs, and `emotion` their majority, None for a tie.
+        labels: "intended" by the actor; or the votes of raters who were given the "voice", the "face", or both
+            ("audio-visual"): `probabilities` are then fractions of the votes, and `emotion` their majority, None for a
+            tie.
         video: pair each clip with its `VideoFlash/*.flv`; None for those in `BAD_VIDEO` and for a missing file.
 
     Raises:
-        FileNotFoundError: at the call, if the folder, its clips, or the votes asked for are missing.
+        FileNotFoundError: at the call, if the folder, its clips, or the requested votes are missing.
         ValueError: at the call, for a name that is not CREMA-D's, a Git LFS pointer in place of a clip, or an unknown
             kind of labels.
     """
@@ -89,11 +143,11 @@ def rows(root: str | Path | None = None, labels: Labels = "intended", video: boo
                 f"Expected audio, got a Git LFS pointer: `{first}`. Run `git lfs pull` in the clone, or download the "
                 f"files from the corpus's page."
             )
-    shares = None if labels == "intended" else votes(root, labels)
-    if shares is not None and (missing := sorted(set(clips) - set(shares))):
+    soft_labels = None if labels == "intended" else votes(root, labels)
+    if soft_labels is not None and (missing := sorted(set(clips) - set(soft_labels))):
         raise ValueError(f"Expected votes on every clip, got none on {missing[:5]}. Use the published votes.")
     people = demographics(root)
-    return (_row(root, name, clips[name], people, shares, video) for name in sorted(clips))
+    return (_row(root, name, clips[name], people, soft_labels, video) for name in sorted(clips))
 
 
 def votes(root: str | Path, labels: Labels) -> dict[str, list[float]]:
@@ -113,22 +167,22 @@ def votes(root: str | Path, labels: Labels) -> dict[str, list[float]]:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"Expected the votes in `{places[0]}`, got no such file. Copy `processedResults` there, or ask for the "
+            f"Expected the votes in `{places[0]}`, got no such file. Copy `processedResults` there, or request the "
             f"intended labels."
         )
-    shares = {}
+    soft_labels = {}
     with file.open(encoding="utf-8", newline="") as lines:
         for line in csv.DictReader(lines):
             if line[""].startswith(QUERIES[labels]):
                 counts = {emotion: float(line[emotion[0].upper()]) for emotion in INFO.emotions}  # columns A D F H N S
-                share = vote_probabilities(counts, INFO.emotions)
-                if share is not None:
-                    shares[line["fileName"]] = share
-    return shares
+                probabilities = vote_probabilities(counts, INFO.emotions)
+                if probabilities is not None:
+                    soft_labels[line["fileName"]] = probabilities
+    return soft_labels
 
 
 def demographics(root: str | Path) -> dict[str, dict[str, str]]:
-    """Age, Sex, Race and Ethnicity by speaker ("crema-d/1001"), as published; empty where the file is absent."""
+    """Age, Sex, Race and Ethnicity by speaker ("crema-d/1001"), as published; empty without the file."""
     file = Path(root) / "VideoDemographics.csv"
     if not file.is_file():  # re-uploads of the audio alone leave it out
         return {}
@@ -141,19 +195,19 @@ def _row(
     name: str,
     path: Path,
     people: Mapping[str, Mapping[str, str]],
-    shares: Mapping[str, list[float]] | None,
+    soft_labels: Mapping[str, list[float]] | None,
     video: bool,
 ) -> dict[str, Any]:
     actor, _, code, level = name.split("_")
     speaker = f"{INFO.name}/{actor}"
-    if shares is None:
+    if soft_labels is None:
         emotion: str | None = CODES[code]
         intensity = "strong" if level == "HI" else "normal"
         activation, valence, dominance = norm_derived_dimensions(CODES[code], intensity)
     else:
-        emotion = majority(shares[name], INFO.emotions)
-        words = zip(shares[name], (norm_derived_dimensions(word) for word in INFO.emotions), strict=True)
-        weighted = [(share * a, share * v, share * d) for share, (a, v, d) in words]
+        emotion = majority(soft_labels[name], INFO.emotions)
+        norms = zip(soft_labels[name], map(norm_derived_dimensions, INFO.emotions), strict=True)
+        weighted = [(weight * a, weight * v, weight * d) for weight, (a, v, d) in norms]
         activation, valence, dominance = (math.fsum(column) for column in zip(*weighted, strict=True))
     row: dict[str, Any] = {
         "id": f"{INFO.name}/{name}",
@@ -165,10 +219,10 @@ def _row(
         "valence": valence,
         "dominance": dominance,
     }
-    if shares is not None:
-        row["shares"] = shares[name]
+    if soft_labels is not None:
+        row["probabilities"] = soft_labels[name]
     if video:
-        seen = root / "VideoFlash" / f"{path.stem}.flv"
-        sound = name not in BAD_VIDEO and seen.is_file()
-        row["video"] = {"bytes": None, "path": str(seen)} if sound else None
+        file = root / "VideoFlash" / f"{path.stem}.flv"
+        usable = name not in BAD_VIDEO and file.is_file()
+        row["video"] = {"bytes": None, "path": str(file)} if usable else None
     return row

@@ -1,8 +1,8 @@
-"""EmoDB, the Berlin database: ten German actors, seven emotions, 535 clips, read from their file names.
+"""EmoDB, the Berlin database: ten German actors, seven emotions, 535 clips; labels are read from file names.
 
 A name is speaker, text, emotion and version, such as `03a01Fa`: the letter is of the German word (Burkhardt et al.
-2005). Nobody rated activation, valence or dominance: the dimensions are derived from the category, and empty for
-boredom, of which the norms have no entry.
+2005). There are no ratings of activation, valence or dominance: the dimensions are derived from the category, and
+empty for boredom, which the norms do not contain.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from audio_emotion.data.corpora.corpus_info import CorpusInfo, find_corpus_root
 
 INFO = CorpusInfo(
     name="emodb",
-    license="LicenseRef-EmoDB",  # its page asks for the citation and names no license
+    license="LicenseRef-EmoDB",  # its page requests the citation and names no license
     citation=(
         "Burkhardt, Paeschke, Rolfes, Sendlmeier & Weiss 2005, A Database of German Emotional Speech, Interspeech "
         "2005: 1517-1520, https://doi.org/10.21437/Interspeech.2005-446"
     ),
     emotions=("angry", "bored", "disgust", "fearful", "happy", "neutral", "sad"),
     dimensions_source="norm-derived",
+    languages=("de",),
+    speech="acted: ten adult actors speak ten German sentences",
 )
 # Wut, Langeweile, Ekel, Angst, Freude, neutral, Trauer
 CODES = dict(zip("WLEAFNT", INFO.emotions, strict=True))

@@ -12,8 +12,11 @@ and a block of the latter, with tabs, valence first:
     C-M1:   Anger;   ()
     A-E3:   val 2; act 3; dom  4;   ()
 
-The letter before the turn's number is who speaks; that in the dialog's name is who wore the markers, and no speaker.
-Dimensions go from 1 to 5; the release holds a few means half a step outside, which are taken for the end of the scale.
+The letter before the turn number is the speaker; the one in the dialog name is the actor with the motion capture
+markers, not the speaker.
+Dimensions go from 1 to 5; the release has a few means half a step outside, which are clipped to the end of the scale.
+
+Protocols. `iemocap-session-1` .. `-5` test both speakers of that session.
 """
 
 from __future__ import annotations
@@ -24,7 +27,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from audio_emotion.data.corpora.corpus_info import CorpusInfo, find_corpus_root, rating_to_unit, vote_probabilities
+from audio_emotion.data.corpora.corpus_info import (
+    CorpusInfo,
+    Variant,
+    find_corpus_root,
+    rating_to_unit,
+    vote_probabilities,
+)
+from audio_emotion.data.protocols import fold_protocols
+
+FOUR_CLASSES = ("angry", "happy", "sad", "neutral")  # used by most papers: excited counts as happy, 5,531 turns
 
 INFO = CorpusInfo(
     name="iemocap",
@@ -47,6 +59,16 @@ INFO = CorpusInfo(
         "other",
     ),
     dimensions_source="rated",
+    languages=("en",),
+    speech="acted: ten adult actors in English dialogues, scripted and improvised",
+    variants={
+        "four": Variant({"classes": "four"}, emotions=FOUR_CLASSES),
+        "improvised": Variant({"part": "improvised"}),
+        "scripted": Variant({"part": "scripted"}),
+    },
+    protocols=fold_protocols(
+        "iemocap-session", [tuple(f"iemocap/Ses0{session}{speaker}" for speaker in "FM") for session in range(1, 6)]
+    ),
 )
 CODES = dict(zip(("ang", "hap", "exc", "sad", "neu", "fru", "fea", "sur", "dis", "oth"), INFO.emotions, strict=True))
 NO_AGREEMENT = "xxx"
@@ -59,12 +81,11 @@ RATERS_WORDS = {
     "fear": "fearful",
     "surprise": "surprised",
 }  # excited, disgust and other are spelled as here
-FOUR_CLASSES = ("angry", "happy", "sad", "neutral")  # of most papers: happy holds excited, 5,531 turns
 SCALE = (1.0, 5.0)
 SCALE_SLACK = 0.5
 
 TURN = re.compile(r"\[[\d.]+ - [\d.]+\]\t(Ses0([1-5])[FM]_(impro|script)\S*_([FM])\w+)\t(\w+)\t\[(.+)\]")
-RATER = re.compile(r"C-E\d+:\t(.*?)\t")  # evaluators; C-F1 and C-M1 are the actors' judgements of themselves
+RATER = re.compile(r"C-E\d+:\t(.*?)\t")  # evaluators; C-F1 and C-M1 are the actors' ratings of themselves
 
 
 def rows(
@@ -74,14 +95,14 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """One row per rated turn, by session and dialog, in the order of the evaluations.
 
-    `emotion` is None where the raters did not agree; `shares` are the evaluators' votes, one vote shared equally where
-    one evaluator named several emotions.
+    `emotion` is None where the raters did not agree; `probabilities` are fractions of the evaluators' votes, where an
+    evaluator who named several emotions divides one vote among them.
 
     Args:
         root: the folder with `Session1/` in it, or with `IEMOCAP_full_release/`; by default
             `$AUDIO_EMOTION_DATA/iemocap`.
-        classes: "all", or "four" for `FOUR_CLASSES`: excited counts as happy, in `shares` too, and the turns of other
-            emotions are left out.
+        classes: "all", or "four" for `FOUR_CLASSES`: excited counts as happy, in `probabilities` too, and the turns of
+            other emotions are left out.
         part: which half of the dialogs.
 
     Raises:
@@ -125,8 +146,8 @@ def _row(root: Path, match: re.Match[str], block: str, merge: bool) -> dict[str,
     valence, activation, dominance = (rating_to_unit(float(each), *SCALE, SCALE_SLACK) for each in ratings.split(","))
     emotion = CODES.get(code)
     votes: defaultdict[str, float] = defaultdict(float)
-    for said in RATER.findall(block):
-        words = [word.strip().lower() for word in said.split(";") if word.strip()]
+    for answer in RATER.findall(block):
+        words = [word.strip().lower() for word in answer.split(";") if word.strip()]
         for word in words:
             votes[RATERS_WORDS.get(word, word)] += 1 / len(words)
     if merge:
@@ -142,5 +163,5 @@ def _row(root: Path, match: re.Match[str], block: str, merge: bool) -> dict[str,
         "activation": activation,
         "valence": valence,
         "dominance": dominance,
-        "shares": vote_probabilities(votes, INFO.emotions),
+        "probabilities": vote_probabilities(votes, INFO.emotions),
     }

@@ -1,21 +1,61 @@
-"""RAVDESS: speech and song, acted in eight emotions by 24 actors, read from their file names.
+"""RAVDESS: speech and song, acted in eight emotions by 24 actors; labels are read from file names.
 
 Names are modality-channel-emotion-intensity-statement-repetition-actor, two digits each (Livingstone & Russo 2018).
-The same take, heard and seen, differs in the modality alone: `take_of` is what remains. Song has six emotions (no
-disgust, no surprised) and no actor 18. Nobody rated activation, valence or dominance of these clips: the dimensions
-are derived from category and intensity.
+Audio and video of one take differ in the modality only: `take_of` returns the rest. Song has six emotions (no disgust,
+no surprised) and no actor 18. The clips have no ratings of activation, valence or dominance: the dimensions are
+derived from category and intensity.
+
+Protocols. `ravdess-20-*` are ours, of actors 01 to 20: `-all` trains on all of them (for published weights, never for
+scores), `-fixed` is for quick work (a result on it is a hint), and the five folds `-fold-1` .. `-5` test every actor
+once; fold 2 tests women only. The published folds are of speech of all 24 actors: `ravdess-emobox-fold-1` .. `-6` (Ma
+et al. 2024, EmoBox), `ravdess-hicmae-fold-1` .. `-6` (Sun et al. 2024: four consecutive actors a fold) and
+`ravdess-luna-jimenez-fold-1` .. `-5` (Luna-Jiménez et al. 2021).
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
-from audio_emotion.data.corpora.corpus_info import CorpusInfo, find_corpus_root
+from audio_emotion.data.corpora.corpus_info import CorpusInfo, Variant, find_corpus_root
+from audio_emotion.data.protocols import Protocol, fold_protocols
+
+
+def _speakers(actors: Iterable[int]) -> tuple[str, ...]:
+    return tuple(f"ravdess/{actor:02d}" for actor in actors)
+
+
+FOLDS = {  # test actors of each fold
+    "ravdess-20": ((1, 11, 17, 20), (4, 10, 12, 14), (8, 9, 15, 19), (3, 5, 7, 18), (2, 6, 13, 16)),
+    "ravdess-emobox": (
+        (1, 11, 20, 21),
+        (4, 10, 12, 14),
+        (8, 9, 19, 23),
+        (3, 5, 7, 24),
+        (2, 15, 16, 18),
+        (6, 13, 17, 22),
+    ),
+    "ravdess-hicmae": tuple(tuple(range(first, first + 4)) for first in range(1, 25, 4)),
+    "ravdess-luna-jimenez": (
+        (2, 5, 14, 15, 16),
+        (3, 6, 7, 13, 18),
+        (10, 11, 12, 19, 20),
+        (8, 17, 21, 23, 24),
+        (1, 4, 9, 22),
+    ),
+}
+PROTOCOLS = {
+    "ravdess-20-all": Protocol(train=_speakers(range(1, 21)), validation=(), test=()),
+    "ravdess-20-fixed": Protocol(
+        train=_speakers(range(1, 13)), validation=_speakers(range(13, 17)), test=_speakers(range(17, 21))
+    ),
+}
+for _name, _folds in FOLDS.items():
+    PROTOCOLS |= fold_protocols(f"{_name}-fold", [_speakers(fold) for fold in _folds])
 
 INFO = CorpusInfo(
     name="ravdess",
@@ -26,6 +66,14 @@ INFO = CorpusInfo(
     ),
     emotions=("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
     dimensions_source="norm-derived",
+    languages=("en",),
+    speech="acted: adult professional actors from North America speak two English sentences in a studio",
+    variants={
+        "song": Variant({"channel": "song"}),
+        "speech-and-song": Variant({"channel": "both"}),
+        "video": Variant({"video": True}),
+    },
+    protocols=PROTOCOLS,
 )
 INTENSITIES = ("normal", "strong")
 AUDIO_VISUAL, VIDEO_ONLY, AUDIO_ONLY = "01", "02", "03"
@@ -41,12 +89,12 @@ def rows(
     Args:
         root: the folder with `Actor_01/` in it, `.wav` as published or `.flac`; by default
             `$AUDIO_EMOTION_DATA/ravdess`.
-        channel: spoken takes, sung ones, or both.
-        video: pair each clip with the `.mp4` of its take in the same folder, None where there is none; the
+        channel: speech, song, or both.
+        video: pair each clip with the `.mp4` of the same take and folder, None where there is none; the
             audio-visual file (`01-`) is preferred to the silent one (`02-`).
 
     Raises:
-        FileNotFoundError: at the call, if the folder is missing or holds no such clip, or no video where asked for.
+        FileNotFoundError: at the call, if the folder is missing or holds no such clip, or no requested video.
         ValueError: at the call, for a name that is not RAVDESS's, one clip present in two formats, or an unknown
             channel.
     """
@@ -88,15 +136,15 @@ def rows(
 
 
 def take_of(clip: str) -> str:
-    """What a take's files share: fields 2 to 7 of a name or a row id."""
+    """Identifier of a take, shared by its audio and video files: fields 2 to 7 of a name or a row id."""
     return clip.removeprefix(f"{INFO.name}/").split("-", 1)[1]
 
 
 def action_units(path: str | Path | None = None) -> dict[str, dict[str, float]]:
     """Facial action units of each take, by `take_of`: 17 intensities (`AU01_r`, 0..5) and 18 presences (`AU01_c`).
 
-    They are OpenFace's, averaged over the frames of the take's video, as Luna-Jiménez et al. 2021
-    (https://doi.org/10.3390/s21227665) computed them.
+    Computed with OpenFace and averaged over the frames of the video by Luna-Jiménez et al. 2021
+    (https://doi.org/10.3390/s21227665).
 
     Args:
         path: a CSV file with a column `clip` and one for each action unit; by default
@@ -104,7 +152,7 @@ def action_units(path: str | Path | None = None) -> dict[str, dict[str, float]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a take that is there twice.
+        ValueError: for a take with two rows.
     """
     file = find_corpus_root("ravdess_faces") / "action_units.csv" if path is None else Path(path)
     units: dict[str, dict[str, float]] = {}
@@ -112,7 +160,7 @@ def action_units(path: str | Path | None = None) -> dict[str, dict[str, float]]:
         for line in csv.DictReader(lines):
             clip = line.pop("clip")
             if take_of(clip) in units:
-                raise ValueError(f"Expected each take once, got a second row of `{clip}` in `{file}`. Take it out.")
+                raise ValueError(f"Expected each take once, got a second row of `{clip}` in `{file}`. Remove it.")
             units[take_of(clip)] = {name: float(value) for name, value in line.items()}
     return units
 
@@ -132,6 +180,6 @@ def _row(path: Path, videos: dict[str, Path] | None) -> dict[str, Any]:
         "dominance": dominance,
     }
     if videos is not None:
-        seen = videos.get(take_of(path.stem))
-        row["video"] = None if seen is None else {"bytes": None, "path": str(seen)}
+        file = videos.get(take_of(path.stem))
+        row["video"] = None if file is None else {"bytes": None, "path": str(file)}
     return row

@@ -1,6 +1,6 @@
-"""Voice-like clips made by code, whose emotion is known because the clip was made from it.
+"""Generated voice-like clips with exactly known emotion, to test that training works.
 
-Three independent uniform variables make a clip, each scaled to 0..1:
+A clip is generated from three independent uniform variables, each scaled to 0..1:
 
     pitch  p = log(F0 / 80 Hz) / log(5)           F0 80..400 Hz, the clip's geometric mean
     level  l = (level + 38 dBFS) / 24 dB          level -38..-14 dBFS, root mean square while the voice sounds
@@ -12,10 +12,10 @@ and three targets are smooth functions of them, with s(x) = 1 / (1 + exp(-6 (x -
 
 From the weights, the correlations of the three sums are 0.12 (activation, valence), 0.18 (activation, dominance) and
 -0.26 (valence, dominance). The emotion is the quadrant of activation and valence, cut at 0.5. Duration, rhythm,
-pauses, vibrato, jitter, noise and the speaker's formants carry nothing. A front end that normalizes the level of each
-clip cannot hear `l`: activation and dominance are then out of its reach.
+pauses, vibrato, jitter, noise and the speaker's formants carry no information. A front end that normalizes the level
+of each clip removes `l`, so that activation and dominance cannot be predicted.
 
-This proves that regression works; it says nothing about emotion in people.
+Scores on this corpus show that regression works; they mean nothing for emotion in people.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ import numpy as np
 import soundfile
 
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
+from audio_emotion.data.protocols import Protocol
+
+SPEAKERS = tuple(f"synthetic/{number:02d}" for number in range(1, 11))
 
 INFO = CorpusInfo(
     name="synthetic",
@@ -36,9 +39,11 @@ INFO = CorpusInfo(
     citation="Made by this package; no recordings.",
     emotions=("happy", "angry", "sad", "calm"),
     dimensions_source="synthetic",
+    speech="no speech at all: sounds made by code",
+    protocols={"synthetic-10": Protocol(SPEAKERS[:6], SPEAKERS[6:8], SPEAKERS[8:])},
+    default_protocol="synthetic-10",
 )
 SAMPLING_RATE = 16_000
-SPEAKERS = tuple(f"{INFO.name}/{number:02d}" for number in range(1, 11))
 
 PITCH_RANGE = (80.0, 400.0)  # Hz
 LEVEL_RANGE = (-38.0, -14.0)  # dBFS
@@ -49,10 +54,10 @@ CONTROL_STEP = 0.01  # s between points of the pitch contour
 
 
 def rows(count: int, seed: int, first: int = 0) -> Iterator[dict[str, Any]]:
-    """Clips `first` .. `first + count - 1` of the endless corpus called `seed`.
+    """Clips `first` .. `first + count - 1` of the unlimited corpus with this seed.
 
-    A clip depends on `(seed, index)` only, so disjoint ranges are disjoint clips. All are labeled; who wants
-    unlabeled clips drops the labels. Speakers take turns, so ten consecutive clips have ten speakers.
+    A clip depends on `(seed, index)` only, so disjoint ranges are disjoint clips. All are labeled.
+    Speakers alternate, so ten consecutive clips have ten speakers.
 
     Args:
         count: number of clips.
@@ -90,7 +95,7 @@ def rows(count: int, seed: int, first: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def _dimensions(pitch: float, level: float, tilt: float) -> tuple[float, float, float]:
-    """Activation, valence and dominance; the formulas stand at the top of this file."""
+    """Activation, valence and dominance; with the formulas at the top of this file."""
     sums = (0.7 * level + 0.3 * pitch, 0.75 * tilt + 0.25 * pitch, 0.6 * (1 - pitch) + 0.4 * level)
     activation, valence, dominance = (1 / (1 + math.exp(-6 * (value - 0.5))) for value in sums)
     return activation, valence, dominance
@@ -113,9 +118,9 @@ def _voice(
     period = _period(fundamental, tilt, formant_scale)  # (P,)
     position = phase * PERIOD_POINTS
     before = position.astype(np.int32)
-    share = (position - before).astype(np.float32)
+    fraction = (position - before).astype(np.float32)
     before &= PERIOD_POINTS - 1
-    voice = period.take(before) + share * (np.roll(period, -1) - period).take(before)  # (S,)
+    voice = period.take(before) + fraction * (np.roll(period, -1) - period).take(before)  # (S,)
     voice *= envelope
 
     sounding = math.sqrt(float(np.mean(np.square(voice[envelope > 0.1]))))

@@ -2,9 +2,10 @@
 
     CCC = 2 cov(p, r) / (var(p) + var(r) + (mean(p) - mean(r))^2)
 
-Moments are divided by N, and taken once over the whole set: the mean of the CCCs of batches is another, lower number.
+Moments are divided by N and computed once over the whole set: the mean of the CCCs of batches is another, lower
+number.
 
-It stands alone: nothing of the audio-emotion package is imported, so that the file can live on the Hub.
+It does not import the audio-emotion package, so that the file works on the Hub.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -18,9 +19,10 @@ Concordance correlation coefficient (CCC) of predicted and rated values, with po
 
     CCC = 2 cov(p, r) / (var(p) + var(r) + (mean(p) - mean(r))^2)
 
-Moments are divided by N, and taken once over the whole set: the mean of the CCCs of batches is another, lower number.
+Moments are divided by N and computed once over the whole set: the mean of the CCCs of batches is another, lower
+number.
 
-Range: -1 to 1; 1 is agreement; predictions that are shifted or stretched lose, unlike in Pearson's coefficient.
+Range: -1 to 1; 1 is agreement; unlike Pearson's coefficient it falls when predictions are shifted or scaled.
 Source: Lin 1989, A concordance correlation coefficient to evaluate reproducibility, Biometrics 45(1), 255-268.
 """
 
@@ -33,10 +35,10 @@ _CITATION = r"""
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: one finite number a clip; with the configuration "multilist", a list of D numbers a clip.
+    predictions: one finite number per clip; with the configuration "multilist", a list of D numbers per clip.
     references: the same; NaN or None where a clip has no rating, which leaves it out, column by column.
 Returns:
-    ccc: a float; with "multilist", a list of D floats, one a column.
+    ccc: a float; with "multilist", a list of D floats, one per column.
     0 if predictions or references are constant, even if they are equal; NaN with fewer than two rated clips.
 Raises:
     ValueError: for a prediction that is not finite beside a reference, and for rows of unequal length.
@@ -67,7 +69,9 @@ class ConcordanceCorrelation(evaluate.Metric):
             raise ValueError(f"Expected rows of equal length, got {predicted.shape} and {true.shape}.")
         rated = ~np.isnan(true)
         if not np.isfinite(predicted[rated]).all():
-            raise ValueError("Expected a finite prediction for every rated clip, got NaN or infinity. Mend the model.")
+            raise ValueError(
+                "Expected a finite prediction for every rated clip, got NaN or infinity. Correct the model."
+            )
         if predicted.ndim == 2:
             columns = zip(predicted.T, true.T, rated.T, strict=True)
             return {"ccc": [concordance_correlation(p[known], r[known]) for p, r, known in columns]}
@@ -78,7 +82,7 @@ def concordance_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
     """Lin's concordance correlation coefficient. Both `(N,)`, every clip rated."""
     if len(true) < 2:
         return float("nan")
-    if np.ptp(predicted) == 0 or np.ptp(true) == 0:  # asked of the values: the variance of equal floats may not be 0
+    if np.ptp(predicted) == 0 or np.ptp(true) == 0:  # not variance == 0: that of equal floats may differ from 0
         return 0.0
     covariance = np.mean((predicted - predicted.mean()) * (true - true.mean()))
     return float(2 * covariance / (predicted.var() + true.var() + (predicted.mean() - true.mean()) ** 2))

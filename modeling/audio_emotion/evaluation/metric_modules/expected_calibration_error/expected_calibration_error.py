@@ -1,10 +1,10 @@
-"""Expected calibration error (ECE): how far the confidence in the best class is from how often it is right.
+"""Expected calibration error (ECE): the mean difference between confidence and accuracy.
 
     ECE = sum_b  n_b / N  |accuracy_b - confidence_b|
 
 over bins of equal width, each ((b - 1) / bins, b / bins], of the largest probability of each clip.
 
-It stands alone: nothing of the audio-emotion package is imported, so that the file can live on the Hub.
+It does not import the audio-emotion package, so that the file works on the Hub.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -14,13 +14,13 @@ import evaluate
 import numpy as np
 
 _DESCRIPTION = """
-Expected calibration error (ECE): how far the confidence in the best class is from how often it is right.
+Expected calibration error (ECE): the mean difference between confidence and accuracy.
 
     ECE = sum_b  n_b / N  |accuracy_b - confidence_b|
 
 over bins of equal width, each ((b - 1) / bins, b / bins], of the largest probability of each clip.
 
-Range: 0 to 1; 0 is calibrated.
+Range: 0 to 1; 0 is perfectly calibrated.
 Source: Guo et al. 2017, On calibration of modern neural networks, https://arxiv.org/abs/1706.04599, equation 3.
 """
 
@@ -34,13 +34,13 @@ _CITATION = r"""
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: a list of C probabilities a clip, which sum to 1; not logits.
+    predictions: a list of C probabilities per clip, which sum to 1; not logits.
     references: integer index of the true class of each clip.
     bins: number of bins; 15 by default.
 Returns:
     expected_calibration_error: a float; NaN without clips.
 Raises:
-    ValueError: for rows that are no probabilities.
+    ValueError: if a row is not a probability distribution.
 Examples:
     >>> metric = evaluate.load("path/to/expected_calibration_error")
     >>> metric.compute(predictions=[[0.5, 0.5], [0.9, 0.1]], references=[0, 1], bins=2)
@@ -50,7 +50,7 @@ Examples:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class ExpectedCalibrationError(evaluate.Metric):
-    """How far confidence is from accuracy."""
+    """Expected calibration error."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = {"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("int64")}

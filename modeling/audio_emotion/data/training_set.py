@@ -1,0 +1,191 @@
+"""What a training uses: several corpora with sampling weights, a subset of the labels, and the record of both."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+
+from audio_emotion.data.corpora.corpus_info import CorpusInfo
+from audio_emotion.data.registry import corpus_info, corpus_table, features, shard_files
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A corpus, and others that are added for training.
+
+    Attributes:
+        table: rows of all of them; emotions and dimensions that the first corpus does not have are unlabeled.
+        files: the shards that the column `shard` of the table refers to.
+        speakers: of the added corpora.
+        weights: sampling weight of each added corpus, by name.
+        license: SPDX expression of all licenses together, which trained weights inherit.
+    """
+
+    table: Dataset
+    files: list[str]
+    speakers: tuple[str, ...]
+    weights: dict[str, float]
+    license: str
+
+
+def mix_corpora(table: Dataset, files: Sequence[str], info: CorpusInfo, added: Sequence[str]) -> Mixture:
+    """Join corpora into one table.
+
+    Args:
+        table: of the first corpus, which is also validated and tested on.
+        files: its shards.
+        info: its facts.
+        added: `name` or `name=weight` of each further training corpus; weight 1 is every clip once an epoch, 0.5 a
+            random half, new in each epoch.
+
+    Raises:
+        ValueError: for a weight that is not a positive number, or a corpus that occurs twice.
+    """
+    tables, all_files, licenses = [table], list(files), [info.license]
+    speakers: list[str] = []
+    weights: dict[str, float] = {}
+    for each in added:
+        name, _, weight = each.partition("=")
+        added_info, added_files = corpus_info(name), shard_files(name)
+        if added_info.name in {info.name, *weights}:
+            raise ValueError(f"Expected every corpus once, got {added_info.name} again. Raise its weight instead.")
+        weights[added_info.name] = _weight(each, weight or "1")
+        tables.append(_with_columns_of(corpus_table(name), info, len(all_files)))
+        all_files += added_files
+        speakers += sorted(set(tables[-1]["speaker"]))
+        licenses.append(added_info.license)
+    whole = concatenate_datasets(tables) if added else table
+    return Mixture(whole, all_files, tuple(speakers), weights, combine_licenses(licenses))
+
+
+def _weight(corpus: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"Expected a positive weight, as in `crema-d=0.5`, got {corpus!r}.")
+    return weight
+
+
+def _with_columns_of(table: Dataset, info: CorpusInfo, first_file: int) -> Dataset:
+    """The table with the columns and emotions of the first corpus, its shards numbered from `first_file`."""
+
+    def convert(row: dict) -> dict:
+        return {
+            "emotion": row["emotion"] if row["emotion"] in info.emotions else None,
+            "probabilities": None,  # of the emotions of another corpus
+            "shard": None if row["shard"] is None else row["shard"] + first_file,
+            **{name: row.get(name) for name in info.dimensions},
+        }
+
+    columns = features(info.dimensions)
+    extra = [name for name in table.column_names if name not in columns]
+    converted = table.map(convert, remove_columns=extra, load_from_cache_file=False, keep_in_memory=True)
+    return converted.select_columns(list(columns)).cast(columns)
+
+
+def combine_licenses(licenses: Iterable[str | None]) -> str:
+    """SPDX expression of several licenses together, each of them once.
+
+    Args:
+        licenses: SPDX expressions; empty ones and None are ignored.
+    """
+    parts: dict[str, None] = {}
+    for license_ in licenses:
+        if license_:
+            # AND binds more closely than OR, so an expression with OR is kept whole, in brackets
+            parts |= dict.fromkeys([license_] if " OR " in license_ else license_.split(" AND "))
+    whole = list(parts)
+    return " AND ".join(f"({each})" if " OR " in each and len(whole) > 1 else each for each in whole)
+
+
+def training_data(speakers: Sequence[str], teachers: Sequence[dict] = ()) -> list[dict]:
+    """Record of the training data in a checkpoint's configuration: `corpus`, `speakers`, `teachers` of each corpus.
+
+    Args:
+        speakers: all speakers that are trained on, named `corpus/speaker`.
+        teachers: `training_data` of the teachers.
+    """
+    corpora = sorted({speaker.split("/")[0] for speaker in speakers})
+    return [
+        {
+            "corpus": corpus,
+            "speakers": sorted(speaker for speaker in speakers if speaker.split("/")[0] == corpus),
+            "teachers": list(teachers),
+        }
+        for corpus in corpora
+    ]
+
+
+def labeled_clips(ids: Sequence[str], fraction: float, file: str = "", seed: int = 0) -> set[str]:
+    """Ids of the clips whose labels are used: a random fraction, or those that a file lists, one a line.
+
+    Raises:
+        ValueError: for ids in the file that are not among `ids`.
+    """
+    if not file:
+        return set(random.Random(seed).sample(list(ids), len(ids))[: round(fraction * len(ids))])
+    listed = set(read_list(file))
+    if unknown := sorted(listed - set(ids)):
+        raise ValueError(
+            f"Expected training clips in `{file}`, got {len(unknown)} others, such as {unknown[:3]}. Use a list for "
+            "this corpus and protocol."
+        )
+    return listed
+
+
+def read_list(file: str) -> list[str]:
+    """Clip ids of a text file, one a line (ids may contain blanks), without empty lines."""
+    return [line for line in Path(file).read_text().splitlines() if line.strip()]
+
+
+def stratified_lists(
+    ids: Sequence[str], emotions: Sequence[str | None], fractions: Sequence[float], seed: int
+) -> dict[float, list[str]]:
+    """For each fraction, that fraction of every class, at least one clip; smaller lists are subsets of larger ones.
+
+    Args:
+        ids: of the clips.
+        emotions: of each; unlabeled clips are in no list.
+        fractions: in 0..1.
+        seed: of the choice, which depends neither on the order of the clips nor on the other fractions.
+    """
+    chosen: dict[float, list[str]] = {fraction: [] for fraction in fractions}
+    for emotion in sorted({name for name in emotions if name is not None}):
+        members = sorted(name for name, each in zip(ids, emotions, strict=True) if each == emotion)
+        random.Random(f"{seed}/{emotion}").shuffle(members)
+        for fraction in fractions:
+            chosen[fraction] += members[: max(1, round(fraction * len(members)))]
+    return {fraction: sorted(names) for fraction, names in chosen.items()}
+
+
+def write_lists(
+    folder: Path, ids: Sequence[str], emotions: Sequence[str | None], fractions: Sequence[float], seed: int
+) -> dict[float, str]:
+    """Write the list of each fraction to a file, a clip id a line; see [`stratified_lists`] for the arguments.
+
+    Raises:
+        ValueError: for a file that exists with another content.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for fraction, names in stratified_lists(ids, emotions, fractions, seed).items():
+        file = folder / f"{percent(fraction)}.txt"
+        text = "".join(f"{name}\n" for name in names)
+        if file.exists() and file.read_text() != text:
+            raise ValueError(
+                f"Expected the list of this corpus and protocol in `{file}`, got another. Choose a new `--output`."
+            )
+        file.write_text(text)
+        files[fraction] = str(file)
+    return files
+
+
+def percent(fraction: float) -> str:
+    """A fraction in percent, as in file names."""
+    return f"{100 * fraction:g}"

@@ -1,0 +1,143 @@
+"""Mean and standard deviation of log-mel features and encoder layers, from a sample of the training clips."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audio_emotion.data.dataset import ClipStream
+from audio_emotion.encoders import LayerStatistics
+from audio_emotion.layers import LogMel
+from audio_emotion.training.feature_cache import FRAMES_VERSION, EncoderStateCache, digest_of
+
+SAMPLE_CLIPS = 500  # clips from which statistics are computed; of a smaller corpus, all clips
+SAMPLE_SEED = 0  # not the seed of the training: runs with different seeds share the cached statistics
+
+
+def statistics_sample(count: int) -> list[int]:
+    """Row numbers of at most `SAMPLE_CLIPS` of `count` clips, in ascending order."""
+    return sorted(random.Random(SAMPLE_SEED).sample(range(count), min(count, SAMPLE_CLIPS)))
+
+
+@torch.no_grad()
+def set_log_mel_statistics(model: nn.Module, clips: ClipStream, cache: str | Path | None = None) -> None:
+    """Set the statistics of every log-mel front end of a model to those of a sample of the training clips.
+
+    The main process decodes the sample once and stores the statistics; other processes, and later runs on the same
+    clips, read the file. Clips of the sample that cannot be decoded are stored with it and enter the quarantine.
+
+    Args:
+        model: a model whose front ends all have the same number of bins.
+        clips: the training clips, not augmented.
+        cache: cache folder; None to compute the statistics on every process and store nothing.
+    """
+    front_ends = [module for module in model.modules() if isinstance(module, LogMel)]
+    if not front_ends:
+        return
+    rows = statistics_sample(len(clips))
+    if cache is None:
+        statistics, _ = _compute_log_mel_statistics(front_ends[0], clips, rows)
+    else:
+        file = Path(cache) / "log_mel_statistics" / f"{_statistics_key(front_ends[0], clips, rows)}.safetensors"
+        with PartialState().main_process_first():
+            if file.exists():
+                statistics, bad = _read_statistics(file)
+                clips.add_to_quarantine(bad)
+            else:
+                statistics, bad = _compute_log_mel_statistics(front_ends[0], clips, rows)
+                _write_statistics(file, statistics, bad)
+    for front_end in front_ends:
+        front_end.set_statistics(statistics["mean"], statistics["std"])
+
+
+def _compute_log_mel_statistics(
+    front_end: LogMel, clips: ClipStream, rows: list[int]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Mean and standard deviation `(M,)` over the frames of some clips, and the clips that could not be decoded."""
+    device = front_end.window.device
+    waveforms = (torch.as_tensor(example["waveform"])[None].to(device) for example in clips.clips(rows))
+    mean, std = _mean_and_std(front_end.compute_log_mel(waveform)[0] for waveform in waveforms)
+    sample = set(clips.table.select(rows)["id"])
+    bad = {name: reason for name, reason in clips.quarantine.items() if name in sample}
+    return {"mean": mean, "std": std}, bad
+
+
+def _statistics_key(front_end: LogMel, clips: ClipStream, rows: list[int]) -> str:
+    """Hash of all that decides the statistics: the front end, and ids and stored audio of the sample."""
+    table = clips.table.select(rows)
+    audio = [_audio_key(row, clips.reader.files) for row in table.select_columns(["audio", "shard", "row"])]
+    facts = [
+        FRAMES_VERSION,
+        front_end.num_mel_bins,
+        front_end.sampling_rate,
+        front_end.level,
+        list(table["id"]),
+        audio,
+    ]
+    return digest_of(facts)
+
+
+def _audio_key(row: dict, files: Sequence[str]) -> list:
+    """What identifies the audio of a clip without decoding it: its shard and row, its bytes, or its file's size."""
+    if row["shard"] is not None:
+        return [files[row["shard"]], row["row"]]
+    audio = row["audio"]
+    if audio["bytes"] is not None:
+        return [zlib.crc32(audio["bytes"])]
+    path = audio["path"]
+    return [os.path.getsize(path) if path and os.path.exists(path) else None]
+
+
+def _read_statistics(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(file, framework="pt") as stored:
+        statistics = {name: stored.get_tensor(name) for name in ("mean", "std")}
+        return statistics, json.loads(stored.metadata()["quarantine"])
+
+
+def _write_statistics(file: Path, statistics: dict[str, Tensor], bad: dict[str, str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = file.with_suffix(f".{os.getpid()}.partial")  # another run may be writing the same file
+    save_file(statistics, partial_file, metadata={"quarantine": json.dumps(bad)})
+    partial_file.rename(file)
+
+
+@torch.no_grad()
+def set_layer_statistics(model: nn.Module, cache: EncoderStateCache, ids: Sequence[str]) -> None:
+    """Set the layer statistics of every encoder stream to those of cached clips.
+
+    Args:
+        model: a fused teacher with heads.
+        cache: states of its encoders.
+        ids: clips of the sample; all are cached.
+    """
+    for number, stream in enumerate(model.teacher.streams):  # type: ignore[union-attr, arg-type]
+        for module in stream.modules():
+            if isinstance(module, LayerStatistics):
+                module.set_statistics(*_mean_and_std(cache[name][number].transpose(0, 1) for name in ids))
+
+
+def copy_statistics(source: nn.Module, target: nn.Module) -> None:
+    """Copy all statistics from one model to another of the same architecture."""
+    for target_module, source_module in zip(target.modules(), source.modules(), strict=True):
+        if isinstance(target_module, (LogMel, LayerStatistics)):
+            target_module.set_statistics(source_module.mean, source_module.deviation)  # type: ignore[arg-type]
+
+
+def _mean_and_std(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the first axis of parts `(N_i, ...)`, computed in float64; at least 0.001."""
+    count, total, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for part in parts:
+        wide = part.double().cpu()
+        count, total, square = count + len(wide), total + wide.sum(0), square + wide.square().sum(0)
+    mean = total / count
+    return mean.float(), (square / count - mean.square()).clamp(min=1e-6).sqrt().float()

@@ -1,0 +1,61 @@
+"""Mixtures of corpora, and the record of training data in a checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio_emotion.data.registry import corpus_info, corpus_table
+from audio_emotion.data.sampler import ResumableSampler
+from audio_emotion.data.training_set import mix_corpora, training_data
+
+
+@pytest.fixture
+def own(tmp_path) -> str:
+    """Six clips of two speakers, described by a file; one of its categories is RAVDESS's `angry`."""
+    lines = ["file,who,label,arousal"]
+    for index in range(6):
+        soundfile.write(tmp_path / f"{index}.wav", np.zeros(8000), 16000)
+        lines.append(f"{index}.wav,speaker{index % 2},{'angry' if index % 3 else 'bored'},{index % 5 + 1}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nlicense: CC0-1.0\ncitation: made by the test\nsource: csv\npath: clips.csv\n"
+        "columns: {audio: file, speaker: who, emotion: label, activation: arousal}\nscale: [1, 5]\n"
+        "emotions: [angry, bored]\ndimensions: [activation]\ndimensions_source: rated\n"
+    )
+    return str(tmp_path / "own.yaml")
+
+
+def test_an_added_corpus_keeps_the_emotions_and_dimensions_of_the_first(own):
+    table, info = corpus_table("synthetic", count=20), corpus_info("synthetic")
+
+    mixed = mix_corpora(table, [], info, [f"{own}=2.5"])
+
+    added = mixed.table.select(range(20, 26))
+    assert list(added["emotion"]) == [None, "angry", "angry"] * 2  # the synthetic corpus has no `bored`
+    assert added["activation"] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0])
+    assert list(added["valence"]) == [None] * 6
+    assert mixed.speakers == ("own/speaker0", "own/speaker1")
+    assert mixed.license == f"{info.license} AND CC0-1.0"
+    sampler = ResumableSampler.from_table(mixed.table, 4, mixed.weights, shuffle=True)
+    counts = np.bincount(sampler.epoch(0), minlength=26)
+    assert counts[:20].tolist() == [1] * 20
+    assert counts[20:].sum() == 15
+
+
+def test_a_repeated_corpus_or_an_invalid_weight_is_refused(own):
+    table, info = corpus_table("synthetic", count=20), corpus_info("synthetic")
+
+    with pytest.raises(ValueError, match="synthetic again"):
+        mix_corpora(table, [], info, ["synthetic"])
+    for weight in ("0", "-1", "much", "inf"):
+        with pytest.raises(ValueError, match="weight"):
+            mix_corpora(table, [], info, [f"{own}={weight}"])
+
+
+def test_training_data_lists_every_corpus_with_its_speakers():
+    record = training_data(["b/2", "a/1", "b/1"], [{"corpus": "c", "speakers": ["c/1"], "teachers": []}])
+
+    assert [(each["corpus"], each["speakers"]) for each in record] == [("a", ["a/1"]), ("b", ["b/1", "b/2"])]
+    assert all(each["teachers"][0]["corpus"] == "c" for each in record)
