@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import runpy
@@ -20,14 +19,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import av
 import numpy as np
+import psutil
 import torch
 import yaml
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
@@ -36,46 +34,13 @@ import audio_emotion
 from audio_emotion.teachers.video import Video
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests"))
+
+from audio_visual import Face, draw, encode, find_discs, moving_mouth, random_audio  # noqa: E402
+
 STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
 UNIQUE_CLIPS = 20  # the other clips are copies of these
-WIDTH, HEIGHT = 320, 180  # pixels
-FRAME_RATE, SAMPLING_RATE = 25, 16000  # hertz
-
-
-def draw_disc(time: float) -> np.ndarray:
-    """A red face whose mouth opens and closes four times per second, `(HEIGHT, WIDTH, 3)` at a time in seconds."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    pixels = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    pixels[(x - 160) ** 2 + (y - 90) ** 2 <= 50**2] = (220, 40, 40)
-    pixels[(abs(x - 160) <= 18) & (abs(y - 120) <= 4 + 4 * np.sin(8 * np.pi * time))] = (70, 10, 10)
-    return pixels
-
-
-def find_disc(pixels: np.ndarray) -> np.ndarray:
-    """Box `(1, 4)` of the red pixels."""
-    red = pixels[..., 0].astype(int) - pixels[..., 1] > 80
-    rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
-    return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], float)
-
-
-def encode_mp4(frames: list[np.ndarray], audio: np.ndarray) -> bytes:
-    """Content of an mp4 file with frames `(H, W, 3)` and audio `(S,)`."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        video_stream = container.add_stream("libx264", rate=FRAME_RATE)
-        video_stream.width, video_stream.height, video_stream.pix_fmt = *frames[0].shape[1::-1], "yuv420p"
-        audio_stream = container.add_stream("aac", rate=SAMPLING_RATE)
-        audio_stream.layout = "mono"
-        for frame in frames:
-            container.mux(video_stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(video_stream.encode(None))
-        samples = av.AudioFrame.from_ndarray(audio[None], format="fltp", layout="mono")
-        samples.sample_rate = SAMPLING_RATE
-        splitter = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE, frame_size=1024)
-        for part in [*splitter.resample(samples), *splitter.resample(None)]:
-            container.mux(audio_stream.encode(part))
-        container.mux(audio_stream.encode(None))
-    return file.getvalue()
+FRAME_RATE = 25  # hertz
 
 
 def write_corpus(folder: Path, clips: int, seconds: float, video: str) -> None:
@@ -83,11 +48,14 @@ def write_corpus(folder: Path, clips: int, seconds: float, video: str) -> None:
     random = np.random.default_rng(0)
     real = [frame.pixels for frame in Video(video).frames()] if video else []
     contents = []
-    for _ in range(UNIQUE_CLIPS):
-        times = random.uniform(0, 5) + np.arange(round(seconds * FRAME_RATE)) / FRAME_RATE
-        frames = [real[round(time * FRAME_RATE) % len(real)] if real else draw_disc(time) for time in times]
-        audio = random.uniform(-0.3, 0.3, round(seconds * SAMPLING_RATE)).astype(np.float32)
-        contents.append(encode_mp4(frames, audio))
+    for number in range(UNIQUE_CLIPS):
+        audio, loudness = random_audio(seconds, seed=number)
+        face, start = Face(mouth=moving_mouth(loudness)), random.uniform(0, 5)
+
+        def frame(time: float, face: Face = face, start: float = start) -> np.ndarray:
+            return real[round((start + time) * FRAME_RATE) % len(real)] if real else draw([face], time)
+
+        contents.append(encode("mp4", frame, audio, seconds, FRAME_RATE))
     (folder / "clips").mkdir()
     for number in range(clips):
         (folder / "clips" / f"{number:06d}.mp4").write_bytes(contents[number % UNIQUE_CLIPS])
@@ -106,31 +74,16 @@ def write_face_teacher(folder: Path) -> None:
 
 
 def worker(folder: Path, output: str, real: bool) -> None:
-    """One process of a run, which logs its memory twice per second."""
+    """One process of a run."""
     torch.set_num_threads(1)
-    stop = threading.Event()
-    with (folder / f"memory-{Path(output).name}-{os.environ.get('RANK', '0')}.txt").open("a") as log:
-
-        def log_memory() -> None:
-            while not stop.wait(0.5):
-                pages = int(Path("/proc/self/statm").read_text().split()[1])
-                log.write(f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.1f}\n")
-                log.flush()
-
-        thread = threading.Thread(target=log_memory)
-        thread.start()
-        try:
-            recipe = runpy.run_path(str(ROOT / "recipes" / "pseudo_label.py"))
-            arguments = recipe["PseudoLabelArguments"](
-                output=output,
-                corpus=str(folder / "videos.yaml"),
-                teachers=[f"speech:{STUDENT}", f"face:{folder / 'face'}"],
-                shard_clips=25,
-            )
-            recipe["main"](arguments, None if real else find_disc)
-        finally:
-            stop.set()
-            thread.join()
+    recipe = runpy.run_path(str(ROOT / "recipes" / "pseudo_label.py"))
+    arguments = recipe["PseudoLabelArguments"](
+        output=output,
+        corpus=str(folder / "videos.yaml"),
+        teachers=[f"speech:{STUDENT}", f"face:{folder / 'face'}"],
+        shard_clips=25,
+    )
+    recipe["main"](arguments, None if real else find_discs)
 
 
 @contextmanager
@@ -149,28 +102,24 @@ def launched(folder: Path, output: Path, processes: int, real: bool) -> Iterator
         run.wait()
 
 
-def run_to_the_end(folder: Path, output: Path, processes: int, real: bool) -> None:
-    """Start a run and wait for its end."""
+def run_to_the_end(folder: Path, output: Path, processes: int, real: bool) -> list[float]:
+    """Start a run and wait for its end; returns the megabytes of its largest process, twice per second."""
+    megabytes = []
     with launched(folder, output, processes, real) as run:
-        if run.wait():
+        while run.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                sizes = [each.memory_info().rss for each in psutil.Process(run.pid).children(recursive=True)]
+                megabytes.append(max(sizes, default=0) / 2**20)
+            time.sleep(0.5)
+        if run.returncode:
             raise SystemExit((folder / "log.txt").read_text()[-3000:])
+    return megabytes
 
 
 def shard_digests(output: Path) -> dict[str, str]:
     """SHA-256 of every finished shard."""
     files = sorted((output / "dataset" / "data").glob("*.parquet"))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def peak_memory(folder: Path, name: str) -> dict[str, float]:
-    """Peak megabytes of the largest process in the second and in the last quarter of the run."""
-    peaks = {"megabytes_early": 0.0, "megabytes_late": 0.0}
-    for file in folder.glob(f"memory-{name}-*.txt"):
-        megabytes = [float(line) for line in file.read_text().split()]
-        quarter = max(1, len(megabytes) // 4)
-        peaks["megabytes_early"] = max(peaks["megabytes_early"], *megabytes[quarter : 2 * quarter + 1])
-        peaks["megabytes_late"] = max(peaks["megabytes_late"], *megabytes[-quarter:])
-    return peaks
 
 
 def main(args: argparse.Namespace) -> None:
@@ -181,7 +130,7 @@ def main(args: argparse.Namespace) -> None:
         real = bool(args.video)
 
         start = time.monotonic()
-        run_to_the_end(folder, folder / "whole", args.processes, real)
+        megabytes = run_to_the_end(folder, folder / "whole", args.processes, real)
         seconds = time.monotonic() - start
         whole = shard_digests(folder / "whole")
 
@@ -192,6 +141,7 @@ def main(args: argparse.Namespace) -> None:
                     time.sleep(0.05)
                 kills += run.poll() is None
         run_to_the_end(folder, folder / "killed", args.processes, real)
+        quarter = max(1, len(megabytes) // 4)
         results = json.loads((folder / "whole" / "results.json").read_text())
         print(
             json.dumps(
@@ -203,7 +153,8 @@ def main(args: argparse.Namespace) -> None:
                     "clips_with_face": results["outputs"]["face"]["clips"],
                     "seconds": round(seconds, 1),
                     "clips_per_second": round(args.clips / seconds, 2),
-                    **peak_memory(folder, "whole"),
+                    "megabytes_early": round(max(megabytes[quarter : 2 * quarter + 1])),
+                    "megabytes_late": round(max(megabytes[-quarter:])),
                     "killed": kills,
                     "same_rows_after_kills": shard_digests(folder / "killed") == whole,
                 },

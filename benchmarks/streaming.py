@@ -18,6 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for training, one for reading
 
+import psutil
 import torch
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
@@ -56,12 +57,6 @@ def train(stream: ClipStream, sampler: ResumableSampler, epochs: int) -> list[fl
     return rates[1:]  # in the first epoch the clips in memory are decoded
 
 
-def resident_megabytes() -> float:
-    """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def main(args: argparse.Namespace) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
@@ -91,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
         for number, batch in enumerate(batches(stream, sampler, info.emotions, info.dimensions)):
             num_clips += int(batch.weight.sum())
             if number % (sampler.steps // 10) == 0:
-                megabytes.append(round(resident_megabytes()))
+                megabytes.append(round(psutil.Process().memory_info().rss / 2**20))
         print(json.dumps({"clips": num_clips, "resident_megabytes": megabytes}))
 
 

@@ -11,27 +11,30 @@ Without a file, a teacher of the synthetic corpus is trained first, and then its
 
 import runpy
 import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
-from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
 from audio_emotion.data.augmentation import mask_spectrogram
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
-from audio_emotion.data.training_set import combine_licenses, labeled_clips, training_data
+from audio_emotion.data.training_set import (
+    class_numbers,
+    combine_licenses,
+    labeled_clips,
+    require_training_labels,
+    training_data,
+)
 from audio_emotion.hub.checkpoint import write_checkpoint
-from audio_emotion.layers import LogMel
+from audio_emotion.layers import LogMel, stack_frames
 from audio_emotion.losses import supervised_terms
-from audio_emotion.teachers.load import load_teacher_outputs, training_data_of_teachers
-from audio_emotion.training.arguments import TrainingArguments, parse_arguments
+from audio_emotion.teachers.load import find_teacher, load_teacher_outputs, training_data_of_teachers
+from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
 from audio_emotion.training.distillation import DistillationLoss, StudentWithProjections
 from audio_emotion.training.experiment import (
     ExperimentData,
@@ -42,147 +45,78 @@ from audio_emotion.training.experiment import (
 )
 from audio_emotion.training.feature_cache import AugmentedFrameCache
 from audio_emotion.training.feature_statistics import set_log_mel_statistics
-from audio_emotion.training.loop import TrainingLoop, supervised_weights
-from audio_emotion.training.optim import gather_labels, gather_output, one_cycle
+from audio_emotion.training.loop import TrainingLoop
+from audio_emotion.training.optim import gather_labels, gather_output
 
 SYNTHETIC_TEACHER = "runs/teacher_synthetic"
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("training clips and labels")
 class LabelArguments:
     """Which corpora and labels the student is trained on."""
 
-    group: ClassVar[str] = "training clips and labels"
-
-    mix: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch."},
-    )
-    labeled: float = field(
-        default=1.0, metadata={"help": "Fraction of the labels that are used, 0 to 1; a random subset of the clips."}
-    )
-    labeled_list: str = field(
-        default="", metadata={"help": "File with one clip id per line: use the labels of these clips instead."}
-    )
-    labeled_weight: float = field(
-        default=1.0, metadata={"help": "Sampling weight of labeled clips: how often each is sampled per epoch."}
-    )
-    unlabeled_weight: float = field(
-        default=1.0, metadata={"help": "Sampling weight of unlabeled clips; 0 excludes them."}
-    )
+    mix: list[str] = option([], "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch.")
+    labeled: float = option(1.0, "Fraction of the labels that are used, 0 to 1; a random subset of the clips.")
+    labeled_list: str = option("", "File with one clip id per line: use the labels of these clips instead.")
+    labeled_weight: float = option(1.0, "Sampling weight of labeled clips: how often each is sampled per epoch.")
+    unlabeled_weight: float = option(1.0, "Sampling weight of unlabeled clips; 0 excludes them.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("student")
 class StudentArguments:
     """The architecture of the student."""
 
-    group: ClassVar[str] = "student"
-
-    trunk: str = field(default="tc-gru", metadata={"help": "Trunk: tc-gru (of the paper) or convolutional."})
-    size: str = field(default="small", metadata={"help": "Size: nano, small or base."})
-    level: str = field(
-        default="absolute",
-        metadata={"help": "Level of the log-mel frames: absolute, or relative, which is independent of gain."},
-    )
-    frames_per_step: int = field(default=4, metadata={"help": "Number of 10 ms frames per step: 2, 4 or 8."})
-    pooling: str = field(
-        default="attentive", metadata={"help": "Pooling over time: last (of the paper), statistics or attentive."}
-    )
-    convolution: bool = field(
-        default=True, metadata={"help": "Time convolution before the GRU: Figure 1(B) of the paper; without, 1(A)."}
-    )
+    trunk: str = option("tc-gru", "Trunk: tc-gru (of the paper) or convolutional.")
+    size: str = option("small", "Size: nano, small or base.")
+    level: str = option("absolute", "Level of the log-mel frames: absolute, or relative: independent of gain.")
+    frames_per_step: int = option(4, "Number of 10 ms frames per step: 2, 4 or 8.")
+    pooling: str = option("attentive", "Pooling over time: last (of the paper), statistics or attentive.")
+    convolution: bool = option(True, "Time convolution before the GRU: Figure 1(B) of the paper; without, 1(A).")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("augmentation")
 class AugmentationArguments:
     """Augmentation of the student's input; teachers receive clean audio."""
 
-    group: ClassVar[str] = "augmentation"
-
-    augment: float = field(
-        default=0.0, metadata={"help": "Probability of noise, reverberation, speed and gain, each; also masks frames."}
-    )
-    telephone: float = field(default=0.0, metadata={"help": "Probability of telephone bandwidth, 0 to 1."})
-    pauses: float = field(default=0.0, metadata={"help": "Probability of silence before or after the clip, 0 to 1."})
-    augment_versions: int = field(
-        default=0, metadata={"help": "Number of cached augmented versions per clip; 0: augment anew in every epoch."}
-    )
-    cache: str = field(
-        default="runs/cache", metadata={"help": "Cache folder for log-mel statistics and augmented versions."}
-    )
+    augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each; also masks frames.")
+    telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
+    pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
+    augment_versions: int = option(0, "Number of cached augmented versions per clip; 0: augment anew in every epoch.")
+    cache: str = option("runs/cache", "Cache folder for log-mel statistics and augmented versions.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("distillation")
 class DistillationArguments:
     """Teachers, and the weights of the distillation terms."""
 
-    group: ClassVar[str] = "distillation"
-
-    teacher: str | list[str] = field(
-        default_factory=lambda: [SYNTHETIC_TEACHER],
-        metadata={"help": "Run folders or folders of teacher outputs, NAME=FOLDER or FOLDER. '': labels only."},
+    teacher: str | list[str] = option(
+        [SYNTHETIC_TEACHER], "Runs, checkpoints, Hub ids or teacher outputs, NAME=TEACHER or TEACHER. '': labels only."
     )
-    temperature: float = field(default=2.0, metadata={"help": "Softmax temperature of teachers and student."})
-    teacher_weights: list[float] = field(
-        default_factory=list, metadata={"help": "Weight of each teacher, in the order of --teacher. Empty: 1 each."}
+    temperature: float = option(2.0, "Softmax temperature of teachers and student.")
+    teacher_weights: list[float] = option([], "Weight of each teacher, in the order of --teacher. Empty: 1 each.")
+    teacher_heads: str = option(
+        "", "Heads: separate (one per teacher) or shared. Empty: separate for several teachers or other classes."
     )
-    teacher_heads: str = field(
-        default="",
-        metadata={
-            "help": "separate: one head of the student per teacher; shared: the student's own head. Empty: separate "
-            "if there are several teachers or other classes."
-        },
-    )
-    teacher_emotions_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the divergence from the teacher's class probabilities."}
-    )
-    teacher_dimensions_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the CCC loss with the teacher's dimensions."}
-    )
-    teacher_embedding_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the squared error of the teacher's embedding."}
-    )
-    teacher_contrastive_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the InfoNCE loss with the teacher's embedding; see --contrastive."}
-    )
-    contrastive: list[str] = field(
-        default_factory=list, metadata={"help": "Names of teachers with InfoNCE in place of the squared error."}
-    )
-    confidence: str = field(
-        default="",
-        metadata={"help": "Clip weights by teacher confidence: given, probability or entropy. Empty: equal weights."},
-    )
-    agreement: bool = field(
-        default=False, metadata={"help": "Multiply clip weights by the agreement between teachers."}
-    )
-    product_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the divergence from the product of all teachers; 0: no such term."}
-    )
-    product_fit: bool = field(
-        default=False,
-        metadata={"help": "Fit the exponents of the product on labeled clips; requires cross-fitted teachers."},
-    )
+    teacher_emotions_weight: float = option(1.0, "Weight of the divergence from the teacher's class probabilities.")
+    teacher_dimensions_weight: float = option(1.0, "Weight of the CCC loss with the teacher's dimensions.")
+    teacher_embedding_weight: float = option(1.0, "Weight of the squared error of the teacher's embedding.")
+    teacher_contrastive_weight: float = option(1.0, "Weight of the InfoNCE loss with it; see --contrastive.")
+    contrastive: list[str] = option([], "Names of teachers with InfoNCE in place of the squared error.")
+    confidence: str = option("", "Clip weights by confidence: given, probability or entropy. Empty: equal weights.")
+    agreement: bool = option(False, "Multiply clip weights by the agreement between teachers.")
+    product_weight: float = option(0.0, "Weight of the divergence from the product of all teachers; 0: no such term.")
+    product_fit: bool = option(False, "Fit the product's exponents on labeled clips, with cross-fitted teachers.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("run")
 class DistillArguments(
     DistillationArguments, AugmentationArguments, StudentArguments, LabelArguments, TrainingArguments
 ):
     """Distill teachers into a small student."""
 
-    group: ClassVar[str] = "run"
-
-    output: str = field(
-        default="runs/distill_synthetic",
-        metadata={"help": "Run folder: configuration, metrics, checkpoints, results."},
-    )
-    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the one-cycle schedule."})
-    validate_every: int = field(default=5, metadata={"help": "Number of epochs between validations."})
+    output: str = option("runs/distill_synthetic", "Run folder: configuration, metrics, checkpoints, results.")
+    learning_rate: float = option(2e-3, "Peak learning rate of the one-cycle schedule.")
+    validate_every: int = option(5, "Number of epochs between validations.")
 
 
 def main(args: DistillArguments) -> dict:
@@ -194,11 +128,15 @@ def main(args: DistillArguments) -> dict:
         "teachers": ", ".join(sources) + (", to be trained first" if missing else "") or "none",
         "labels": f"{args.labeled:.0%} of the labeled clips" if not args.labeled_list else args.labeled_list,
     }
+    for source in sources:
+        if not (missing and source == SYNTHETIC_TEACHER):
+            find_teacher(source)  # before the corpus is read
     accelerator, run = start_run(args, "Distill a student", plan)
     if run.finished is not None:
         return run.finished
     if missing:
-        train_synthetic_teacher(args)
+        recipe = runpy.run_path(str(Path(__file__).with_name("train_teacher.py")))
+        recipe["main"](recipe["TeacherArguments"](output=SYNTHETIC_TEACHER, corpus_count=args.corpus_count))
 
     # Data: training clips, their cached augmented versions, and the clips whose labels are used.
     data = ExperimentData(args, accelerator, run, args.mix)
@@ -225,15 +163,17 @@ def main(args: DistillArguments) -> dict:
     candidates = rows["id"] if args.labeled_list else with_label
     labeled = labeled_clips(candidates, args.labeled, args.labeled_list, args.seed).intersection(with_label)
     accelerator.print(f"{len(labeled)} of {len(with_label)} labels used, of {len(rows)} training clips")
-    sampler = data.training_sampler(rows)
+    sampler = data.training_sampler(rows, labeled)
     if (args.labeled_weight, args.unlabeled_weight) != (1.0, 1.0):
         is_labeled = np.isin(rows["id"], sorted(labeled))
-        sampler = sampler.with_sampling_weights(is_labeled, args.labeled_weight, args.unlabeled_weight)
+        sampler = sampler.with_sampling_weights(is_labeled, [args.unlabeled_weight, args.labeled_weight])
 
     # Teachers: outputs for clean audio, loaded or computed now.
     outputs = load_teacher_outputs(sources, accelerator, stream, emotions, dimensions)
-    labels = class_numbers(rows, emotions, labeled)
+    labels = torch.from_numpy(class_numbers(rows, emotions, labeled))
     distillation = DistillationLoss.from_arguments(outputs, emotions, labels, args)
+    with_used_label = rows.select([row for row, name in enumerate(rows["id"]) if name in labeled])
+    require_training_labels(with_used_label, *distillation.without_teacher(emotions, dimensions))
     if distillation.target is not None:
         exponents = ", ".join(f"{name} {value:.2f}" for name, value in distillation.exponents.items())
         accelerator.print(f"Exponents of the product of teachers: {exponents}")
@@ -253,35 +193,31 @@ def main(args: DistillArguments) -> dict:
     )
     set_log_mel_statistics(student, stream, args.cache)
     model = StudentWithProjections(student, distillation.spaces)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    schedule = one_cycle(optimizer, args.epochs * sampler.steps)
-    accelerator.free_memory()  # of the teacher that may have been trained first
-    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
 
     # Training.
-    set_seed(args.seed)
-    loop = TrainingLoop(args, data, model, optimizer, schedule, stream, sampler, "student")
+    groups = [{"params": model.parameters(), "lr": args.learning_rate}]
+    loop = TrainingLoop(args, data, model, groups, stream, sampler, "student")
     for batch in loop.batches(augment, waveforms=frame_cache is None):
-        model.train()
         is_unlabeled = torch.tensor([name not in labeled for name in batch.ids])
         batch.labels[is_unlabeled], batch.dimension_labels[is_unlabeled] = -100, torch.nan
         with torch.no_grad():  # the front end has no trained parameters
-            features, lengths = compute_features(student, batch, frame_cache, rows[0]["id"], loop.epoch)
+            frames, lengths = compute_frames(student, batch, frame_cache, rows[0]["id"], loop.epoch)
             if args.augment:
                 step = loop.step_number % sampler.steps
                 seed = zlib.crc32(f"{args.seed}/{loop.epoch}/{step}/{accelerator.process_index}".encode())
-                features = mask_spectrogram(features, lengths, seed, 1, 12, 0.2, 1, 16)
+                widths = {"time_width": 12 * args.frames_per_step, "frequency_width": frames.shape[-1] // 5}
+                frames = mask_spectrogram(frames, lengths, seed, time_masks=1, frequency_masks=1, **widths)
+            features, lengths = stack_frames(frames, lengths, args.frames_per_step)
         with accelerator.autocast():
-            output, projected = model(features, lengths)
+            output, projected = loop.model(features, lengths)
         gather_output(accelerator, output)
         labels, ratings, weight = gather_labels(accelerator, batch)
         dimension_weights = student.config.dimension_weights
         terms = supervised_terms(output, labels, ratings, dimension_weights, weight, args.label_smoothing)
-        weights = supervised_weights(args, terms)
         teacher_terms, teacher_weights = distillation.compute_terms(
             batch.ids, output, projected, weight, dimension_weights, accelerator
         )
-        loop.step(terms | teacher_terms, weights | teacher_weights)
+        loop.step(terms | teacher_terms, teacher_weights)
         if loop.epoch_ended:
             scores = None
             is_due = loop.epoch % args.validate_every == 0 or loop.epoch == args.epochs
@@ -306,20 +242,15 @@ def main(args: DistillArguments) -> dict:
         "labeled": len(labeled) / max(1, len(with_label)),
         "parameters": student.without_teacher_heads().num_parameters(),
         "train_speakers": sorted(data.train_speakers),
-        "contaminated_by": contaminated_by,
     }
     results |= data.evaluate(lambda rows: data.predict(student, rows, 64), contaminated_by)
     finish_run(accelerator, run, results)
-    accelerator.print(f"Student: {checkpoint}")
+    accelerator.print(f'Predict with it: pipeline("audio-emotion", model="{checkpoint}")')
     if args.corpus == "synthetic":
-        accelerator.print(next_steps(args, checkpoint))
+        accelerator.print(
+            "Next: no teacher (`--teacher '' --output runs/labels_only`), or real speech (recipes/README.md)."
+        )
     return results
-
-
-def train_synthetic_teacher(args: DistillArguments) -> None:
-    """Train the teacher of the synthetic corpus that the default arguments distill."""
-    recipe = runpy.run_path(str(Path(__file__).with_name("train_teacher.py")))
-    recipe["main"](recipe["TeacherArguments"](output=SYNTHETIC_TEACHER, corpus_count=args.corpus_count))
 
 
 def clips_with_labels(rows: Dataset, dimensions: list[str]) -> list[str]:
@@ -327,13 +258,6 @@ def clips_with_labels(rows: Dataset, dimensions: list[str]) -> list[str]:
     columns = [rows[name] for name in ("emotion", *dimensions)]
     named = zip(rows["id"], zip(*columns, strict=True), strict=True)
     return [name for name, values in named if any(value is not None for value in values)]
-
-
-def class_numbers(rows: Dataset, emotions: list[str], labeled: set[str]) -> Tensor:
-    """Class number of each clip `(N,)`; -100 without a label, or if it is not used."""
-    named = zip(rows["id"], rows["emotion"], strict=True)
-    numbers = [emotions.index(label) if label is not None and name in labeled else -100 for name, label in named]
-    return torch.tensor(numbers)
 
 
 def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassification:
@@ -352,40 +276,22 @@ def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassi
     )
 
 
-def compute_features(
+def compute_frames(
     student: StudentEmotionForAudioClassification,
     batch: Batch,
     frame_cache: AugmentedFrameCache | None,
     padding: str,
     epoch: int,
 ) -> tuple[Tensor, Tensor]:
-    """Normalized steps `(B, T, F)` and their number `(B,)`, from waveforms or cached frames.
+    """Normalized log-mel frames `(B, T, M)` and their number `(B,)`, from waveforms or of an epoch from the cache.
 
-    Args:
-        student: the student.
-        batch: clips of this process.
-        frame_cache: cached frames; None to compute them from the waveforms.
-        padding: id of a clip whose frames fill the batch up, at weight 0.
-        epoch: decides the augmented version.
+    `padding` is the id of a clip whose frames fill the batch up, at weight 0.
     """
     device = student.device
     if frame_cache is None:
-        return student.student.features(batch.input_values.to(device), batch.attention_mask.to(device))
-    frames, lengths = frame_cache.batch([name or padding for name in batch.ids], epoch)
-    return student.student.features_from_frames(frames.to(device), lengths.to(device))
-
-
-def next_steps(args: DistillArguments, checkpoint: Path) -> str:
-    """Commands to try after the synthetic corpus."""
-    return (
-        "Next, the same student without its teacher:\n"
-        "  accelerate launch recipes/distill.py --teacher '' --output runs/labels_only_synthetic "
-        f"--labeled {args.labeled}\n"
-        "or real speech, with RAVDESS in $AUDIO_EMOTION_DATA/ravdess:\n"
-        "  accelerate launch recipes/train_teacher.py --config recipes/configs/teacher_ravdess.yaml\n"
-        "  accelerate launch recipes/distill.py --config recipes/configs/distill_ravdess.yaml\n"
-        f'or predict with it: pipeline("audio-emotion", model="{checkpoint}")'
-    )
+        return student.student.frames(batch.input_values.to(device), batch.attention_mask.to(device))
+    frames, lengths = (each.to(device) for each in frame_cache.batch([name or padding for name in batch.ids], epoch))
+    return student.student.log_mel.normalize(frames, lengths), lengths
 
 
 if __name__ == "__main__":

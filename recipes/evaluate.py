@@ -15,16 +15,14 @@ corpus; with `--contaminated true` it is evaluated, and the results are marked.
 evaluation without it gives the loss.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
 
 import yaml
 from accelerate import Accelerator
-from huggingface_hub.dataclasses import strict
 
 import audio_emotion  # noqa: F401 - registers the Auto classes
-from audio_emotion.data.dataset import Batch, ClipStream, batches
+from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, shard_files
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.evaluation.bootstrap import compare
@@ -34,64 +32,41 @@ from audio_emotion.evaluation.plots import model_comparison, save_figure, save_p
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
 from audio_emotion.evaluation.provenance import require_uncontaminated
 from audio_emotion.evaluation.report import measure, measure_groups
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import CorpusArguments, argument_group, option, parse_arguments
 from audio_emotion.training.trainer_state import RunFolder
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("model")
 class ModelArguments:
     """The model under evaluation."""
 
-    group: ClassVar[str] = "model"
-
-    model: str = field(
-        default="runs/distill_synthetic/checkpoints/last", metadata={"help": "Hub id or checkpoint folder."}
-    )
-    label_map: str = field(
-        default="", metadata={"help": "YAML file that maps classes of the model to emotions, or to null."}
-    )
-    contaminated: bool = field(
-        default=False,
-        metadata={"help": "Evaluate also on speakers that the model was trained on; results are marked."},
-    )
+    model: str = option("runs/distill_synthetic/checkpoints/last", "Hub id or checkpoint folder.")
+    label_map: str = option("", "YAML file that maps classes of the model to emotions, or to null.")
+    contaminated: bool = option(False, "Evaluate also on speakers that the model was trained on; results are marked.")
 
 
-@strict
-@dataclass(kw_only=True)
-class EvaluationDataArguments:
+@argument_group("data")
+class EvaluationDataArguments(CorpusArguments):
     """The clips that are evaluated."""
 
-    group: ClassVar[str] = "data"
-
-    corpus: str = field(default="synthetic", metadata={"help": "Name of a corpus, or YAML file that describes one."})
-    corpus_path: str = field(
-        default="", metadata={"help": "Folder of the corpus. Empty: the folder in $AUDIO_EMOTION_DATA named after it."}
-    )
-    corpus_count: int = field(default=600, metadata={"help": "Number of clips of the synthetic corpus."})
-    protocol: str = field(default="", metadata={"help": "Name of the protocol. Empty: the corpus's default."})
-    split: str = field(default="test", metadata={"help": "train, validation or test."})
-    batch_size: int = field(default=32, metadata={"help": "Clips per batch, over all processes."})
-    corruption: str = field(
-        default="", metadata={"help": "Corrupt every clip: telephone, pauses, noise, room or quiet."}
-    )
+    protocol: str = option("", "Name of the protocol. Empty: the corpus's default.")
+    split: str = option("test", "train, validation or test.")
+    batch_size: int = option(32, "Clips per batch, over all processes.")
+    corruption: str = option("", "Corrupt every clip: telephone, pauses, noise, room or quiet.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("report")
 class ReportArguments:
     """What is computed and written."""
 
-    group: ClassVar[str] = "report"
+    output: str = option("runs/evaluate", "Run folder.")
+    against: list[str] = option([], "Run folders of evaluations to compare with.")
+    repeats: int = option(1000, "Bootstrap samples of each interval; 0: no intervals.")
+    plots: bool = option(True, "Write `plots/`.")
+    restart: bool = option(False, "Overwrite another run in the output folder.")
 
-    output: str = field(default="runs/evaluate", metadata={"help": "Run folder."})
-    against: list[str] = field(default_factory=list, metadata={"help": "Run folders of evaluations to compare with."})
-    repeats: int = field(default=1000, metadata={"help": "Bootstrap samples of each interval; 0: no intervals."})
-    plots: bool = field(default=True, metadata={"help": "Write `plots/`."})
 
-
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class EvaluateArguments(ReportArguments, EvaluationDataArguments, ModelArguments):
     """Evaluate an audio classifier on one split of a corpus."""
 
@@ -100,7 +75,7 @@ def main(args: EvaluateArguments) -> dict:
     """Predict every clip once and score all predictions together; returns the content of `results.json`."""
     accelerator = Accelerator()
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}")
-    run = RunFolder(args.output, args)
+    run = RunFolder(args.output, args, restart=args.restart)
     corpus_path = args.corpus_path or None
 
     # The model, with its outputs matched to the corpus.
@@ -122,14 +97,11 @@ def main(args: EvaluateArguments) -> dict:
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    sampler = ResumableSampler.from_table(rows, args.batch_size, num_processes=accelerator.num_processes)
+    sampler = ResumableSampler.in_order(rows, args.batch_size, accelerator.num_processes)
     corrupt = get_corruption(args.corruption) if args.corruption else None
 
     # Predictions.
-    def forward(batch: Batch):
-        return model(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
-
-    predictions = predict(accelerator, forward, batches(clips, sampler, info.emotions, dimensions, augment=corrupt))
+    predictions = predict(accelerator, model, batches(clips, sampler, info.emotions, dimensions, augment=corrupt))
     predictions.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
     if model.match:
         predictions.labels = model.match.labels(info.emotions, predictions.labels)
@@ -155,6 +127,7 @@ def main(args: EvaluateArguments) -> dict:
             save_plots(run.path / "plots", predictions, emotions, dimensions, results[args.split])
         if args.against:
             results["against"] = compare_with_others(args, run.path, predictions, scores, emotions, dimensions)
+    clips.gather_quarantine()
     run.quarantine(clips.quarantine)
     run.results(results)
     for name, value in results[args.split].items():
@@ -184,7 +157,7 @@ def compare_with_others(
         comparisons[other] = {}
         for name in metrics:
             found = compare([predictions], [other_predictions], name, dimensions, max(args.repeats, 100))
-            comparisons[other][name] = found.as_dict()
+            comparisons[other][name] = asdict(found)
             low, high = found.interval
             print(
                 f"against {other}, {name}: {found.difference:+.3f} ({low:+.3f} to {high:+.3f}), "

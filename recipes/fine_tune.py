@@ -7,21 +7,19 @@ is fine-tuned. The new checkpoint records the training data and license of the o
 with the same command: it resumes at its last saved state.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import ClassVar
 
-import torch
 from accelerate.utils import set_seed
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
 import audio_emotion
 from audio_emotion.data.registry import select_speakers
-from audio_emotion.data.training_set import combine_licenses, training_data
+from audio_emotion.data.training_set import combine_licenses, require_training_labels, training_data
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.losses import supervised_terms
-from audio_emotion.training.arguments import TrainingArguments, parse_arguments
+from audio_emotion.teachers.load import find_checkpoint
+from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
 from audio_emotion.training.experiment import (
     ExperimentData,
     augmentation_strengths,
@@ -29,47 +27,36 @@ from audio_emotion.training.experiment import (
     seeded_augmentation,
     start_run,
 )
-from audio_emotion.training.loop import TrainingLoop, supervised_weights
+from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
-from audio_emotion.training.optim import gather_labels, gather_output, one_cycle
+from audio_emotion.training.optim import gather_labels, gather_output, parameter_groups
 
 EMBEDDED_STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("model")
 class CheckpointArguments:
     """The checkpoint to start from, and which of its parameters are trained."""
 
-    group: ClassVar[str] = "model"
-
-    model: str = field(
-        default="", metadata={"help": "Hub id or folder of the checkpoint. Empty: the student in the package."}
-    )
-    revision: str = field(default="main", metadata={"help": "Revision of a checkpoint on the Hub."})
-    tuning: str = field(
-        default="full", metadata={"help": "Trained parameters: frozen (heads only), lora (teachers only) or full."}
-    )
-    augment: float = field(
-        default=0.3, metadata={"help": "Probability of noise, reverberation, speed and gain, each, 0 to 1."}
-    )
+    model: str = option("", "Hub id or folder of the checkpoint. Empty: the student in the package.")
+    revision: str = option("main", "Revision of a checkpoint on the Hub.")
+    tuning: str = option("full", "Trained parameters: frozen (heads only), lora (teachers only) or full.")
+    encoder_learning_rate: float = option(5e-5, "Peak learning rate of the encoders with --tuning full or lora.")
+    augment: float = option(0.3, "Probability of noise, reverberation, speed and gain, each, 0 to 1.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class FineTuneArguments(CheckpointArguments, TrainingArguments):
     """Fine-tune a checkpoint on your own corpus."""
 
     corpus: str = field(metadata={"help": "Path of the YAML file that describes the corpus, or name of a corpus."})
-    output: str = field(
-        default="runs/fine_tune", metadata={"help": "Run folder: configuration, metrics, checkpoints, results."}
-    )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of the one-cycle schedule."})
+    output: str = option("runs/fine_tune", "Run folder: configuration, metrics, checkpoints, results.")
+    learning_rate: float = option(5e-4, "Peak learning rate of the one-cycle schedule; not of pretrained encoders.")
 
 
 def main(args: FineTuneArguments) -> dict:
     """Fine-tune, test and write the run folder; returns the contents of `results.json`."""
-    source = args.model or str(EMBEDDED_STUDENT)
+    source = find_checkpoint(args.model or str(EMBEDDED_STUDENT))
     plan = {"model": f"{args.model or 'the student in the package'}, tuning {args.tuning}"}
     accelerator, run = start_run(args, "Fine-tune a checkpoint", plan)
     if run.finished is not None:
@@ -78,40 +65,33 @@ def main(args: FineTuneArguments) -> dict:
     # Data.
     data = ExperimentData(args, accelerator, run)
     rows = select_speakers(data.table, data.train_speakers)
+    require_training_labels(rows, data.emotions, data.dimensions)
     stream = data.clips(rows)
     augment = seeded_augmentation(augmentation_strengths(args.augment), args.seed) if args.augment else None
 
     # Model: the checkpoint, with new heads unless it has the same emotions and dimensions.
     set_seed(args.seed)
-    config = AutoConfig.from_pretrained(source, revision=args.revision)
-    contaminated_by = data.contaminated_by(config.training_data, [source, *encoder_sources(config)])
-    has_same_emotions = list(config.emotions) == data.emotions
-    adapt_config(config, args, data)
+    config = AutoConfig.from_pretrained(source, revision=args.revision, trust_remote_code=False, dropout=args.dropout)
+    encoders = [stream["source"] for stream in getattr(config, "streams", ()) if stream["kind"] == "encoder"]
+    contaminated_by = data.contaminated_by(config.training_data, [source, *encoders])
     model = AutoModelForAudioClassification.from_pretrained(
         source, revision=args.revision, config=config, new_heads=True
     )
-    if not has_same_emotions:
-        model.heads.apply(model._init_weights)  # heads of the same size may be of other emotions
+    adapt_config(model.config, data)
+    model.initialize_heads(config)
     freeze_parameters(model, args.tuning)
     model.to(accelerator.device)
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=args.weight_decay)
-    sampler = data.training_sampler(rows)
-    schedule = one_cycle(optimizer, args.epochs * sampler.steps)
-    wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-
     # Training.
-    set_seed(args.seed)
-    loop = TrainingLoop(args, data, wrapped, optimizer, schedule, stream, sampler, "fine-tuning")
+    groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
+    loop = TrainingLoop(args, data, model, groups, stream, data.training_sampler(rows), "fine-tuning")
     for batch in loop.batches(augment):
-        wrapped.train()
         with accelerator.autocast():
-            output = data.forward(wrapped, batch)
+            output = data.forward(loop.model, batch)
         gather_output(accelerator, output)
         labels, ratings, weight = gather_labels(accelerator, batch)
         terms = supervised_terms(output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing)
-        loop.step(terms, supervised_weights(args, terms))
+        loop.step(terms)
         if loop.epoch_ended:
             scores = None
             if "validation" in data.held_out:
@@ -130,7 +110,6 @@ def main(args: FineTuneArguments) -> dict:
         "seed": args.seed,
         "parameters": model.num_parameters(),
         "train_speakers": sorted(data.train_speakers),
-        "contaminated_by": contaminated_by,
     }
     results |= data.evaluate(lambda rows: data.predict(model, rows, 32), contaminated_by)
     finish_run(accelerator, run, results)
@@ -138,28 +117,18 @@ def main(args: FineTuneArguments) -> dict:
     return results
 
 
-def encoder_sources(config: PreTrainedConfig) -> list[str]:
-    """Names of the public encoders in a teacher."""
-    streams = config.streams if config.model_type == "fused-emotion" else ()
-    return [each["source"] for each in streams if each["kind"] == "encoder"]
-
-
-def adapt_config(config: PreTrainedConfig, args: FineTuneArguments, data: ExperimentData) -> None:
+def adapt_config(config: PreTrainedConfig, data: ExperimentData) -> None:
     """Set emotions, dimensions, license and training data of the fine-tuned model."""
     config.emotions, config.dimensions = data.emotions, data.dimensions
     config.dimension_weights = [1 / len(data.dimensions) for _ in data.dimensions]
     config.predict_variance = config.predict_variance and bool(data.dimensions)
-    config.dimensions_source, config.dropout = data.info.dimensions_source, args.dropout
+    config.dimensions_source = data.info.dimensions_source
     config.license = combine_licenses([config.license, data.info.license])
     config.training_data = [*config.training_data, *training_data(data.train_speakers)]
 
 
 def freeze_parameters(model: PreTrainedModel, tuning: str) -> None:
-    """Freeze the parameters that are not trained.
-
-    Raises:
-        ValueError: for an unknown `tuning`, and for LoRA on a student.
-    """
+    """Freeze the parameters that are not trained."""
     if tuning == "frozen":
         model.base_model.requires_grad_(False)
     elif tuning == "lora":

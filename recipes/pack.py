@@ -7,8 +7,6 @@ and listed in `quarantine.jsonl` with the reason. Start a killed run again with 
 next shard. The license of the recordings still applies: packing them does not permit publishing them.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import json
@@ -242,6 +240,7 @@ def describe(args: PackArguments, folder: Path, shards: list[str], index: str | 
         "name": info.name,
         "license": info.license,
         "citation": info.citation,
+        "language": list(info.languages),
         "source": "packed",
         "emotions": list(info.emotions),
         "dimensions": list(info.dimensions),

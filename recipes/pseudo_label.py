@@ -7,22 +7,19 @@ The data set, and how a student is distilled from it: docs/pseudo_labels.md. A k
 shard when started again with the same command, with any number of processes.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from datasets import Dataset
-from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 from audio_emotion.audio_io import read_audio
@@ -31,71 +28,46 @@ from audio_emotion.data.registry import corpus_info, corpus_table, shard_files
 from audio_emotion.data.shards import parquet_features, read_shard, read_videos, write_atomically
 from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import audio_visual_label_facts
+from audio_emotion.hub.publish import without_private_names
 from audio_emotion.teachers.face import FaceTeacher
 from audio_emotion.teachers.faces import Detector, HaarDetector, NoFaceError, find_speaking_face
-from audio_emotion.teachers.outputs import Clip, Teacher
+from audio_emotion.teachers.outputs import Clip
 from audio_emotion.teachers.pseudo_labels import CLIP_COLUMNS, build_row, summarize, write_shard, write_teachers
 from audio_emotion.teachers.speech import SpeechTeacher
 from audio_emotion.teachers.video import NoVideoStreamError, Video, VideoError
 from audio_emotion.teachers.votes import VotesTeacher
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import CorpusArguments, argument_group, option, parse_arguments
 from audio_emotion.training.trainer_state import RunFolder
 
 RESERVED_NAMES = {name for name, _ in CLIP_COLUMNS}
 PROCESS_TIMEOUT = timedelta(days=30)  # a fast process waits for the slowest one at the end
 
 
-@strict
-@dataclass(kw_only=True)
-class InputArguments:
+@argument_group("data")
+class InputArguments(CorpusArguments):
     """The clips and the teachers."""
 
-    group: ClassVar[str] = "input"
-
-    corpus: str = field(
-        default="synthetic", metadata={"help": "Name of a corpus, or path of the YAML file that describes one."}
-    )
-    corpus_path: str = field(
-        default="", metadata={"help": "Folder of the corpus. Empty: the folder in $AUDIO_EMOTION_DATA named after it."}
-    )
-    corpus_count: int = field(default=600, metadata={"help": "Number of clips of the synthetic corpus."})
-    teachers: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Teachers as kind:source or name=kind:source; kinds are speech, face and votes."},
-    )
-    min_face_rate: float = field(
-        default=0.5, metadata={"help": "Smallest fraction of the searched frames with the speaker's face, 0 to 1."}
-    )
-    max_bad_fraction: float = field(
-        default=0.05, metadata={"help": "Fraction of clips with unreadable files, 0 to 1, above which the run stops."}
-    )
+    teachers: list[str] = option([], "Teachers as kind:source or name=kind:source; kinds are speech, face and votes.")
+    min_face_rate: float = option(0.5, "Smallest fraction of the searched frames with the speaker's face, 0 to 1.")
+    max_bad_fraction: float = option(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("run")
 class PseudoLabelArguments(InputArguments):
     """Compute the outputs of teachers for the clips of a corpus, as training targets of a student."""
 
-    group: ClassVar[str] = "run"
-
-    output: str = field(default="runs/pseudo_labels", metadata={"help": "Run folder; the data set is dataset/ in it."})
-    shard_clips: int = field(
-        default=500, metadata={"help": "Clips per shard; a killed run repeats at most one shard per process."}
-    )
-    restart: bool = field(default=False, metadata={"help": "Overwrite another run in the output folder."})
+    output: str = option("runs/pseudo_labels", "Run folder; the data set is dataset/ in it.")
+    shard_clips: int = option(500, "Clips per shard; a killed run repeats at most one shard per process.")
+    restart: bool = option(False, "Overwrite another run in the output folder.")
 
 
 def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
-    """Compute the outputs of all teachers for all clips; returns the content of `results.json`.
-
-    Args:
-        args: of the run.
-        detect: face detector; by default OpenCV's.
-    """
+    """Compute the outputs of all teachers for all clips; returns the content of `results.json`."""
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT)])
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device}")
     teachers = [load_teacher(each, args.corpus_path, accelerator.device) for each in args.teachers]
-    infos = [teacher.info for teacher in teachers]
+    private = [without_private_names(teacher.info.training_data) for teacher in teachers]
+    infos = [replace(each.info, training_data=data) for each, data in zip(teachers, private, strict=True)]
     names = [info.name for info in infos]
     if not names or len({*names, *RESERVED_NAMES}) < len(names) + len(RESERVED_NAMES):
         raise ValueError(
@@ -167,7 +139,7 @@ def main(args: PseudoLabelArguments, detect: Detector | None = None) -> dict:
     return results
 
 
-def load_teacher(argument: str, corpus_path: str, device: torch.device) -> Teacher:
+def load_teacher(argument: str, corpus_path: str, device: torch.device) -> SpeechTeacher | FaceTeacher | VotesTeacher:
     """A teacher from `kind:source`, or `name=kind:source`."""
     head, _, source = argument.partition(":")
     name, _, kind = head.rpartition("=")
@@ -185,19 +157,15 @@ def load_teacher(argument: str, corpus_path: str, device: torch.device) -> Teach
 
 
 def decode_clip(row: dict, detect: Detector | None, min_face_rate: float, bad: dict[str, str]) -> Clip:
-    """Input of the teachers for one row: the audio, and the speaker's face if there is a usable one.
+    """Input of the teachers for a row of `read_encoded`: the audio, and the speaker's face if there is a usable one.
 
-    Args:
-        row: as `read_encoded` yields it.
-        detect: face detector; None without a face teacher.
-        min_face_rate: smallest fraction of the searched frames with the face.
-        bad: the reason is added to it if the video is unreadable; the audio of such a clip is used.
-
-    Raises:
-        ValueError: if the audio is missing or unreadable.
+    If the video is unreadable, the reason is added to `bad`, and the audio is used. Missing or unreadable audio raises
+    a ValueError.
     """
     audio, video = row["audio"], row["video"]
-    clip = Clip(row["id"], read_audio({**audio, "path": audio["path"] or row["id"]}).waveform)
+    if audio["bytes"] is not None:  # otherwise the id would be read as a path
+        audio = {**audio, "path": audio["path"] or row["id"]}
+    clip = Clip(row["id"], read_audio(audio).waveform)
     if detect is None:
         return clip
     file = audio if video is None else video  # without a video of its own, the audio file may have a video stream
@@ -219,14 +187,7 @@ def decode_clip(row: dict, detect: Detector | None, min_face_rate: float, bad: d
 def read_encoded(
     table: Dataset, positions: Sequence[int], files: Sequence[str], with_video: bool
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a corpus with their encoded files; shards are read sequentially.
-
-    Args:
-        table: as `corpus_table` returns it.
-        positions: of the rows, in increasing order.
-        files: the shards that the table refers to.
-        with_video: whether to read video that is packed into the shards.
-    """
+    """Rows of a corpus at increasing positions with their encoded files; shards are read sequentially."""
     shard, next_row, remaining = None, 0, iter(())
     for row in map(table.__getitem__, positions):
         if row["shard"] is not None:

@@ -6,21 +6,19 @@ Flags override values of the file: `--seed 1`. Without a file, a small teacher i
 Start a killed run again with the same command: it resumes at its last saved state.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
-from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 
 from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.data.augmentation import mask_time, mix_clips
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
-from audio_emotion.data.training_set import training_data
+from audio_emotion.data.training_set import require_training_labels, training_data
 from audio_emotion.encoders import LogMelStream
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.evaluation.report import headline
@@ -28,7 +26,7 @@ from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.losses import supervised_terms
 from audio_emotion.teachers.outputs import TeacherOutputs
-from audio_emotion.training.arguments import TrainingArguments, parse_arguments
+from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
 from audio_emotion.training.experiment import ExperimentData, finish_run, start_run
 from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.feature_statistics import (
@@ -37,98 +35,52 @@ from audio_emotion.training.feature_statistics import (
     set_log_mel_statistics,
     statistics_sample,
 )
-from audio_emotion.training.loop import TrainingLoop, supervised_weights
+from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
-from audio_emotion.training.optim import gather_labels, gather_output, one_cycle
+from audio_emotion.training.optim import gather_labels, gather_output, parameter_groups
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("encoders")
 class EncoderArguments:
     """Streams of the teacher, and how they are trained."""
 
-    group: ClassVar[str] = "encoders"
-
-    encoders: list[str] = field(
-        default_factory=lambda: ["log-mel"],
-        metadata={"help": "Encoders to fuse: Hub ids, folders, log-mel or log-mel-relative."},
-    )
-    layers: list[int] = field(
-        default_factory=list, metadata={"help": "Indices of the hidden states used of every encoder. Empty: all."}
-    )
-    tuning: str = field(
-        default="frozen",
-        metadata={"help": "Training of the encoders: frozen, full, or lora in their feed-forward layers."},
-    )
-    encoder_learning_rate: float = field(
-        default=5e-5, metadata={"help": "Peak learning rate of the encoders with --tuning full or lora."}
-    )
-    cache: str = field(
-        default="runs/cache",
-        metadata={"help": "Cache folder for states of frozen encoders. '': run the encoders in every step."},
-    )
+    encoders: list[str] = option(["log-mel"], "Encoders to fuse: Hub ids, folders, log-mel or log-mel-relative.")
+    layers: list[int] = option([], "Indices of the hidden states used of every encoder. Empty: all.")
+    tuning: str = option("frozen", "Training of the encoders: frozen, full, or lora in their feed-forward layers.")
+    encoder_learning_rate: float = option(5e-5, "Peak learning rate of the encoders with --tuning full or lora.")
+    cache: str = option("runs/cache", "Cache folder for states of frozen encoders. '': run them in every step.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("network")
 class NetworkArguments:
     """The network on top of the encoders."""
 
-    group: ClassVar[str] = "network"
-
-    layer_fusion: str = field(
-        default="mix", metadata={"help": "Fusion of layers: mix (one softmax weight per layer) or concatenate."}
-    )
-    fusion: str = field(default="concatenate", metadata={"help": "Fusion of streams: concatenate (paper) or gate."})
-    frames_per_step: int = field(
-        default=1, metadata={"help": "Number of 20 ms frames that are averaged into one step of the trunk."}
-    )
-    hidden_size: int = field(default=64, metadata={"help": "Width of the GRU layers."})
-    convolution_size: int = field(
-        default=64, metadata={"help": "Channels of the time convolution beside the identity; 0: Figure 1(A)."}
-    )
-    pooling: str = field(
-        default="statistics", metadata={"help": "Pooling over time: last (of the paper), statistics or attentive."}
-    )
-    dimension_weights: list[float] = field(
-        default_factory=list, metadata={"help": "Weight of each dimension in the CCC loss. Empty: equal weights."}
-    )
+    layer_fusion: str = option("mix", "Fusion of layers: mix (one softmax weight per layer) or concatenate.")
+    fusion: str = option("concatenate", "Fusion of streams: concatenate (paper) or gate.")
+    frames_per_step: int = option(1, "Number of 20 ms frames that are averaged into one step of the trunk.")
+    hidden_size: int = option(64, "Width of the GRU layers.")
+    convolution_size: int = option(64, "Channels of the time convolution beside the identity; 0: Figure 1(A).")
+    pooling: str = option("statistics", "Pooling over time: last (of the paper), statistics or attentive.")
+    dimension_weights: list[float] = option([], "Weight of each dimension in the CCC loss. Empty: equal weights.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("augmentation")
 class TeacherAugmentationArguments:
     """Augmentation of encoder states."""
 
-    group: ClassVar[str] = "augmentation"
-
-    stream_dropout: float = field(default=0.0, metadata={"help": "Probability that a stream is dropped in training."})
-    time_mask: float = field(
-        default=0.2, metadata={"help": "Largest masked span, as a fraction of the clip; with cached states only."}
-    )
-    mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup; 0: no mixup; with cached states only."})
+    stream_dropout: float = option(0.0, "Probability that a stream is dropped in training.")
+    time_mask: float = option(0.2, "Largest masked span, as a fraction of the clip; with cached states only.")
+    mixup: float = option(0.0, "Alpha of mixup; 0: no mixup; with cached states only.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("data")
 class TeacherArguments(TeacherAugmentationArguments, NetworkArguments, EncoderArguments, TrainingArguments):
     """Train a fused teacher."""
 
-    group: ClassVar[str] = "data"
-
-    output: str = field(
-        default="runs/teacher_synthetic",
-        metadata={"help": "Run folder: configuration, metrics, checkpoints, results, teacher outputs."},
-    )
-    mix: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch."},
-    )
-    cross_fit: int = field(
-        default=0,
-        metadata={"help": "Number of cross-fitted teachers for the outputs on training clips; 0: the teacher itself."},
-    )
-    epochs: int = field(default=15, metadata={"help": "Number of training epochs."})
+    output: str = option("runs/teacher_synthetic", "Run folder: as of other recipes, and teacher outputs.")
+    mix: list[str] = option([], "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch.")
+    cross_fit: int = option(0, "Cross-fitted teachers for the outputs on training clips; 0: the teacher itself.")
+    epochs: int = option(15, "Number of training epochs.")
 
 
 def main(args: TeacherArguments) -> dict:
@@ -142,6 +94,15 @@ def main(args: TeacherArguments) -> dict:
 
     # Data, and the teacher with the statistics of the training clips.
     data = ExperimentData(args, accelerator, run, args.mix)
+    if args.cross_fit and not 2 <= args.cross_fit <= len(data.train_speakers):
+        raise ValueError(
+            f"Expected `--cross_fit` 0 or 2 to {len(data.train_speakers)}, the number of training speakers, got "
+            f"{args.cross_fit}: each cross-fitted teacher leaves some speakers out."
+        )
+    folds = [data.train_speakers[number :: args.cross_fit] for number in range(args.cross_fit)]
+    for left_out in [(), *folds]:  # of the teacher, and of every cross-fitted one
+        speakers = [name for name in data.train_speakers if name not in left_out]
+        require_training_labels(select_speakers(data.table, speakers), data.emotions, data.dimensions)
     model = new_teacher(args, data, accelerator)
     clips = data.clips(select_speakers(data.table, data.train_speakers))
     cache_folder = args.cache or run.path / "cache"
@@ -176,14 +137,13 @@ def main(args: TeacherArguments) -> dict:
         "parameters": model.num_parameters(),
         "train_speakers": sorted(data.train_speakers),
     }
-    results |= data.evaluate(lambda rows: forward.predict(model, rows))
+    results |= data.evaluate(lambda rows: forward.predict(model, rows), data.contaminated_by([], args.encoders))
 
     # Teacher outputs for all clips: on training clips of cross-fitted teachers, each for the speakers that it was not
     # trained on, or else of the teacher itself.
     parts = []
-    for number in range(args.cross_fit):
-        speakers = [name for index, name in enumerate(data.train_speakers) if index % args.cross_fit != number]
-        others = [name for name in data.train_speakers if name not in speakers]
+    for number, others in enumerate(folds):
+        speakers = [name for name in data.train_speakers if name not in others]
         one = new_teacher(args, data, accelerator)
         copy_statistics(model, one)
         name = f"cross-fit {number + 1} of {args.cross_fit}"
@@ -192,8 +152,7 @@ def main(args: TeacherArguments) -> dict:
         parts.append(teacher_outputs(predictions, data, model))
         scores = headline(data.score(predictions), data.dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unseen_{key}": round(value, 4) for key, value in scores.items()})
-    remaining = [*([] if args.cross_fit else [rows]), *data.held_out.values()]
-    if remaining:
+    if remaining := [*([] if args.cross_fit else [rows]), *data.held_out.values()]:
         outputs = [teacher_outputs(forward.predict(model, each), data, model) for each in remaining]
         joined = TeacherOutputs.concatenate(outputs)
         parts.append(replace(joined, teacher=torch.zeros_like(joined.teacher)))  # all of the one teacher
@@ -216,23 +175,15 @@ def train(
     validation: Dataset | None = None,
 ) -> None:
     """Train one teacher on some rows; `validation` selects the best checkpoint."""
-    sampler = data.training_sampler(rows)
     groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
-    optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
-    schedule = one_cycle(optimizer, args.epochs * sampler.steps)
-    accelerator.free_memory()  # of the teacher before
-    wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-
-    set_seed(args.seed)
-    loop = TrainingLoop(args, data, wrapped, optimizer, schedule, data.clips(rows), sampler, name, part=name)
+    loop = TrainingLoop(args, data, model, groups, data.clips(rows), data.training_sampler(rows), name, part=name)
     for batch in loop.batches(waveforms=forward.cache is None):
-        wrapped.train()
         with accelerator.autocast():
-            output = forward(wrapped, batch, seed=args.seed + loop.step_number)
+            output = forward(loop.model, batch, seed=args.seed + loop.step_number)
         gather_output(accelerator, output)
         labels, ratings, weight = gather_labels(accelerator, batch)
         terms = supervised_terms(output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing)
-        loop.step(terms, supervised_weights(args, terms))
+        loop.step(terms)
         if loop.epoch_ended:
             scores = None if validation is None else data.score(forward.predict(model, validation))
             loop.end_epoch(scores, lambda: write_checkpoint(model, data.run.path / "checkpoints" / "best"))
@@ -241,21 +192,13 @@ def train(
 
 @dataclass
 class TeacherForward:
-    """Forward pass of a teacher, from cached encoder states or from waveforms.
-
-    Attributes:
-        args: arguments of the recipe.
-        data: data of the run.
-        accelerator: accelerator of the run.
-        cache: cached states of all clips; None to run the encoders.
-        padding: id of a clip whose states fill a batch up, at weight 0.
-    """
+    """Forward pass of a teacher, from cached encoder states or from waveforms."""
 
     args: TeacherArguments
     data: ExperimentData
     accelerator: Accelerator
-    cache: EncoderStateCache | None
-    padding: str
+    cache: EncoderStateCache | None  # states of all clips; None to run the encoders
+    padding: str  # id of a clip whose states fill a batch up, at weight 0
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int | None = None) -> EmotionOutput:
         """Run a batch through the model; with a seed, cached states and their labels are augmented."""
@@ -277,7 +220,7 @@ class TeacherForward:
                 self.args.mixup,
             )
         device = self.accelerator.device
-        return model(states=[each.to(device) for each in states], lengths=lengths.to(device))
+        return model(features=[each.to(device) for each in states], lengths=lengths.to(device))
 
     def predict(self, model: FusedEmotionForAudioClassification, rows: Dataset) -> Predictions:
         """Predict some rows."""
@@ -320,25 +263,8 @@ def teacher_outputs(
 ) -> TeacherOutputs:
     """Predictions of one teacher as the outputs that a student is distilled from."""
     return TeacherOutputs.from_predictions(
-        predictions,
-        data.emotions,
-        model.config.training_data,
-        dimension_names=data.dimensions,
-        license=data.license,
+        predictions, data.emotions, model.config.training_data, dimension_names=data.dimensions, license=data.license
     )
-
-
-def parameter_groups(
-    model: FusedEmotionForAudioClassification, learning_rate: float, encoder_learning_rate: float
-) -> list[dict]:
-    """Trained parameters in two groups: encoders or their adapters, and all others, each with its learning rate."""
-    streams = [stream for stream in model.teacher.streams if not isinstance(stream, LogMelStream)]
-    encoders = {id(parameter) for stream in streams for parameter in stream.encoder.parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    inside = [parameter for parameter in trained if id(parameter) in encoders]
-    others = [parameter for parameter in trained if id(parameter) not in encoders]
-    groups = [{"params": others, "lr": learning_rate}, {"params": inside, "lr": encoder_learning_rate}]
-    return [group for group in groups if group["params"]]
 
 
 def distributions(labels: Tensor, count: int) -> Tensor:

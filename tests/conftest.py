@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
 from audio_emotion import (
@@ -16,6 +19,8 @@ from audio_emotion import (
     StudentEmotionConfig,
     StudentEmotionForAudioClassification,
 )
+
+sys.modules["silero_vad"] = None  # type: ignore[assignment] # flags must not depend on an optional package
 
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
 
@@ -131,6 +136,20 @@ def tiny_teacher(tiny_teacher_config) -> FusedEmotionForAudioClassification:
 def tiny_model(request):
     """Student and teacher."""
     return request.getfixturevalue(f"tiny_{request.param}")
+
+
+class _WithoutFloat64(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            assert not isinstance(value, torch.Tensor) or value.dtype not in (torch.float64, torch.complex128), func
+        return result
+
+
+@pytest.fixture
+def without_float64():
+    """A context that refuses every operation with a float64 tensor, which Apple's GPUs do not have."""
+    return _WithoutFloat64()
 
 
 @pytest.fixture(scope="session")

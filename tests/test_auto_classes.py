@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelF
 
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.layers import LogMel
+from audio_emotion_cli import EXIT_USAGE, main
 
 
 @pytest.fixture
@@ -39,6 +40,25 @@ def test_a_loaded_model_has_the_same_outputs_bit_for_bit(tiny_model, folder, spe
         assert torch.equal(base(**clip).embedding, before.embedding)
     for name in ("dimensions", "logits", "embedding"):
         assert torch.equal(after[name], before[name]), name
+
+
+def test_a_run_folder_is_refused_with_the_folder_of_its_checkpoint(tiny_model, tmp_path, capsys):
+    checkpoint = write_checkpoint(tiny_model, tmp_path / "run" / "checkpoints" / "last")
+    run = str(tmp_path / "run")
+
+    for load in (
+        lambda: pipeline("audio-emotion", model=run),
+        lambda: pipeline(model=run),
+        lambda: AutoModel.from_pretrained(run),
+        lambda: AutoConfig.from_pretrained(tmp_path / "run"),
+        lambda: type(tiny_model).from_pretrained(run),
+    ):
+        with pytest.raises(ValueError, match=f"got the run folder '{run}'. Load '{checkpoint}'"):
+            load()
+    assert main(["info", run]) == EXIT_USAGE
+    assert f"Load '{checkpoint}'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="Unrecognized model"):  # any other folder: the error of transformers
+        AutoConfig.from_pretrained(tmp_path)
 
 
 def test_the_front_end_of_a_loaded_model_equals_a_new_one(folder):

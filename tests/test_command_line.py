@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, pipeline
 
 import audio_emotion
+from audio_emotion import StudentEmotionForAudioClassification
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion_cli import EXIT_ABORTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, argument_parser, main
 from audio_emotion_cli.compare import FolderPredictions, compare_folders
@@ -107,7 +108,7 @@ def test_every_argument_has_a_help_text():
         if not action.help
     ]
 
-    assert set(commands.choices) == {"predict", "info", "compare", "publish"}
+    assert set(commands.choices) == {"predict", "info", "compare", "check", "publish"}
     assert lacking == []
 
 
@@ -122,6 +123,15 @@ def test_folders_are_walked_in_one_order_without_hidden_and_other_files(folder):
 
     assert found == ["a.wav", "b/bad.wav", "b/two.wav", "c.flac"]
     assert list(find_clips(["no.wav", str(folder / "notes.txt")])) == ["no.wav", str(folder / "notes.txt")]
+
+
+def test_a_folder_holds_clips_of_every_format_that_is_read(tmp_path):
+    formats = ["wav", "flac", "mp3", "ogg", "aiff", "au", "caf", "nist"]  # as errors list them
+    formats += ["m4a", "mp4", "webm", "mkv", "avi", "flv", "ts", "aac", "amr", "wma"]
+    for suffix in formats:
+        (tmp_path / f"{suffix}.{suffix.upper()}").touch()
+
+    assert [Path(name).stem for name in find_clips([str(tmp_path)])] == sorted(formats)
 
 
 def test_walking_reads_directories_lazily(folder, monkeypatch):
@@ -243,6 +253,49 @@ def test_on_a_terminal_rows_and_progress_bar_do_not_mix_and_a_failure_is_shown_o
     assert [line.partition(" ")[0] for line in left] == ["4clip", "1"]  # the bar as it ended, and how many failed
     assert left[1] == "1 of 4 inputs failed."
     assert "bad.wav" in piped.err  # of which stdout, going elsewhere, says nothing to whoever watches
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[31m"
+
+
+def test_no_escape_sequence_of_a_name_or_a_model_reaches_the_terminal(tiny_student, tmp_path, speech, capsys):
+    clips, broken = tmp_path / "clips", f"b{ESCAPE}.wav"
+    clips.mkdir()
+    for name in (f"a{ESCAPE}.wav", "c.wav"):
+        soundfile.write(clips / name, speech, 16000)
+    (clips / broken).write_bytes(b"no audio")
+    config = tiny_student.config
+    config.license, config.training_data = f"MIT{ESCAPE}", [{"corpus": f"x{ESCAPE}", "speakers": [f"1{ESCAPE}"]}]
+    config.id2label = {index: f"{name}{ESCAPE}" for index, name in enumerate(config.emotions)}
+    config.emotions = list(config.id2label.values())
+    model = str(write_checkpoint(tiny_student, tmp_path / "model"))
+
+    main(["predict", str(clips), "--model", model])
+    main(["predict", str(clips), "--model", model, "--format", "rttm"])
+    main(["compare", str(clips), str(clips), "--model", model])
+    main(["info", model])
+    main(["info", f"no{ESCAPE}"])
+    main(["predict", str(clips / broken), "--model", model, "--output", str(tmp_path / f"no{ESCAPE}" / "out")])
+
+    output = "".join(capsys.readouterr())
+    assert "owned" in output
+    assert "\x1b" not in output
+    assert "\x07" not in output
+
+
+def test_csv_is_exact_in_a_file_and_printable_on_a_terminal(checkpoint, tmp_path, speech, monkeypatch, capsys):
+    clip = tmp_path / f"a{ESCAPE}.wav"
+    soundfile.write(clip, speech, 16000)
+    arguments = ["predict", str(clip), "--model", checkpoint, "--format", "csv"]
+    main(arguments)
+    piped = capsys.readouterr().out
+    screen: list[str] = []
+    monkeypatch.setattr(sys, "stdout", Terminal(screen))
+    main(arguments)
+
+    assert str(clip) in piped
+    assert "\x1b" not in "".join(screen)
+    assert "owned" in "".join(screen)
 
 
 def test_table_shows_errors_and_exit_codes_differ(folder, checkpoint, capsys):
@@ -485,6 +538,15 @@ def test_info_shows_the_facts_of_the_checkpoint(tiny_student, tmp_path, capsys):
         assert fact in text
 
 
+@pytest.mark.parametrize("facts", [[{"speakers": ["a"]}], [{"corpus": "a", "speakers": 3}]])
+def test_info_of_invalid_facts_is_one_line(facts, checkpoint, capsys):
+    path = Path(checkpoint) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "training_data": facts}))
+
+    assert main(["info", checkpoint]) == EXIT_USAGE
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_info_of_a_checkpoint_without_a_head_ends_with_2_and_names_it(checkpoint, capsys):
     weights = load_file(Path(checkpoint) / "model.safetensors")
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith("heads.dimensions")}
@@ -565,6 +627,65 @@ def test_compare_pairs_clips_by_their_place_below_the_folders(folder, checkpoint
     assert list(result["failed"]) == [str(folder / "b" / "bad.wav")]
     assert (result["pairs"], result["unpaired"]) == (2, 1)
     assert all(abs(each["difference"]) < 1e-4 for each in result["dimensions"].values())
+
+
+@pytest.mark.parametrize("absent", ["dimensions", "emotions"])
+def test_compare_needs_neither_dimensions_nor_emotions(absent, tiny_student_config, folder, tmp_path, capsys):
+    tiny_student_config.predict_variance = False
+    if absent == "dimensions":
+        tiny_student_config.dimensions, tiny_student_config.dimension_weights = [], []
+    else:
+        tiny_student_config.emotions, tiny_student_config.id2label, tiny_student_config.label2id = [], {}, {}
+    model = write_checkpoint(StudentEmotionForAudioClassification(tiny_student_config), tmp_path / "model")
+
+    code = main(["compare", str(folder), str(folder), "--model", str(model), "--format", "json"])
+    result = json.loads(capsys.readouterr().out)
+    main(["compare", str(folder), str(folder), "--model", str(model)])
+
+    assert code == EXIT_SOME_FAILED  # bad.wav
+    assert bool(result["dimensions"]) == (absent != "dimensions")
+    assert ("category_agreement" in result) == (absent != "emotions")
+    assert "embedding cosine" in capsys.readouterr().out
+
+
+def test_compare_refuses_two_clips_that_differ_in_their_suffix_alone(folder, checkpoint, tmp_path, capsys):
+    (folder / "a.flac").write_bytes((folder / "a.wav").read_bytes())
+
+    assert main(["compare", str(tmp_path), str(folder), "--model", checkpoint]) == EXIT_USAGE
+    message = capsys.readouterr().err
+    assert "a.flac" in message
+    assert "a.wav" in message
+
+
+def test_two_commands_do_not_write_to_one_file(folder, checkpoint, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.jsonl"
+    arguments = ["predict", str(folder), "--model", checkpoint, "--format", "json", "--output", str(out)]
+    codes, lines = [], RowWriter.lines
+
+    def start_another(self, clip, found):
+        if not codes:
+            codes.append(None)
+            codes[0] = main(arguments)
+        return lines(self, clip, found)
+
+    monkeypatch.setattr(RowWriter, "lines", start_another)
+    codes.append(main(arguments))
+
+    assert codes == [EXIT_USAGE, EXIT_SOME_FAILED]
+    assert "another command is writing to it" in capsys.readouterr().err
+    assert [json.loads(line)["input"] for line in out.read_text().splitlines()] == list(find_clips([str(folder)]))
+
+
+@pytest.mark.parametrize("left", ["", "input,start,end", None])
+def test_a_run_that_died_before_its_first_row_leaves_no_obstacle(left, folder, checkpoint, tmp_path):
+    out = tmp_path / "out.csv"
+    arguments = ["predict", str(folder), "--model", checkpoint, "--format", "csv", "--output", str(out)]
+    main(arguments)
+    whole = out.read_text()
+    out.write_text(whole.partition("\n")[0] + "\n" if left is None else left)
+
+    assert main([*arguments, "--scale", "1", "7"]) == EXIT_SOME_FAILED
+    assert len(out.read_text().splitlines()) == len(whole.splitlines())
 
 
 def wait_for_rows(path: Path, count: int, process: subprocess.Popen) -> None:

@@ -180,6 +180,14 @@ def test_padding_does_not_change_a_batch_of_one(build, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_forward_and_a_backward_pass_need_no_float64(build, family, without_float64):
+    model = build(family)
+
+    with without_float64:
+        loss_of(model).backward()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_families_whose_outputs_padding_changes_are_detected(build, family):
     facts = build(family).config.streams[0]
 
@@ -288,6 +296,39 @@ def test_only_the_selected_layers_are_mixed(encoder_folders):
 
     torch.testing.assert_close(chosen.teacher.streams[0].encode(waveform, mask)[0], all_states[:, [2, 0]])
     assert chosen.teacher.streams[0].layer_mix.weight.shape == (1, 2)
+
+
+@pytest.mark.parametrize("layers", [[0], [1, 0]], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_encoder_ends_with_the_last_layer_that_is_used(build, encoder_folders, family, layers, tmp_path):
+    source = str(encoder_folders[family])
+    whole, cut = build(family), build(family, layers={source: layers})
+    _, waveform, mask = clips(9000, 16000)
+
+    with torch.no_grad():
+        states, lengths = cut.teacher.streams[0].encode(waveform, mask)
+        expected, expected_lengths = whole.teacher.streams[0].encode(waveform, mask)
+    assert torch.equal(states, expected[:, layers])
+    assert torch.equal(lengths, expected_lengths)
+    assert cut.num_parameters() < whole.num_parameters()
+
+    loss_of(cut.train()).backward()
+    exempt = (*EXEMPT, "layer_mix.weight") if len(layers) == 1 else EXEMPT  # the softmax over one layer is 1
+    assert {name for name in without_gradient(cut.named_parameters()) if not name.endswith(exempt)} == set()
+
+    cut.eval().save_pretrained(tmp_path / "cut")
+    # As checkpoints were written before: with the layers above.
+    unused = {n: t for n, t in whole.state_dict().items() if n.startswith("teacher.streams.0.encoder.")}
+    cut.save_pretrained(tmp_path / "former", state_dict=unused | cut.state_dict())
+    for folder in ("cut", "former"):
+        again = FusedEmotionForAudioClassification.from_pretrained(tmp_path / folder)
+        assert furthest(again(waveform, mask), cut(waveform, mask)) == 0
+
+
+@pytest.mark.parametrize("layers", [[3], [-1], []], ids=str)
+def test_layers_that_an_encoder_does_not_have_are_refused(build, encoder_folders, layers):
+    with pytest.raises(ValueError, match=r"hubert-layer.*layers in 0\.\.2.*got"):
+        build("hubert-layer", layers={str(encoder_folders["hubert-layer"]): layers})
 
 
 @torch.no_grad()

@@ -168,7 +168,11 @@ def test_a_test_speaker_in_the_training_data_raises_or_marks_the_results(evaluat
         evaluate(model=folder, output=str(tmp_path / "run"))
     marked = evaluate(model=folder, output=str(tmp_path / "run"), contaminated=True)
     assert marked["contaminated_by"] == ["synthetic/09"]
-    assert evaluate(model=folder, output=str(tmp_path / "run"), split="train")["contaminated_by"] == []
+    with pytest.raises(ValueError, match="holds another run"):
+        evaluate(model=folder, output=str(tmp_path / "run"), split="train")
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == marked
+    again = evaluate(model=folder, output=str(tmp_path / "run"), split="train", restart=True)
+    assert again["contaminated_by"] == []
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import runpy
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, pipeline
 
 from audio_emotion.data.registry import corpus_rows
+from audio_emotion.hub.checkpoint import write_checkpoint
 
 RECIPE = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "fine_tune.py"))
 NAMES = {"neutral": "flat", "calm": "flat", "happy": "pleased", "angry": "cross"}
+EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +30,13 @@ def own(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     with (folder / "clips.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["file", "who", "label", "arousal"])
-        for row in corpus_rows("synthetic", count=60):
+        table.writerow(["file", "who", "label", "arousal", "other"])
+        for number, row in enumerate(corpus_rows("synthetic", count=60)):
             name = row["id"].rsplit("/", 1)[-1] + ".wav"
             samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
             soundfile.write(folder / name, samples, rate)
-            table.writerow([name, row["speaker"], NAMES.get(row["emotion"], ""), 1 + 4 * row["activation"]])
+            table.writerow([name, row["speaker"], NAMES.get(row["emotion"], ""), 1 + 4 * row["activation"],
+                            f"my-{EIGHT[number % 8]}"])  # fmt: skip
     description = {
         "name": "callcenter",
         "license": "CC0-1.0",
@@ -96,6 +100,52 @@ def test_heads_have_the_size_of_the_corpus_labels(tuned):
 
     assert model.heads.emotions.out_features == 3
     assert model.heads.dimensions.out_features == 1
+
+
+def test_heads_for_as_many_new_emotions_are_newly_initialized(own, tmp_path, caplog):
+    student = AutoModelForAudioClassification.from_pretrained(RECIPE["EMBEDDED_STUDENT"])
+    names = [f"my-{name}" for name in student.config.emotions]
+    description = yaml.safe_load((own / "callcenter.yaml").read_text()) | {"emotions": names}
+    description["columns"]["emotion"] = "other"
+    (own / "eight.yaml").write_text(yaml.safe_dump(description))
+    logging.getLogger("transformers.modeling_utils").addHandler(caplog.handler)
+    arguments = {"corpus": str(own / "eight.yaml"), "tuning": "frozen", "epochs": 1, "learning_rate": 0.0}
+
+    RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
+
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "checkpoints" / "last")
+    before, after = student.heads.emotions.weight.flatten(), model.heads.emotions.weight.flatten()
+    assert before.shape == after.shape
+    assert abs(torch.corrcoef(torch.stack([before, after]))[0, 1]) < 0.2
+    assert not model.heads.emotions.bias.any()
+    assert "LOAD REPORT" not in caplog.text  # new heads are what was asked for
+
+
+def test_new_heads_keep_the_weights_of_the_same_labels_only(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    names = [f"my-{name}" for name in tiny_model.config.emotions]
+
+    model = type(tiny_model).from_pretrained(tmp_path, new_heads=True, emotions=names)
+
+    assert not torch.equal(model.heads.emotions.weight, tiny_model.heads.emotions.weight)
+    assert torch.equal(model.heads.dimensions.weight, tiny_model.heads.dimensions.weight)
+    assert not model.heads.training
+
+
+def test_the_encoders_of_a_teacher_have_a_learning_rate_of_their_own(own, tiny_teacher, tmp_path):
+    write_checkpoint(tiny_teacher, tmp_path / "teacher")
+    arguments = {"model": str(tmp_path / "teacher"), "epochs": 1, "augment": 0.0}
+    arguments |= {"learning_rate": 1e-2, "encoder_learning_rate": 0.0}
+
+    RECIPE["main"](
+        RECIPE["FineTuneArguments"](corpus=str(own / "callcenter.yaml"), output=str(tmp_path / "run"), **arguments)
+    )
+
+    before = load_file(tmp_path / "teacher" / "model.safetensors")
+    after = load_file(tmp_path / "run" / "checkpoints" / "last" / "model.safetensors")
+    changed = {name for name in before if name in after and not torch.equal(before[name], after[name])}
+    assert {name.split(".")[1] for name in changed} >= {"trunk", "emotions", "dimensions"}
+    assert not [name for name in changed if ".encoder." in name]
 
 
 def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_scored(own, tmp_path):

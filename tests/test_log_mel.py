@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from audio_emotion.layers import FLOOR, HOP, RELATIVE_FLOOR, WINDOW, LogMel, frame_mask, stack_frames
+from audio_emotion.layers import FLOOR, HOP, RELATIVE_FLOOR, WINDOW, LogMel, cumulative_sum, frame_mask, stack_frames
 
 RATE = 16000
 
@@ -158,6 +158,37 @@ def test_gain_changes_absolute_frames_and_not_relative_ones(gain):
     assert difference.max() < 1e-3
     difference = (absolute.compute_log_mel(gain * waveform) - absolute.compute_log_mel(waveform))[0, 50:].abs()
     assert difference.min() > 0.5
+
+
+@pytest.mark.parametrize("peak", [1e-4, 2.0**31])
+def test_relative_frames_are_the_same_from_the_quietest_to_the_loudest_samples(peak):
+    waveform, front_end = noise(20 * RATE).clamp(-0.5, 0.5) * 2, LogMel(10, RATE, "relative")
+
+    difference = front_end.compute_log_mel(peak * waveform) - front_end.compute_log_mel(waveform)
+
+    assert difference.abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("hours", "tolerance"), [(1, 1e-5), (10, 1e-3)])
+def test_a_cumulative_sum_over_hours_is_precise_where_sums_are_in_float32(hours, tolerance, monkeypatch):
+    values = torch.full((1, 360_000 * hours), 0.1)  # frames of 10 ms
+    expected = values.double().cumsum(-1)
+    # The CPU adds in float64, a GPU in the type of the tensor, as numpy.
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda self, dim: torch.from_numpy(self.numpy().cumsum(dim)))
+    plain = values.cumsum(-1)
+
+    ours = cumulative_sum(values)
+
+    assert ours.dtype == torch.float32
+    assert (plain / expected - 1).abs().max() > 10 * tolerance
+    assert (ours / expected - 1).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("length", [1, 7, 1023, 1024, 1025, 5000])
+def test_a_cumulative_sum_is_that_of_torch(length):
+    values = torch.rand(3, length, generator=torch.Generator().manual_seed(0))
+
+    torch.testing.assert_close(cumulative_sum(values), values.cumsum(-1))
 
 
 def test_a_relative_frame_does_not_depend_on_later_samples():

@@ -195,7 +195,7 @@ def test_cached_states_give_the_same_outputs(sources):
 
     states, lengths = model.teacher.encode(waveform, mask)
 
-    assert torch.equal(model(states=states, lengths=lengths).dimensions, model(waveform, mask).dimensions)
+    assert torch.equal(model(features=states, lengths=lengths).dimensions, model(waveform, mask).dimensions)
 
 
 @torch.no_grad()

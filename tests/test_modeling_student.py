@@ -157,6 +157,17 @@ def test_gain_does_not_change_the_outputs_with_relative_level():
         assert (difference > 1e-3) == moves, level
 
 
+@pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
+@pytest.mark.parametrize("fields", [{}, {"level": "relative"}, {"trunk": "convolutional"}], ids=str)
+def test_a_forward_and_a_backward_pass_need_no_float64(fields, pooling, without_float64):
+    model = student(pooling=pooling, **fields)
+    _, waveform, mask = clips(9000, 20000)
+
+    with without_float64:
+        output = model(waveform, mask, torch.tensor([0, 1]), torch.full((2, 3), 0.5), output_frames=True)
+        output.loss.backward()
+
+
 @torch.no_grad()
 def test_eight_bit_linear_layers_change_the_outputs_little():
     """Dynamic quantization, the common method for small CPUs."""
@@ -253,7 +264,6 @@ def test_a_saved_student_is_loaded_bit_for_bit(trunk, tmp_path):
     assert torch.equal(again.student.log_mel.mean, torch.linspace(-6, -3, 20))
 
 
-@torch.no_grad()
 @torch.no_grad()
 def test_a_checkpoint_with_the_former_names_is_loaded(tmp_path):
     model = student(trunk="convolutional", pooling="attentive")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from torch.utils.data import DataLoader
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -143,6 +146,51 @@ def test_iterators_and_datasets_give_iterators(tiny_student, clips):
         assert not isinstance(outputs, list)
         assert [output["duration"] for output in outputs] == durations
     assert pipe([]) == []
+
+
+def test_paths_in_any_form_and_arrays_with_their_rate_are_clips(tiny_student, speech, tmp_path):
+    pcm = (speech * 32767).astype(np.int16)
+    soundfile.write(tmp_path / "clip.wav", pcm, 16000)
+    path = str(tmp_path / "clip.wav")
+    pipe = pipe_of(tiny_student)
+    expected = pipe(path)
+
+    class PathLike:
+        def __fspath__(self):
+            return path
+
+    (entry,) = os.scandir(tmp_path)
+    # (rate, array) is a recording in Gradio, (array, rate) in soundfile.
+    for clip in (
+        PathLike(),
+        entry,
+        Path(path),
+        np.array(path),
+        (16000, pcm),
+        (pcm, 16000),
+        (16000, torch.tensor(pcm)),
+    ):
+        assert pipe(clip) == expected
+        assert pipe([clip] * 2) == [expected] * 2
+    for several in (np.array([path] * 2), np.array([Path(path)] * 2), (path, path)):
+        assert pipe(several) == [expected] * 2
+    stereo = pipe((16000, np.stack([pcm, pcm], axis=1)))  # Gradio puts the channels last
+    assert stereo["dimensions"] == pytest.approx(expected["dimensions"], abs=1e-5)
+    assert pipe([PathLike(), tmp_path / "no.wav"], on_error="skip")[1]["input"] == str(tmp_path / "no.wav")
+
+
+def test_what_is_no_clip_is_refused_with_what_to_pass_instead(tiny_student, speech):
+    pipe = pipe_of(tiny_student)
+
+    with pytest.raises(ValueError, match=r"got a DataLoader, which yields batches. Pass its data set, .*`batch_size`"):
+        pipe(DataLoader(["a.wav", "b.wav"]))
+    with pytest.raises(ValueError, match=r"bare array of shape \(32000,\): expected its sampling rate beside it"):
+        pipe(speech)
+    with pytest.raises(ValueError, match=r"array of paths.*one axis, got shape \(1, 2\)"):
+        pipe(np.array([["a.wav", "b.wav"]]))
+    for nothing in (None, {"a.wav"}, range(3)):
+        with pytest.raises(ValueError, match=r"object: expected audio, got something else. Pass a path"):
+            pipe(nothing)
 
 
 def test_invalid_clips_are_skipped_only_on_request(tiny_student, clips):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from datasets import Audio, Dataset
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor
+from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor, audio_io
 from audio_emotion.diarization import read_rttm
 from audio_emotion.hub.checkpoint import write_checkpoint
 
@@ -99,6 +101,36 @@ def test_a_dataset_its_column_and_a_generator_give_the_same_outputs(tiny_student
         predictions = list(pipe(stream, batch_size=2))
         assert [each["duration"] for each in predictions] == [2.0, 1.25, 0.5]
         np.testing.assert_allclose(numbers_of(predictions), numbers_of(expected), rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(find_spec("torchcodec") is not None, reason="needs an environment without torchcodec")
+def test_a_dataset_that_decodes_its_audio_is_read_by_this_package(tiny_student, speech, tmp_path):
+    soundfile.write(tmp_path / "clip.wav", speech, 16000)
+    row = {"bytes": (tmp_path / "clip.wav").read_bytes(), "path": "clip.wav"}
+    undecoded = Dataset.from_dict({"audio": [row] * 2, "emotion": ["sad"] * 2}).cast_column(
+        "audio", Audio(decode=False)
+    )
+    pipe = pipe_of(tiny_student)
+    expected = list(pipe(undecoded))
+
+    for corpus in (
+        undecoded.cast_column("audio", Audio()),
+        undecoded.cast_column("audio", Audio(sampling_rate=16000)),
+    ):
+        for stream in (
+            corpus,
+            corpus["audio"],
+            KeyDataset(corpus, "audio"),
+            corpus.to_iterable_dataset(),
+            corpus.to_iterable_dataset()["audio"],
+        ):
+            found = list(pipe(stream, batch_size=2))
+            np.testing.assert_allclose(numbers_of(found), numbers_of(expected), rtol=0, atol=1e-5)
+        lazy = corpus.map(lambda row: {"valence": pipe(row)["dimensions"]["valence"]}, load_from_cache_file=False)
+        assert lazy.data["valence"].to_pylist() == [each["dimensions"]["valence"] for each in expected]
+        assert corpus.features["audio"].decode  # as it was
+    with pytest.raises(ImportError, match="torchcodec"):  # at another rate, which was asked for
+        list(pipe(undecoded.cast_column("audio", Audio(sampling_rate=8000))))
 
 
 def test_several_rows_in_one_dict_are_refused_as_such(tiny_student, speech):
@@ -326,9 +358,79 @@ def test_the_segments_of_an_rttm_file_reach_their_clips_in_a_batch(tiny_model, s
         pipe(paths, segments=SEGMENTS)
 
 
+def test_the_segments_of_a_stereo_call_are_predicted_from_their_channels(tiny_model, speech, tmp_path):
+    left, right = speech, 0.2 * np.roll(speech, 9000)[::-1]
+    soundfile.write(tmp_path / "call.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    (tmp_path / "call.rttm").write_text(
+        "".join(
+            f"SPEAKER call {number} 0.5 1.0 <NA> <NA> {who} <NA> <NA>\n" for number, who in ((1, "ann"), (2, "bob"))
+        )
+    )
+    pipe, segments = pipe_of(tiny_model), read_rttm(tmp_path / "call.rttm")
+
+    file = io.BytesIO((tmp_path / "call.wav").read_bytes())
+    file.name = "call.wav"
+    for given in (str(tmp_path / "call.wav"), file):
+        found = pipe(given, segments=segments)["segments"]
+        assert [(each["speaker"], each["channel"], each["flags"]) for each in found] == [
+            ("ann", 1, []),
+            ("bob", 2, []),
+        ]
+        alone = pipe([clip_of(each[8000:24000]) for each in (left, right)])
+        np.testing.assert_allclose(numbers_of(found), numbers_of(alone), rtol=0, atol=1e-5)
+    batch = pipe([str(tmp_path / "call.wav"), clip_of(speech) | {"path": "mono"}], segments=segments, batch_size=2)
+    np.testing.assert_allclose(numbers_of(batch[0]["segments"]), numbers_of(alone), rtol=0, atol=1e-5)
+
+    (turn,) = pipe(clip_of(speech), segments=[{"start": 0, "end": 1, "speaker": "ann", "channel": 2}])["segments"]
+    assert "expected a channel from 1 to 1, got 2" in turn["error"]
+
+
+def test_the_segments_of_one_name_for_two_clips_are_ambiguous(tiny_student, speech, tmp_path):
+    for folder in ("s1", "s2"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "001.wav", speech, 16000)
+    paths = [str(tmp_path / folder / "001.wav") for folder in ("s1", "s2")]
+    pipe, turn = pipe_of(tiny_student), [(0.0, 1.0, "ann")]
+
+    for key in ("001", "001.wav"):
+        for options in ({}, {"on_error": "skip", "batch_size": 2}):
+            with pytest.raises(ValueError, match=rf"'{key}' are those of one clip, got .*s1.*001\.wav.*s2.*folder"):
+                pipe(paths, segments={key: turn}, **options)
+    for key in ("s1/001", "s1/001.wav", str(tmp_path / "s1" / "001"), paths[0]):
+        first, second = pipe(paths, segments={key: turn})
+        assert [len(each["segments"]) for each in (first, second)] == [1, 0]
+        assert set(first) == set(second)
+    assert pipe([paths[0]] * 2, segments={"001": turn}) == [first] * 2  # one clip, twice
+
+
+def test_names_match_however_their_accents_are_encoded(tiny_student, speech, tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    soundfile.write(tmp_path / f"{decomposed}.wav", speech, 16000)  # as macOS names files
+    turn = [(0.0, 1.0, "ann")]
+
+    found = pipe_of(tiny_student)([str(tmp_path / f"{decomposed}.wav")], segments={composed: turn})
+
+    assert len(found[0]["segments"]) == 1
+    with pytest.raises(ValueError, match="two entries for"):
+        pipe_of(tiny_student)(clip_of(speech), segments={composed: turn, decomposed: turn})
+
+
+def test_times_far_beyond_a_clip_are_errors_of_that_segment(tiny_student, speech):
+    good, late, endless = pipe_of(tiny_student)(
+        clip_of(speech), segments=[(0.0, 1.0, "ann"), (1e307, 1e308, "ann"), (0.0, 1e308, "ann")]
+    )["segments"]
+
+    assert "error" not in good
+    assert "inside the clip of 2 s, got one from 1e+307 s on" in late["error"]
+    assert (endless["end"], endless["flags"]) == (2.0, ["truncated"])
+
+
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
+        ([{**SEGMENTS[0], "chanel": 2}], r"unknown keys \['chanel'\]"),
+        ([{**SEGMENTS[0], "channel": 0}], r"segments\[0\].*channel"),
+        ([{**SEGMENTS[0], "channel": "left"}], r"segments\[0\].*channel"),
         ("talk.rttm", r"got the path 'talk\.rttm'.*read_rttm\('talk\.rttm'\)"),
         (Path("talk.rttm"), r"read_rttm\('talk\.rttm'\)"),
         (7, "must be a list of .* or a mapping from the name of each clip"),
@@ -370,3 +472,31 @@ def test_every_example_of_the_page_runs(page, count, tiny_student, speech, tmp_p
             "clipped",
             "short",
         }
+
+
+def test_a_clip_over_the_limit_or_the_memory_is_an_entry_when_skipped(tiny_student, speech, monkeypatch):
+    pipe, clips = pipe_of(tiny_student), [clip_of(speech[:16000]), clip_of(speech)]
+
+    kept, long = pipe(clips, max_duration=1.5, on_error="skip")
+    assert "error" not in kept
+    assert "at most 1.5 s" in long["error"]
+    with pytest.raises(ValueError, match=r"at most 1\.5 s"):
+        pipe(clips, max_duration=1.5)
+    with pytest.raises(ValueError, match="`max_duration` must be at least"):
+        pipe(clips, max_duration=0)
+
+    def fail(*_, **__):
+        raise MemoryError("no 10 GB")
+
+    monkeypatch.setattr(audio_io.soxr, "resample", fail)
+    monkeypatch.setattr(audio_io.soxr, "ResampleStream", fail)
+    kept, large = pipe([clip_of(speech), clip_of(speech, 8000)], on_error="skip")
+    assert "error" not in kept
+    assert "MemoryError" in large["error"]
+
+
+def test_a_skipped_url_is_named_without_its_signature(tiny_student):
+    (skipped,) = pipe_of(tiny_student)(["http://user:SECRET@127.0.0.1:1/clip.wav?key=SECRET"], on_error="skip")
+
+    assert skipped["input"] == "http://127.0.0.1:1/clip.wav"
+    assert "SECRET" not in str(skipped)

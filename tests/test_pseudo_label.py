@@ -20,6 +20,7 @@ import torch
 import yaml
 from audio_visual import Face, draw, encode, find_discs, moving_mouth, random_audio, write_clip
 from datasets import load_dataset
+from scipy.special import softmax
 from transformers import (
     ViTConfig,
     ViTForImageClassification,
@@ -28,14 +29,15 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
 )
 
+from audio_emotion import EmotionFeatureExtractor
 from audio_emotion.audio_io import read_audio
 from audio_emotion.data.dataset import TooManyBadClipsError
-from audio_emotion.evaluation.label_matching import canonical_label, canonical_labels
+from audio_emotion.evaluation.label_matching import MatchedClassifier, canonical_label, canonical_labels
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import check_folder
 from audio_emotion.hub.publish import assemble
-from audio_emotion.teachers.outputs import Clip, TeacherOutputs, compute_agreement, softmax
-from audio_emotion.teachers.pseudo_labels import read_rows, read_teacher_outputs, read_teachers
+from audio_emotion.teachers.outputs import Clip, TeacherOutputs, compute_agreement
+from audio_emotion.teachers.pseudo_labels import _to_list, read_rows, read_teacher_outputs, read_teachers
 from audio_emotion.teachers.speech import SpeechTeacher
 from audio_emotion.teachers.votes import VotesTeacher
 
@@ -137,7 +139,7 @@ def test_the_outputs_for_every_clip_are_those_of_its_models(
         assert row["speaker"] == "talk/anna"
         face = row["face"]
         assert face["confidence"] == pytest.approx(softmax(np.array(face["logits"])).max(), abs=1e-5)
-        frames = softmax(np.array(face["frame_logits"], float))
+        frames = softmax(np.array(face["frame_logits"], float), axis=-1)
         assert softmax(np.array(face["logits"])) == pytest.approx(frames.mean(0), abs=2e-3)  # stored in half precision
     assert [row["faces"] for row in rows.values()] == [1] * 9 + [2]
 
@@ -393,6 +395,29 @@ def test_outputs_of_a_public_audio_classifier_have_canonical_class_names(make_ex
     assert prediction.dimensions is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_models_stored_in_half_precision_are_computed_in_float32(make_external_model, tiny_student, dtype, tmp_path):
+    folder = make_external_model(tmp_path / "foreign", ["angry", "happy"])
+    Wav2Vec2ForSequenceClassification.from_pretrained(folder).to(dtype).save_pretrained(folder)
+    tiny_student.to(dtype).save_pretrained(tmp_path / "ours")
+    EmotionFeatureExtractor().save_pretrained(tmp_path / "ours")
+    audio, _ = random_audio(2.0)
+    waveform = torch.tensor(audio)[None]
+
+    for source, emotions in ((folder, ["angry", "happy"]), (str(tmp_path / "ours"), tiny_student.config.emotions)):
+        prediction = SpeechTeacher("speech", source).predict(Clip("c/1", audio))
+        classifier = MatchedClassifier(source, emotions, []).eval()
+
+        assert {parameter.dtype for parameter in classifier.parameters()} == {torch.float32}
+        output = classifier(waveform, torch.ones_like(waveform))
+        assert prediction.logits == pytest.approx(output.logits[0].numpy(), abs=1e-5)
+
+
+def test_embeddings_too_large_for_half_precision_are_clamped():
+    assert _to_list(np.array([7e4, -7e4, 1.0]), np.float16) == [65504.0, -65504.0, 1.0]
+
+
 def test_a_public_regression_model_outputs_dimensions_by_name_and_no_classes(make_external_model, tmp_path):
     folder = make_external_model(tmp_path / "foreign", ["dominance", "arousal", "valence"])
     teacher = SpeechTeacher("speech", folder)
@@ -466,7 +491,9 @@ def test_the_softmax_of_a_votes_teacher_is_the_distribution_of_votes():
         teacher = VotesTeacher(query, f"crema-d/{query}", VOTES)
         outputs[query] = {name: teacher.predict(Clip(f"crema-d/{name}", silence)) for name in teacher.probabilities}
         votes = np.array(list(teacher.probabilities.values()))  # (7442, 6)
-        assert softmax(np.stack([each.logits for each in outputs[query].values()])) == pytest.approx(votes, abs=6e-4)
+        assert softmax(np.stack([each.logits for each in outputs[query].values()]), axis=-1) == pytest.approx(
+            votes, abs=6e-4
+        )
         assert teacher.predict(Clip("crema-d/9", silence)).reason == "no votes"
     assert [len(each) for each in outputs.values()] == [7442] * 3
     # The first clip of tabulatedVotes.csv, counted from its row.

@@ -17,7 +17,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from audio_emotion.data.registry import corpus_info, corpus_table, select_speakers
+from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.arguments import parse_arguments
 
@@ -122,6 +122,111 @@ def test_a_student_records_license_and_contamination_of_its_teacher(teacher_run,
     assert warning < printed.index("test (contaminated): ")
 
 
+def test_a_teacher_that_knows_validation_speakers_does_not_contaminate_the_test(teacher_run, tmp_path, capsys):
+    outputs = TeacherOutputs.load(teacher_run.folder / "teacher_outputs")
+    _, speakers = apply_protocol("synthetic", corpus_table("synthetic", count=60), "")
+    known = {"corpus": "synthetic", "speakers": [speakers.validation[0]], "teachers": []}
+    replace(outputs, training_data=[*outputs.training_data, known]).save(tmp_path / "outputs")
+
+    results = distill(tmp_path / "run", corpus_count=60, epochs=1, teacher=str(tmp_path / "outputs"))
+
+    assert results["contaminated_by"] == []
+    assert results["validation"]["contaminated_by"] == [speakers.validation[0]]
+    assert "contaminated_by" not in results["test"]
+    printed = capsys.readouterr().out
+    assert f"validation data: {speakers.validation[0]}" in printed
+    assert "validation (contaminated): " in printed
+    assert "test: " in printed
+
+
+@pytest.mark.parametrize("cross_fit", [1, 9])
+def test_cross_fitting_that_leaves_a_teacher_without_speakers_is_refused_before_training(cross_fit, tmp_path):
+    main = recipe("train_teacher")["main"]
+    main.__globals__["train"] = lambda *_: pytest.fail("trained before the arguments were checked")
+    arguments = {"corpus_count": 20, "cross_fit": cross_fit, "cache": str(tmp_path / "cache")}
+
+    with pytest.raises(ValueError, match=rf"cross_fit.*got {cross_fit}"):
+        main(main.__globals__["TeacherArguments"](output=str(tmp_path / "run"), **arguments))
+
+
+def test_a_masked_band_is_hidden_in_every_frame_of_a_step(monkeypatch, tmp_path):
+    namespace = recipe("distill")
+    model, hidden = namespace["StudentWithProjections"], []
+    forward = model.forward
+
+    def spy(self, features, lengths):
+        for steps, length in zip(features, lengths, strict=True):
+            frames = steps[:length].reshape(-1, 40)  # (T, M) of 10 ms
+            hidden.append(int((frames == 0).all(0).sum()))
+        return forward(self, features, lengths)
+
+    monkeypatch.setattr(model, "forward", spy)
+    shared = {"corpus_count": 40, "epochs": 2, "teacher": "", "augment_versions": 1, "augment": 0.5}
+    distill(tmp_path / "run", **shared)
+
+    assert np.mean(np.array(hidden) > 0) > 0.7  # the narrowest of the widths that are drawn is no band
+    assert 4 < max(hidden) <= 8
+    losses = [line["loss_emotions"] for line in metrics(tmp_path / "run")]
+    distill(tmp_path / "again", **shared)
+    assert [line["loss_emotions"] for line in metrics(tmp_path / "again")] == losses  # masks follow the seed
+
+
+@pytest.mark.parametrize("kind", ["run folder", "checkpoint", "Hub id"])
+def test_a_teacher_may_be_a_run_a_checkpoint_or_a_hub_id(kind, teacher_run, tmp_path, monkeypatch):
+    checkpoint = teacher_run.folder / "checkpoints" / "last"
+    run = tmp_path / "other_teacher"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last").symlink_to(checkpoint)
+    source = {"run folder": str(run), "checkpoint": str(checkpoint), "Hub id": "somebody/teacher"}[kind]
+    namespace = distill.__globals__["recipe"]("distill")
+    loader = namespace["load_teacher_outputs"].__globals__
+    load = loader["AutoModelForAudioClassification"].from_pretrained
+    if kind == "Hub id":
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
+        monkeypatch.setitem(
+            loader,
+            "AutoModelForAudioClassification",
+            type("Hub", (), {"from_pretrained": lambda name, **_: load({"somebody/teacher": checkpoint}[str(name)])}),
+        )
+
+    results = distill(tmp_path / "run", corpus_count=60, epochs=1, teacher=f"good={source}")
+
+    assert results["teachers"] == {"good": 1.0}
+    assert "loss_good_emotions" in metrics(tmp_path / "run")[0]
+
+
+@pytest.mark.parametrize("source", ["runs/nothing", "runs", "./nothing", "somebody/nothing"])
+def test_a_missing_teacher_is_an_error_before_the_corpus_is_read(source, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def no_such_model(*_, **__):
+        if source != "somebody/nothing":
+            pytest.fail("asked the Hub for a folder")
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_such_model)
+    namespace = recipe("distill")
+    monkeypatch.setitem(namespace["main"].__globals__, "ExperimentData", lambda *_: pytest.fail("read the corpus"))
+
+    with pytest.raises(FileNotFoundError, match=f"checkpoint.*got `{source}`"):
+        namespace["main"](namespace["DistillArguments"](output=str(tmp_path / "run"), teacher=f"a={source}"))
+
+
+@pytest.mark.parametrize("name", ["train_teacher", "distill", "fine_tune"])
+def test_help_states_no_empty_default(name, capsys):
+    namespace = recipe(name)
+    arguments = {"train_teacher": "TeacherArguments", "distill": "DistillArguments", "fine_tune": "FineTuneArguments"}
+
+    with pytest.raises(SystemExit):
+        parse_arguments(namespace[arguments[name]], ["--help"])
+
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Random seed. (default: 0)" in printed
+    for empty in ("(default: )", "(default: [])", "(default: None)"):
+        assert empty not in printed
+
+
 def test_clips_with_labels_have_an_emotion_or_a_dimension():
     table = corpus_table("synthetic", count=20)
     dimensions = ["activation", "valence", "dominance"]
@@ -142,7 +247,7 @@ def test_a_student_without_labels_approaches_its_teacher(tmp_path):
     TeacherOutputs(
         ids=list(table["id"]),
         logits=6.0 * torch.nn.functional.one_hot(labels, len(EMOTIONS)),
-        dimensions=torch.zeros(60, 0),
+        dimensions=torch.rand(60, 3),
         embedding=torch.zeros(60, 0),
         teacher=torch.zeros(60, dtype=torch.long),
         emotions=EMOTIONS,
@@ -150,10 +255,15 @@ def test_a_student_without_labels_approaches_its_teacher(tmp_path):
     ).save(tmp_path / "outputs")
     (tmp_path / "labels.txt").write_text("")
     arguments = {"corpus_count": 60, "epochs": 8, "batch_size": 8, "teacher": str(tmp_path / "outputs")}
-    arguments |= {"labeled_list": str(tmp_path / "labels.txt"), "dropout": 0.0}
+    negligible = 1e-12  # not 0: an output that nothing trains is an error
+    arguments |= {
+        "labeled_list": str(tmp_path / "labels.txt"),
+        "dropout": 0.0,
+        "teacher_dimensions_weight": negligible,
+    }
 
     changes = []
-    for weight in (1.0, 0.0):
+    for weight in (1.0, negligible):
         distill(tmp_path / str(weight), teacher_emotions_weight=weight, **arguments)
         losses = [line["loss_teacher_emotions"] for line in metrics(tmp_path / str(weight))]
         changes.append(losses[-1] / losses[0])
@@ -177,7 +287,7 @@ def test_evaluation_of_a_student_refuses_speakers_of_its_training(teacher_run, t
     again = evaluate["main"](evaluate["EvaluateArguments"](output=str(tmp_path / "e"), batch_size=5, **where))
     assert again["test"]["ccc_valence"] == pytest.approx(results["test"]["ccc_valence"], abs=1e-6)
     marked = evaluate["main"](
-        evaluate["EvaluateArguments"](output=str(tmp_path / "e"), split="train", contaminated=True, **where)
+        evaluate["EvaluateArguments"](output=str(tmp_path / "marked"), split="train", contaminated=True, **where)
     )
     assert "synthetic/01" in marked["contaminated_by"]
 

@@ -93,6 +93,25 @@ def test_a_student_that_was_killed_and_resumed_has_the_same_weights(killed_at, m
     assert not (tmp_path / "killed" / "state").exists()
 
 
+def test_a_run_whose_newest_state_is_damaged_has_the_same_weights(killed_at, monkeypatch, tmp_path, capsys):
+    shared = {**STUDENT, "teacher": ""}
+    train("distill", output=str(tmp_path / "not_killed"), **shared)
+    killed_at(8)
+    with pytest.raises(Killed):
+        train("distill", output=str(tmp_path / "killed"), **shared)
+    monkeypatch.undo()
+    newest = max((tmp_path / "killed" / "state").glob("step-*"))
+    (newest / "random_states_0.pkl").write_bytes((newest / "random_states_0.pkl").read_bytes()[:-100])
+    capsys.readouterr()
+
+    train("distill", output=str(tmp_path / "killed"), **shared)
+
+    printed = capsys.readouterr().out
+    assert "random_states_0.pkl" in printed
+    assert "Resumed at step 3" in printed
+    assert_same_run(tmp_path / "not_killed", tmp_path / "killed")
+
+
 def test_a_finished_run_is_not_repeated_and_another_run_is_not_overwritten(tmp_path):
     first = train("distill", output=str(tmp_path), teacher="", **STUDENT)
     written = (tmp_path / "checkpoints" / "last" / "model.safetensors").stat().st_mtime_ns

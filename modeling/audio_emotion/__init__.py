@@ -70,7 +70,7 @@ if _HAS_MODELS:
     from .modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
     from .modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
     from .pipeline_audio_emotion import AudioEmotionPipeline
-    from .pretrained_emotion import auto_map
+    from .pretrained_emotion import auto_map, require_checkpoint
 
 
 def __getattr__(name: str) -> Any:
@@ -169,7 +169,20 @@ def _save_pipeline_with_configuration() -> None:
     EmotionConfig.save_pretrained = save_pretrained
 
 
+def _name_checkpoint_of_run_folder() -> None:
+    """Make `pipeline(model="a run folder")` and the Auto classes name the folder to load; nothing else changes."""
+    load_configuration = AutoConfig.from_pretrained.__func__
+
+    @functools.wraps(load_configuration)
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        require_checkpoint(pretrained_model_name_or_path)
+        return load_configuration(cls, pretrained_model_name_or_path, **kwargs)
+
+    AutoConfig.from_pretrained = classmethod(from_pretrained)
+
+
 if _HAS_MODELS:
     _register()
+    _name_checkpoint_of_run_folder()
     _prefer_registered_pipeline()
     _save_pipeline_with_configuration()

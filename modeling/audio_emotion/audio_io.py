@@ -5,14 +5,22 @@
 import http.client
 import importlib
 import io
+import queue
 import re
+import struct
+import threading
+import time
+import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 try:  # optional: a checkpoint loads without them, and reading audio reports what is missing
     import soundfile
@@ -25,16 +33,38 @@ except ImportError:
 
 # Limits of what is read.
 SHORTEST = 0.25  # seconds; shorter clips are refused
+MAX_DURATION = 4 * 3600.0  # seconds; by default, longer clips are refused
+MAX_BYTES = 2**31  # of a file or a download, 2 GiB
 LOUDEST = 2.0**31  # peak; no audio format exceeds it, and the power of a larger one would overflow float32
 MAX_CHANNELS = 32  # the smaller axis of a 2-D array is taken for channels only below this
 RATES = (1_000, 768_000)  # hertz; a rate outside was given in another unit
-URL_TIMEOUT = 30.0  # seconds
+CHUNK = 2**20  # samples of all channels that are decoded at a time
+GAP = 0.1  # seconds; a longer gap in the timestamps of a stream becomes silence
+DISCONTINUITY = 10.0  # seconds; a longer jump in MPEG-TS is a new clock, and not a gap
+URL_TIMEOUT = 30.0  # seconds without any data
+URL_DURATION = 600.0  # seconds for a whole download
 UNKNOWN_SIZE = 0x7FFF0000  # bytes; programs that write to a pipe put at least this into the header
-MISSING = 0.01  # fraction of the size in the header that may be missing: headers are often a few bytes wrong
-HEADER_SIZES = r"(?i)\b(?:riff|form|data|ssnd|(?:riff|data) size)\s*: (\d+) \(should be (\d+)\)"  # in libsndfile's log
+MISSING = 0.01  # fraction of the size in the header that may be missing
+SLACK = 64  # bytes by which headers are often wrong
+RESYNC = 2**16  # bytes that are searched for the next frame of MP3 or AAC
 SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)://"  # RFC 3986
 ARRAY_KEYS, RATE_KEYS = ("array", "raw", "waveform"), ("sampling_rate", "sample_rate")  # of a dict
 ARRAY_EXAMPLE = '{"array": samples, "sampling_rate": rate in hertz}'
+
+# What is decoded. Containers are recognized by their first bytes, and not by FFmpeg, which also opens playlists.
+SOUNDFILE_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3"}
+AV_CODECS = (
+    "aac,aac_latm,ac3,adpcm_g722,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_swf,alac,amrnb,amrwb,eac3,flac,g722,g726,"
+    "g726le,gsm,gsm_ms,libopus,libspeex,libvorbis,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,"
+    "pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,"
+    "pcm_u8,shorten,speex,vorbis,wmapro,wmav1,wmav2,wmavoice"
+)
+AUDIO_SUFFIXES = {  # by which files are found in a folder
+    *(".wav", ".wave", ".rf64", ".w64", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".spx", ".aif", ".aiff"),
+    *(".aifc", ".au", ".snd", ".caf", ".nist", ".sph", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".mka", ".wma"),
+    *(".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi", ".flv", ".wmv", ".asf", ".ts", ".mts", ".m2ts"),
+}
+ESTIMATED = {"aac", "amr", "mp3", "mpegts", "ogg"}  # FFmpeg estimates their duration from the size
 
 # Thresholds of the flags.
 SHORT = 1.0  # seconds
@@ -50,8 +80,25 @@ BLOCK = 1024  # samples per spectrum
 BLOCKS_AT_ONCE = 1024  # spectra in memory
 FRAME = 0.05  # seconds
 QUIET = 2e-2  # fraction of the power of the loudest frame, -17 dB
+SILERO_RATE, SILERO_PIECE = 16000, 512  # hertz, and samples that its detector expects
 BRIDGED = 4  # quiet frames next to a loud one that are no pause: 0.2 s
 PAUSES = 0.72  # fraction of pauses; at most 0.69 in RAVDESS, and at least 0.76 with 10 s of zeros before
+STEADY = 1.5  # dB, standard deviation of the level of loud frames; at least 1.7 in clips of five speech corpora
+SPOKEN, SPOKEN_IN_A_ROW = 0.3, 3  # Silero's probability, and pieces of 32 ms; 0.5 misses 3 % of acted speech
+
+# Measurements of 50 ms of a clip, before downmix and resampling, which hide problems.
+MEASUREMENTS = np.dtype(
+    [
+        ("start", "f8"),  # seconds
+        ("seconds", "f8"),
+        ("peak", "f4"),  # of all channels
+        ("swing", "f4"),  # the peak without the mean (DC) of each channel
+        ("clipped", "f4"),  # the highest peak of a channel that has three samples in a row at it; else 0
+        ("kept", "f4"),  # power of the mean of the channels
+        ("independent", "f4"),  # the same, if the channels were independent
+    ]
+)
+Chunk = tuple[np.ndarray, float]  # samples (S, C) in float32, and their rate in hertz
 
 
 @dataclass(frozen=True)
@@ -61,34 +108,87 @@ class AudioClip:
     Args:
         waveform (`numpy.ndarray` of shape `(S,)`): mono float32 samples, within ±1 unless flagged.
         duration: of the source, in seconds.
-        flags: any of `"silence"`, `"clipped"`, `"short"` (less than a second), `"out_of_range"` (outside ±1),
-            `"canceled"` (the channels cancel in their mean: the loudest was taken), `"narrow_band"` (nothing above
-            4 kHz, as on a telephone) and `"pauses"` (most of it is far below its loudest part).
-        name: of the source, for messages.
-        samples (`numpy.ndarray` of shape `(S', C)`): as decoded, before downmix and resampling.
-        rate: of `samples`, in hertz.
+        name: of the source, for messages; a URL without password and query.
         sampling_rate: of `waveform`, in hertz.
+        measurements (`numpy.ndarray` of shape `(N,)` of `MEASUREMENTS`): of every 50 ms of the source.
+        is_truncated: whether the end of the source is missing.
+        recording: the source, from which a channel is read.
     """
 
     waveform: np.ndarray
     duration: float
-    flags: tuple[str, ...]
     name: str
-    samples: np.ndarray
-    rate: float
     sampling_rate: int
+    measurements: np.ndarray
+    is_truncated: bool = False
+    recording: "Recording | None" = None
+
+    @cached_property
+    def flags(self) -> tuple[str, ...]:
+        """Problems of the recording.
+
+        Any of `"silence"`, `"clipped"`, `"short"` (less than a second), `"out_of_range"` (outside ±1), `"canceled"`
+        (the channels cancel in their mean: the loudest was taken), `"narrow_band"` (nothing above 4 kHz, as on a
+        telephone), `"pauses"` (most of it is far below its loudest part), `"no_speech"` and `"truncated"` (its end is
+        missing).
+        """
+        flags = _find_flags(
+            self.measurements, self.waveform, self.sampling_rate, _is_narrow_band(self.waveform, self.sampling_rate)
+        )
+        return (*flags, "truncated") if self.is_truncated else flags
 
     def flags_between(self, start: float, end: float) -> tuple[str, ...]:
         """The flags of the part from `start` to `end` seconds; `"narrow_band"` is that of the whole clip."""
-        samples = self.samples[round(start * self.rate) : round(end * self.rate)]  # (S', C)
-        waveform = self.waveform[round(start * self.sampling_rate) : round(end * self.sampling_rate)]  # (S,)
-        return _find_flags(samples, self.rate, waveform, self.sampling_rate, "narrow_band" in self.flags)
+        begins = self.measurements["start"]
+        ends = begins + self.measurements["seconds"]
+        is_inside = (ends > start + FRAME / 100) & (begins < end - FRAME / 100)  # (N,)
+        waveform = self.waveform[round(start * self.sampling_rate) : round(end * self.sampling_rate)]  # (S',)
+        return _find_flags(self.measurements[is_inside], waveform, self.sampling_rate, "narrow_band" in self.flags)
+
+    def channel(self, number: int, max_duration: float) -> "AudioClip":
+        """One channel of the source, counted from 1, as a clip of its own.
+
+        Raises:
+            ValueError: where the source does not have it.
+        """
+        if (source := self.recording) is None:
+            raise UnreadableClipError(f"{self.name}: expected a clip of `read_audio`, got one without its source.")
+
+        def chunks(longest: float) -> Iterator[Chunk]:
+            for samples, rate in source.chunks(longest):
+                if number > samples.shape[1]:
+                    raise UnreadableClipError(
+                        f"{source.name}: expected a channel from 1 to {samples.shape[1]}, got {number}."
+                    )
+                yield samples[:, number - 1 : number], rate
+
+        return _read_clip(replace(source, chunks=chunks), self.sampling_rate, max_duration)
 
 
-def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
+@dataclass(frozen=True)
+class Recording:
+    """A source that has been opened and not been decoded.
+
+    Args:
+        name: of the source, for messages.
+        chunks: from the longest duration in seconds that may be decoded to successive parts, from the start on.
+        is_truncated: whether the end is missing.
+    """
+
+    name: str
+    chunks: Callable[[float], Iterable[Chunk]]
+    is_truncated: bool = False
+
+
+class UnreadableClipError(ValueError):
+    """A clip that cannot be used; the message is complete."""
+
+
+def read_audio(source: Any, sampling_rate: int = 16000, max_duration: float = MAX_DURATION) -> AudioClip:
     """Read one clip, downmix it to mono and resample it.
 
-    Channels are averaged; where they cancel each other, the loudest one is taken.
+    Channels are averaged; where they cancel each other, the loudest one is taken. Of several files joined into one,
+    all are read; a gap in the timestamps of a stream becomes silence.
 
     Args:
         source: a path, an http(s) or file URL, the bytes of a file, a binary file object, `{"array", "sampling_rate"}`
@@ -98,42 +198,32 @@ def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
             type; 64-bit ones, such as lists of integers, are taken for 16-bit audio if every sample fits, else for
             32-bit audio.
         sampling_rate: of the result, in hertz.
+        max_duration: in seconds; a longer clip is refused, before it is decoded if its header states its duration.
 
     Raises:
-        ValueError: where the source is missing, not audio, cut short, without samples or with NaN or infinite ones,
-            shorter than 0.25 s, of an impossible rate or number of channels, or an array without its rate.
+        ValueError: where the source is missing, of a format that is not read, cut short, without samples or with NaN
+            or infinite ones, shorter than 0.25 s or longer than `max_duration`, too large for the memory, of an
+            impossible rate or number of channels, or an array without its rate.
     """
-    samples, rate, name = _load(source)
-    if not RATES[0] <= rate <= RATES[1]:
-        raise ValueError(f"{name}: expected a sampling rate in hertz ({RATES[0]} to {RATES[1]}), got {rate:g}.")
-    if samples.shape[1] >= MAX_CHANNELS:
-        raise ValueError(
-            f"{name}: expected fewer than {MAX_CHANNELS} channels, got {samples.shape[1]}. Pass that of the voice."
-        )
-    if samples.size == 0:
-        raise ValueError(f"{name}: expected audio of at least {SHORTEST} s, got no samples. Leave this clip out.")
-    if not np.isfinite(samples).all():
-        count = int((~np.isfinite(samples)).sum())
-        raise ValueError(
-            f"{name}: expected finite samples, got {count} that are NaN or infinite. Repair the recording, or leave "
-            "this clip out."
-        )
-    if (peak := float(np.abs(samples).max())) > LOUDEST:
-        raise ValueError(
-            f"{name}: expected samples in ±1, got one of size {peak:.3g}. Divide them by the full scale of their type."
-        )
-    duration = len(samples) / rate  # seconds
-    if duration < SHORTEST:
-        raise ValueError(
-            f"{name}: expected at least {SHORTEST} s of audio, got {duration:.6g} s. Join it with its neighbors, or "
-            "leave this clip out."
-        )
-    waveform = np.ascontiguousarray(resample(downmix(samples)[0], rate, sampling_rate), dtype=np.float32)  # (S,)
-    flags = _find_flags(samples, rate, waveform, sampling_rate, _is_narrow_band(waveform, sampling_rate))
-    return AudioClip(waveform, duration, flags, name, samples, rate, sampling_rate)
+    return _read_clip(_load(source), sampling_rate, max_duration)
 
 
-def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndarray, int]:
+def _read_clip(recording: Recording, sampling_rate: int, max_duration: float) -> AudioClip:
+    """Read what has been opened, see [`read_audio`]."""
+    try:
+        waveform, duration, measurements, powers = _read(recording, sampling_rate, max_duration)
+        if _is_canceled(measurements):
+            waveform = _read(recording, sampling_rate, max_duration, channel=int(np.argmax(powers)))[0]
+    except MemoryError as error:
+        raise UnreadableClipError(
+            f"{recording.name}: expected a clip that fits into memory, got {_describe(error)}. Cut it into shorter "
+            "ones."
+        ) from error
+    is_truncated = recording.is_truncated
+    return AudioClip(waveform, duration, recording.name, sampling_rate, measurements, is_truncated, recording)
+
+
+def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndarray, float]:
     """Decode an audio file, or the audio track of a video.
 
     Args:
@@ -141,25 +231,19 @@ def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndar
         name: used in messages; by default the path.
 
     Returns:
-        samples `(S, C)` in float32, and their rate in hertz.
+        samples `(S, C)` in float32, and their rate in hertz; that of the first part where it changes.
 
     Raises:
         ValueError: where the file is missing, empty, undecodable or cut short.
     """
-    if isinstance(source, (str, Path)):
-        name = name or str(source)
-        source = _read_file(Path(source), name)
-    name = name or _default_name(source)
-    if not source:
-        raise ValueError(f"{name}: expected an audio file, got an empty one (0 bytes).")
-    try:
-        return _decode_with_soundfile(source) if _is_known_to_soundfile(source) else _decode_with_av(source)
-    except Exception as error:  # decoders raise anything on bytes that are not audio
-        raise ValueError(
-            f"{name}: expected audio that can be decoded (wav, flac, mp3 and ogg by soundfile; m4a, mp4 and webm by "
-            f"PyAV), got {len(source)} bytes that cannot: {str(error).rstrip('.')}. Repair or convert the file, or "
-            "leave it out."
-        ) from error
+    chunks = list(_open(source, name).chunks(MAX_DURATION))
+    if not chunks:
+        return np.zeros((0, 1), np.float32), float(RATES[0])
+    rate = chunks[0][1]
+    parts = [resample(samples, part_rate, rate) for samples, part_rate in chunks]
+    if len({part.shape[1] for part in parts}) > 1:
+        parts = [part.mean(axis=1, keepdims=True) for part in parts]
+    return np.concatenate(parts), rate
 
 
 def downmix(samples: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -189,21 +273,152 @@ def resample(samples: np.ndarray, rate: float, sampling_rate: float) -> np.ndarr
     """
     if rate == sampling_rate:
         return samples
-    if soxr is None:
-        raise ImportError(f"Resampling from {rate} to {sampling_rate} Hz needs soxr: `pip install soxr`.")
+    _require_soxr(rate, sampling_rate)
     return soxr.resample(samples, rate, sampling_rate)
 
 
-def _load(source: Any) -> tuple[np.ndarray, float, str]:
-    """Samples `(S, C)` in float32, their rate in hertz and the source's name."""
+def _require_soxr(rate: float, sampling_rate: float) -> None:
+    if soxr is None:
+        raise ImportError(f"Resampling from {rate} to {sampling_rate} Hz needs soxr: `pip install soxr`.")
+
+
+def public_name(source: str | Path) -> str:
+    """A path as it is; a URL without what may be secret: user, password, query and fragment."""
+    scheme, separator, rest = str(source).partition("://")
+    if not separator or not re.match(SCHEME, str(source)):
+        return str(source)
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _read(
+    recording: Recording, sampling_rate: int, max_duration: float, channel: int | None = None
+) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    """Decode, measure, downmix and resample chunk by chunk, so that the result is all that is kept.
+
+    Args:
+        recording: to read.
+        sampling_rate: of the result, in hertz.
+        max_duration: in seconds.
+        channel: to take; the mean of all channels if None.
+
+    Returns:
+        waveform `(S,)`, duration in seconds, measurements `(N,)`, and the power of each channel.
+    """
+    waveform, size = np.empty(sampling_rate, np.float32), 0
+    measured, powers, duration = [], np.zeros(MAX_CHANNELS), 0.0
+    resampler, resampled_rate = None, None  # they change where the rate does
+
+    def append(samples: np.ndarray) -> None:
+        nonlocal size
+        if size + len(samples) > len(waveform):
+            waveform.resize(max(size + len(samples), len(waveform) * 3 // 2), refcheck=False)  # without a copy
+        waveform[size : size + len(samples)] = samples
+        size += len(samples)
+
+    for samples, rate in _regroup(recording.name, recording.chunks(max_duration)):
+        _check_samples(recording.name, samples)
+        found, channel_powers = _measure(samples, rate, duration)
+        measured.append(found)
+        powers[: len(channel_powers)] += channel_powers
+        duration += len(samples) / rate
+        _check_duration(recording.name, duration, max_duration)
+        if channel is None:
+            mono = np.ascontiguousarray(samples.T).mean(axis=0)  # faster than over the last axis
+        else:
+            mono = samples[:, min(channel, samples.shape[1] - 1)]
+        if rate != resampled_rate:
+            if resampler is not None:
+                append(resampler.resample_chunk(mono[:0], last=True))
+            resampler, resampled_rate = _resampler(rate, sampling_rate), rate
+        append(mono if resampler is None else resampler.resample_chunk(np.ascontiguousarray(mono)))
+    if duration == 0:
+        raise UnreadableClipError(
+            f"{recording.name}: expected audio of at least {SHORTEST} s, got no samples. Leave this clip out."
+        )
+    if duration < SHORTEST:
+        raise UnreadableClipError(
+            f"{recording.name}: expected at least {SHORTEST} s of audio, got {duration:.6g} s. Join it with its "
+            "neighbors, or leave this clip out."
+        )
+    if resampler is not None:
+        append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    waveform.resize(size, refcheck=False)
+    return waveform, duration, np.concatenate(measured), powers
+
+
+def _regroup(name: str, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Chunks of one format and of whole frames of 50 ms, except before a change of format and at the end."""
+    held: list[np.ndarray] = []
+    form, count, length = (0.0, 0), 0, 1  # of the chunks: rate and channels
+    for samples, rate in chunks:
+        if (rate, samples.shape[1]) != form:
+            if count:
+                yield np.concatenate(held), form[0]
+            form, held, count = (rate, samples.shape[1]), [], 0
+            _check_format(name, *form)
+            length = round(FRAME * rate)
+        held.append(samples)
+        count += len(samples)
+        if count * form[1] >= CHUNK and count >= length:
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            whole = count // length * length
+            yield joined[:whole], rate
+            held, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(held), form[0]
+
+
+def _resampler(rate: float, sampling_rate: float) -> Any:
+    """A resampler of successive chunks `(S,)`, or None where the rates are the same."""
+    if rate == sampling_rate:
+        return None
+    _require_soxr(rate, sampling_rate)
+    return soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
+
+
+def _check_format(name: str, rate: float, channels: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UnreadableClipError(
+            f"{name}: expected a sampling rate in hertz ({RATES[0]} to {RATES[1]}), got {rate:g}."
+        )
+    if channels >= MAX_CHANNELS:
+        raise UnreadableClipError(
+            f"{name}: expected fewer than {MAX_CHANNELS} channels, got {channels}. Pass that of the voice."
+        )
+
+
+def _check_samples(name: str, samples: np.ndarray) -> None:
+    if not np.isfinite(samples).all():
+        count = int((~np.isfinite(samples)).sum())
+        raise UnreadableClipError(
+            f"{name}: expected finite samples, got {count} that are NaN or infinite. Repair the recording, or leave "
+            "this clip out."
+        )
+    if (peak := float(max(samples.max(), -samples.min()))) > LOUDEST:
+        raise UnreadableClipError(
+            f"{name}: expected samples in ±1, got one of size {peak:.3g}. Divide them by the full scale of their type."
+        )
+
+
+def _check_duration(name: str, duration: float, max_duration: float) -> None:
+    if duration > max_duration:
+        raise UnreadableClipError(
+            f"{name}: expected at most {max_duration:g} s of audio, got more. Cut it into shorter clips, or allow "
+            "more with `max_duration`."
+        )
+
+
+def _load(source: Any) -> Recording:
+    """Open any source."""
     if isinstance(source, Mapping):
         return _load_mapping(source)
     if isinstance(source, (str, Path)):
         if not str(source):
             raise ValueError("'': expected the path of an audio file, got an empty path.")
         if isinstance(source, str) and re.match(SCHEME, source):
-            return *_decode_url(source), source
-        return *decode(source), str(source)
+            return _open_url(source)
+        return _open(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _load_bytes(source, None)
     if callable(getattr(source, "get_all_samples", None)):  # torchcodec, which need not be installed
@@ -215,7 +430,7 @@ def _load(source: Any) -> tuple[np.ndarray, float, str]:
         return _load_array(samples, rate, "decoder")
     if callable(getattr(source, "read", None)):
         name = str(getattr(source, "name", "file object"))
-        return *decode(_read_file_object(source, name), name), name
+        return _open(_read_file_object(source, name), name)
     if isinstance(source, (np.ndarray, np.number, list, tuple, float, int)) or _is_tensor(source):
         shape = f" of shape {tuple(source.shape)}" if isinstance(source, np.ndarray) or _is_tensor(source) else ""
         raise ValueError(f"bare array{shape}: expected its sampling rate beside it, got none. Pass {ARRAY_EXAMPLE}.")
@@ -225,8 +440,8 @@ def _load(source: Any) -> tuple[np.ndarray, float, str]:
     )
 
 
-def _load_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
-    """Load a dict: an array with its rate, a row, or a struct of path and bytes."""
+def _load_mapping(source: Mapping) -> Recording:
+    """Open a dict: an array with its rate, a row, or a struct of path and bytes."""
     array = next((source[key] for key in ARRAY_KEYS if source.get(key) is not None), None)
     if array is not None:
         rate = next((source[key] for key in RATE_KEYS if source.get(key) is not None), None)
@@ -243,8 +458,8 @@ def _load_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
                 f'dict: expected one row, got several rows, {len(audio)} under "audio". Iterate over the dataset, or '
                 "pass it as a whole."
             )
-        samples, rate, name = _load(audio)
-        return samples, rate, str(source.get("id") or name)
+        recording = _load(audio)
+        return replace(recording, name=str(source.get("id") or recording.name))
     if (content := source.get("bytes")) is not None:
         if not isinstance(content, (bytes, bytearray, memoryview)):
             raise ValueError(f'dict: expected bytes under "bytes", got {type(content).__name__}.')
@@ -261,17 +476,16 @@ def _load_mapping(source: Mapping) -> tuple[np.ndarray, float, str]:
     )
 
 
-def _load_bytes(content: bytes | bytearray | memoryview, path: Any) -> tuple[np.ndarray, float, str]:
-    """Load the content of a file; its path, if known, is its name."""
+def _load_bytes(content: bytes | bytearray | memoryview, path: Any) -> Recording:
+    """Open the content of a file; its path, if known, is its name."""
     try:
         content = bytes(content)
     except ValueError as error:  # a released memoryview
         raise ValueError(f"bytes: expected the content of an audio file, got {_describe(error)}.") from error
-    name = str(path or _default_name(content))
-    return *decode(content, name), name
+    return _open(content, public_name(path or _default_name(content)))
 
 
-def _load_array(array: Any, rate: Any, name: str) -> tuple[np.ndarray, float, str]:
+def _load_array(array: Any, rate: Any, name: str) -> Recording:
     """Check an array and its rate, scale integers, and put the channels last."""
     try:
         if _is_tensor(array):
@@ -293,21 +507,31 @@ def _load_array(array: Any, rate: Any, name: str) -> tuple[np.ndarray, float, st
             f"{name}: expected an array of shape (samples,), (channels, samples) or (samples, channels) with fewer "
             f"than {MAX_CHANNELS} channels, got {array.shape}. Pass several clips as a list of dicts."
         )
-    return _scale_to_unit_range(samples, name), rate, name
+    scaled = scale_to_unit_range(samples, name)
+    return Recording(name, lambda max_duration: _chunks_of_array(name, scaled, rate, max_duration))
 
 
-def _scale_to_unit_range(samples: np.ndarray, name: str) -> np.ndarray:
+def _chunks_of_array(name: str, samples: np.ndarray, rate: float, max_duration: float) -> Iterator[Chunk]:
+    _check_format(name, rate, samples.shape[1])
+    _check_duration(name, len(samples) / rate, max_duration)
+    frame = round(FRAME * rate)
+    step = max(1, CHUNK // frame) * frame
+    for first in range(0, len(samples), step):
+        yield samples[first : first + step], rate
+
+
+def scale_to_unit_range(samples: np.ndarray, name: str) -> np.ndarray:
     """Samples in float32; integers are divided by the full scale of their type."""
     kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
     if kind == "f":
         with np.errstate(over="ignore"):  # an overflow is infinite, which `read_audio` refuses
-            return samples.astype(np.float32)
+            return samples.astype(np.float32, copy=False)
     if kind == "u":
         middle = 2.0 ** (bits - 1)  # zero of unsigned audio
         return ((samples - middle) / middle).astype(np.float32)
     if kind == "i":
         if bits == 64:
-            bits = 16 if samples.size == 0 or np.abs(samples).max() <= 2**15 else 32
+            bits = 16 if samples.size == 0 or (samples.min() >= -(2**15) and samples.max() <= 2**15) else 32
         return (samples / 2.0 ** (bits - 1)).astype(np.float32)
     raise ValueError(f"{name}: expected samples that are floats or integers, got {samples.dtype}.")
 
@@ -321,6 +545,8 @@ def _read_file(path: Path, name: str) -> bytes:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or /dev/zero may never end
             raise OSError("it is a pipe or a device; pass its bytes")
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise OSError(f"more than {MAX_BYTES} bytes; extract the audio, or cut it into shorter clips")
         return path.read_bytes()
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a null byte in the path
         raise ValueError(f"{name}: expected an audio file, got {_describe(error)}.") from error
@@ -349,64 +575,615 @@ def _read_file_object(file: Any, name: str) -> bytes:
     return content
 
 
-def _decode_url(url: str) -> tuple[np.ndarray, int]:
-    """Decode what an http(s) URL, or a file URL of this machine, points to."""
+def _open_url(url: str) -> Recording:
+    """Open what an http(s) URL, or a file URL of this machine, points to."""
     scheme, _, rest = url.partition("://")
-    host, _, path = rest.partition("/")
-    scheme = scheme.lower()
+    host, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    scheme, name = scheme.lower(), public_name(url)
     if scheme == "file" and host in ("", "localhost"):
-        return decode(Path(urllib.request.url2pathname(f"/{path}")), url)
+        return _open(Path(urllib.request.url2pathname(f"/{path}")), name)
     if scheme not in ("http", "https"):
         raise ValueError(
-            f"{url}: expected a path, or a URL of http, https or a file of this machine, got {scheme}://{host}. Fetch "
-            "the clip, and pass its path or its bytes."
+            f"{name}: expected a path, or a URL of http, https or a file of this machine, got "
+            f"{scheme}://{host.rpartition('@')[2]}. Fetch the clip, and pass its path or its bytes."
         )
+    result: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    # A thread, because a server that sends its headers byte by byte never times out.
+    threading.Thread(target=lambda: result.put(_download(url)), daemon=True).start()
+    try:
+        content = result.get(timeout=URL_DURATION)
+    except queue.Empty:
+        content = TimeoutError(f"no end within {URL_DURATION:g} s")
+    if isinstance(content, Exception):
+        # Other messages, such as that of InvalidURL, repeat the URL, which may hold a password or a signature.
+        reason = ""
+        if isinstance(content, urllib.error.HTTPError):
+            reason = f"status {content.code}"
+        elif isinstance(content, urllib.error.URLError):  # of the connection, or of the scheme of a redirect
+            reason = str(content.reason)
+        elif isinstance(content, (TimeoutError, MemoryError)):
+            reason = str(content)
+        found = f"{type(content).__name__}: {reason}".rstrip(".: ")
+        raise ValueError(f"{name}: expected an audio file, got {found}.") from None
+    return _open(content, name)
+
+
+def _download(url: str) -> bytes | Exception:
+    """The content, or why there is none."""
+    # Without handlers of ftp, file and data: a redirect to them is refused.
+    handlers = [
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ]
+    opener = urllib.request.OpenerDirector()
+    for handler in handlers:
+        opener.add_handler(handler())
+    deadline, content = time.monotonic() + URL_DURATION, bytearray()
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "audio-emotion"})
-        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
-            content = response.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
-        raise ValueError(f"{url}: expected an audio file, got {_describe(error)}.") from error
-    return decode(content, url)
+        with opener.open(request, timeout=URL_TIMEOUT) as response:
+            while part := response.read1(2**16):
+                content += part
+                if len(content) > MAX_BYTES:
+                    return TimeoutError(f"more than {MAX_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    return TimeoutError(f"no end within {URL_DURATION:g} s")
+            if response.length:  # `read1` passes over an end that comes too early
+                return TimeoutError(f"{response.length} bytes too few")
+        return bytes(content)
+    except (OSError, ValueError, MemoryError, http.client.HTTPException) as error:  # URLError is an OSError
+        return error
 
 
-def _is_known_to_soundfile(content: bytes) -> bool:
-    """Whether libsndfile recognizes the format; if so, PyAV is not tried on a file that it finds broken."""
+def _open(source: bytes | str | Path, name: str | None = None) -> Recording:
+    """Open a file or its content: recognize its container, find where it ends, and what is joined to it."""
+    if isinstance(source, (str, Path)):
+        name = name or str(source)
+        source = _read_file(Path(source), name)
+    name = name or _default_name(source)
+    if not source:
+        raise ValueError(f"{name}: expected an audio file, got an empty one (0 bytes).")
     try:
-        with soundfile.SoundFile(io.BytesIO(content)):
-            return True
+        files, is_truncated = _split_joined(source)
+    except Exception as error:  # of a header that is damaged
+        raise UnreadableClipError(_undecodable(name, source, error)) from error
+
+    def chunks(max_duration: float) -> Iterator[Chunk]:
+        for demuxer, content, duration in files:
+            try:
+                yield from _decode(name, demuxer, content, duration, max_duration)
+            except (UnreadableClipError, MemoryError):
+                raise
+            except Exception as error:  # decoders raise anything on bytes that are not audio
+                raise UnreadableClipError(_undecodable(name, source, error)) from error
+
+    return Recording(name, chunks, is_truncated)
+
+
+def _undecodable(name: str, content: bytes, error: Exception) -> str:
+    return (
+        f"{name}: expected audio that can be decoded (wav, flac, mp3, ogg, aiff, au, caf and nist by soundfile; m4a, "
+        f"mp4, webm, mkv, avi, flv, ts, aac, amr and wma by PyAV), got {len(content)} bytes that cannot: "
+        f"{str(error).rstrip('.')}. Repair or convert the file, or leave it out."
+    )
+
+
+def _decode(name: str, demuxer: str, content: bytes, duration: float, max_duration: float) -> Iterator[Chunk]:
+    """Decode one file with soundfile if it recognizes the format, else with PyAV.
+
+    PyAV is not tried on a file that libsndfile finds broken. `duration` is that of all frames that were found, in
+    seconds, or 0.
+    """
+    try:
+        file = soundfile.SoundFile(io.BytesIO(content))
     except Exception:
-        return False
+        file = None
+    if file is None or file.format not in SOUNDFILE_FORMATS:
+        yield from _decode_with_av(name, demuxer, content, max_duration)
+        return
+    with file:
+        stated = file.frames if file.frames < 2**62 else 0  # else unknown
+        _check_format(name, file.samplerate, file.channels)
+        _check_duration(name, stated / file.samplerate, max_duration)
+        frame = round(FRAME * file.samplerate)
+        step = max(1, CHUNK // file.channels // frame) * frame
+        count = 0
+        file.seekable = lambda: False  # soundfile seeks after each read, which fails where the length is unknown
+        if file.subtype.startswith("MPEG"):  # libsndfile estimates the number from the size
+            stated = round(duration * file.samplerate)
+            end = 2**62
+        else:
+            end = stated or 2**62
+        while len(samples := file.read(min(step, end - count), dtype="float32", always_2d=True)):
+            count += len(samples)
+            yield samples, file.samplerate
+        if count < (stated if file.format == "FLAC" else (1 - MISSING) * stated - GAP * file.samplerate):
+            raise ValueError(f"it is cut short, {count} of {stated} samples")
 
 
-def _decode_with_soundfile(content: bytes) -> tuple[np.ndarray, int]:
-    """Decode wav, flac, mp3, ogg and the other formats of libsndfile."""
-    with soundfile.SoundFile(io.BytesIO(content)) as file:
-        samples = file.read(dtype="float32", always_2d=True)  # (S, C)
-        if len(samples) < file.frames:
-            raise ValueError(f"it is cut short, {len(samples)} of {file.frames} samples")
-        # libsndfile reads truncated wav, aiff and au files without an error, but logs the size in the header.
-        for claimed, found in re.findall(HEADER_SIZES, file.extra_info):
-            if int(found) < (1 - MISSING) * int(claimed) and int(claimed) < UNKNOWN_SIZE:
-                raise ValueError(f"it is cut short, {found} of {claimed} bytes")
-        return samples, file.samplerate
-
-
-def _decode_with_av(content: bytes) -> tuple[np.ndarray, int]:
-    """Decode the first audio track of m4a, mp4, webm and the other formats of FFmpeg."""
+def _decode_with_av(name: str, demuxer: str, content: bytes, max_duration: float) -> Iterator[Chunk]:
+    """Decode the first audio track with FFmpeg's demuxer of this name, and without any of its protocols."""
     try:
         av = importlib.import_module("av")  # by name: optional, and slow to import
     except ImportError as error:
         missing = "av" if soundfile else "soundfile"
         raise ImportError(f"{missing} is not installed (`pip install {missing}`)") from error
-    with av.open(io.BytesIO(content)) as container:
+    limits = {"format_whitelist": demuxer, "protocol_whitelist": "none", "codec_whitelist": AV_CODECS}
+    with av.open(io.BytesIO(content), format=demuxer, options=limits) as container:
         if not container.streams.audio:
             raise ValueError("it has no audio track")
-        rate = container.streams.audio[0].rate
-        to_floats = av.AudioResampler(format="fltp", rate=rate)
-        frames = [part for frame in container.decode(audio=0) for part in to_floats.resample(frame)]
-        frames += to_floats.resample(None)
-    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T, rate  # (S, C)
+        stream = container.streams.audio[0]
+        if (codec := stream.codec_context.name) not in AV_CODECS.split(","):
+            raise ValueError(f"its codec {codec} is none of {AV_CODECS}")
+        stated = 0.0  # seconds
+        if demuxer not in ESTIMATED:
+            if stream.duration is not None:
+                stated = float(stream.duration * stream.time_base)
+            elif container.duration is not None and len(container.streams) == 1:
+                stated = container.duration / av.time_base
+        _check_duration(name, stated, max_duration)
+        form, to_floats, clock, decoded = None, av.AudioResampler(format="fltp"), None, 0.0  # seconds
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise ValueError(f"it is damaged or cut short after {decoded:.3f} s")
+            for frame in packet.decode():
+                if (frame.rate, frame.format.name, frame.layout.name) != form:
+                    form = (frame.rate, frame.format.name, frame.layout.name)
+                    to_floats = av.AudioResampler(format="fltp")
+                if frame.pts is not None and frame.time_base:
+                    begin = float(frame.pts * frame.time_base)
+                    gap = 0.0 if clock is None else begin - clock
+                    if gap > GAP and not (demuxer == "mpegts" and gap > DISCONTINUITY):
+                        _check_duration(name, decoded + gap, max_duration)
+                        yield from _silence(gap, frame.rate, frame.layout.nb_channels)
+                        decoded += gap
+                    clock = begin
+                if clock is not None:
+                    clock += frame.samples / frame.rate
+                decoded += frame.samples / frame.rate
+                for part in to_floats.resample(frame):
+                    yield part.to_ndarray().T, frame.rate
+        if decoded < (1 - MISSING) * stated - GAP:
+            raise ValueError(f"it is cut short, {decoded:.3f} of {stated:.3f} s")
+
+
+def _silence(seconds: float, rate: int, channels: int) -> Iterator[Chunk]:
+    count, step = round(seconds * rate), max(1, CHUNK // channels)
+    for first in range(0, count, step):
+        yield np.zeros((min(step, count - first), channels), np.float32), rate
+
+
+# Containers. Each function finds where the file that starts at `place` ends, see [`Extent`].
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where one file ends in content that may hold several files.
+
+    Args:
+        end: the byte after its last one; beyond the content where bytes are missing.
+        states_size: whether the header states the size: then missing bytes are an error, and else a flag.
+        found: fraction of the file that is there, where the header counts other units than bytes.
+        fixed: the file, where its header had to be corrected.
+        duration: of the frames that were found, in seconds; 0 if unknown.
+    """
+
+    end: int
+    states_size: bool = True
+    found: float = 1.0
+    fixed: bytes | None = None
+    duration: float = 0.0
+
+
+def _split_joined(content: bytes) -> tuple[list[tuple[str, bytes, float]], bool]:
+    """Divide content into the files that are joined in it.
+
+    Returns:
+        FFmpeg's demuxer, the content and the duration (0 if unknown) of each file, and whether an end is missing.
+
+    Raises:
+        ValueError: for a container that is not read, or a file that is shorter than its header states.
+    """
+    files: list[tuple[str, bytes, float]] = []
+    start, is_truncated = 0, False
+    while (container := _recognize(content, start)) is not None:
+        demuxer, find_extent = container
+        extent = find_extent(content, start)
+        missing = extent.end - len(content)
+        if extent.states_size and max(missing / (extent.end - start), 1 - extent.found) > MISSING:
+            found = min(extent.found, (len(content) - start) / (extent.end - start))
+            raise ValueError(f"it is cut short, {found:.0%} of what its header states")
+        is_truncated |= missing > (SLACK if extent.states_size else 0)
+        is_alone = not files and missing >= 0  # then it is not copied
+        file = extent.fixed or (content if is_alone else content[start : extent.end])
+        files.append((demuxer, file, extent.duration))
+        start = _after_tags(content, extent.end)
+        if start < len(content) and _recognize(content, start) is None:
+            following = _find(STRONG_STARTS, content, start)
+            is_truncated |= following - start > MISSING * len(content)  # nobody knows what is between
+            start = following
+    if not files:
+        raise ValueError("it is of no format that is read")
+    return files, is_truncated
+
+
+# Starts of files that do not occur by accident: after bytes that are no audio, only these are searched.
+STRONG_STARTS = rb"RIFF.{4}WAVE|fLaC\x00\x00\x00\x22|OggS\x00\x02|ID3[\x02-\x04]\x00|#!AMR"
+
+
+def _find(pattern: bytes, content: bytes, place: int, stop: int | None = None) -> int:
+    """Where the pattern is next, or `stop`, by default the length of the content."""
+    stop = len(content) if stop is None else stop
+    match = re.compile(pattern, re.DOTALL).search(content, place, stop)
+    return match.start() if match else stop
+
+
+def _after_tags(content: bytes, place: int) -> int:
+    """The place after zeros and tags that follow audio."""
+    while True:
+        if content[place : place + 3] == b"TAG":
+            place += 128
+        elif content[place : place + 8] == b"APETAGEX" and place + 32 <= len(content):
+            size, _, flags = struct.unpack_from("<III", content, place + 12)
+            place += size + (32 if flags & 2**29 else 0)  # the size is without the header
+        elif content[place : place + 1] == b"\0" and not content[place : place + 4096].strip(b"\0"):
+            place += 4096
+        else:
+            return place
+
+
+def _recognize(content: bytes, place: int) -> tuple[str, Callable[[bytes, int], Extent]] | None:
+    """FFmpeg's demuxer of the file that starts at `place`, and the function that finds its extent."""
+    head = content[place : place + 16]
+    for pattern, demuxer, find_extent in CONTAINERS:
+        if re.match(pattern, head, re.DOTALL):
+            return demuxer, find_extent
+    after_tag = _after_id3(content, place)
+    if content[after_tag : after_tag + 4] == b"fLaC":
+        return "flac", _flac_extent
+    if place == 0 and after_tag == 0:
+        # A recording of a stream starts amid a frame.
+        after_tag = _frame_after(content, 0, stop=min(len(content), RESYNC))
+    if after_tag < len(content):
+        if _mpeg_frame(content, after_tag):
+            return "mp3", _mp3_extent
+        if _adts_frame(content, after_tag):
+            return "aac", _adts_extent
+    if len(head) > 0 and all(content[place + skip : place + skip + 1] in (b"G", b"") for skip in (0, 188, 376)):
+        return "mpegts", _ts_extent
+    return None
+
+
+def _riff_extent(content: bytes, start: int) -> Extent:
+    """WAV (RIFF, RF64, RIFX) and AVI: chunks of an identifier, a size and data."""
+    order = ">" if content[start : start + 4] == b"RIFX" else "<"
+    (size,) = struct.unpack_from(order + "I", content, start + 4)
+    following = _find(rb"RIF[FX].{4}(?:WAVE|AVI )", content, start + 12)
+    if content[start : start + 4] == b"RF64":
+        size, data_size = struct.unpack_from("<QQ", content, start + 20)  # of the chunk `ds64`
+        return Extent(max(start + 8 + size, start + 12 + data_size))
+    if content[start + 8 : start + 12] == b"AVI ":
+        end = start + 8 + size
+        while size and content[end : end + 4] == b"RIFF" and content[end + 8 : end + 12] == b"AVIX":
+            end += 8 + struct.unpack_from("<I", content, end + 4)[0]
+        return Extent(end) if size else Extent(following, states_size=False)
+    end, place = start + 8 + size + size % 2, start + 12
+    while place + 8 <= len(content):
+        (chunk_size,) = struct.unpack_from(order + "I", content, place + 4)
+        if content[place : place + 4] == b"data":
+            if chunk_size >= UNKNOWN_SIZE:
+                return Extent(following)
+            if chunk_size == 0 and end < following:  # the recorder has stopped before it wrote the sizes
+                unknown = struct.pack(order + "I", 2**32 - 1)
+                fixed = content[start : start + 4] + unknown + content[start + 8 : place + 4] + unknown
+                fixed += content[place + 8 : following]
+                return Extent(following, fixed=fixed)
+            return Extent(max(end, place + 8 + chunk_size) if size < UNKNOWN_SIZE else place + 8 + chunk_size)
+        place += 8 + chunk_size + chunk_size % 2
+    return Extent(end if size < UNKNOWN_SIZE else following)
+
+
+def _aiff_extent(content: bytes, start: int) -> Extent:
+    (size,) = struct.unpack_from(">I", content, start + 4)
+    return Extent(start + 8 + size if size else len(content))
+
+
+def _w64_extent(content: bytes, start: int) -> Extent:
+    return Extent(start + struct.unpack_from("<Q", content, start + 16)[0])
+
+
+def _caf_extent(content: bytes, start: int) -> Extent:
+    place = start + 8
+    while place + 12 <= len(content) and re.match(rb"[ -~]{4}", content[place : place + 4]):
+        (size,) = struct.unpack_from(">q", content, place + 4)
+        if size < 0 or content[place : place + 4] == b"caff":  # -1: until the end
+            return Extent(len(content) if size < 0 else place)
+        place += 12 + size
+    return Extent(place)
+
+
+def _au_extent(content: bytes, start: int) -> Extent:
+    offset, size = struct.unpack_from(">II", content, start + 4)
+    return Extent(start + offset + size if size < UNKNOWN_SIZE else len(content))
+
+
+def _nist_extent(content: bytes, start: int) -> Extent:
+    header = content[start : start + 1024].decode("latin-1")
+    values = dict(re.findall(r"^(\w+) -i (\d+)", header, re.MULTILINE))
+    if "embedded" in header or "sample_count" not in values:  # compressed
+        return Extent(len(content))
+    size = int(values["sample_count"]) * int(values.get("channel_count", 1)) * int(values.get("sample_n_bytes", 2))
+    return Extent(start + int(header.split()[1]) + size)
+
+
+def _flac_extent(content: bytes, start: int) -> Extent:
+    start = content.index(b"fLaC", start)
+    end = _find(rb"fLaC[\x00\x80]\x00\x00\x22", content, start + 4)
+    if int.from_bytes(content[start + 21 : start + 26], "big") & (2**36 - 1):
+        return Extent(end)  # the number of samples is stated, and checked after decoding
+    # A frame ends with its CRC-16, so that the one of a whole last frame is 0.
+    first = max(start, end - 2**16)
+    for match in list(re.finditer(rb"\xff[\xf8\xf9]", content[first:end]))[:-33:-1]:  # the last ones
+        crc = 0
+        for byte in content[first + match.start() : end]:
+            crc = (crc << 8 & 0xFFFF) ^ CRC_16[crc >> 8 ^ byte]
+        if crc == 0:
+            return Extent(end, states_size=False)
+    return Extent(end + 1, states_size=False)
+
+
+def _crc_16(byte: int) -> int:
+    crc = byte << 8
+    for _ in range(8):
+        crc = (crc << 1 ^ 0x8005 if crc & 0x8000 else crc << 1) & 0xFFFF
+    return crc
+
+
+CRC_16 = [_crc_16(byte) for byte in range(256)]
+
+
+def _ogg_extent(content: bytes, start: int) -> Extent:
+    """Pages; the first of each stream and the last are marked, and a first one after others starts a new file."""
+    place, flags, has_data = start, 0, False
+    while place + 27 <= len(content):
+        if content[place : place + 4] != b"OggS":
+            following = content.find(b"OggS\x00", place)
+            if following < 0:
+                break
+            place = following
+            continue
+        flags, count = content[place + 5], content[place + 26]
+        if flags & 2 and has_data:
+            return Extent(place, states_size=False)
+        has_data |= not flags & 2
+        place += 27 + count + sum(content[place + 27 : place + 27 + count])
+    is_whole = flags & 4 and place <= len(content)
+    return Extent(len(content) if is_whole else max(place, len(content) + 1), states_size=False)
+
+
+def _after_id3(content: bytes, place: int) -> int:
+    """The place after ID3v2 tags."""
+    while content[place : place + 3] == b"ID3" and place + 10 <= len(content):
+        a, b, c, d = content[place + 6 : place + 10]
+        place += 10 + (a << 21 | b << 14 | c << 7 | d)
+    return place
+
+
+def _mpeg_frame(content: bytes, place: int) -> tuple[int, tuple[int, int, int]] | None:
+    """Length in bytes of an MPEG audio frame, and its version, layer and rate."""
+    header = int.from_bytes(content[place : place + 4], "big")
+    version, layer, bitrate, rate = header >> 19 & 3, 4 - (header >> 17 & 3), header >> 12 & 15, header >> 10 & 3
+    if header >> 21 != 0x7FF or version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return None
+    hertz = (44100, 48000, 32000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    kilobits = MPEG_BITRATES[(1, layer) if version == 3 else (2, min(layer, 2))][bitrate - 1]
+    padding = header >> 9 & 1
+    if layer == 1:
+        return (12000 * kilobits // hertz + padding) * 4, (version, layer, hertz)
+    return (72000 if layer == 3 and version != 3 else 144000) * kilobits // hertz + padding, (version, layer, hertz)
+
+
+MPEG_BITRATES = {  # kilobits per second by version, and by layer
+    (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),  # and layer 3
+}
+
+
+def _adts_frame(content: bytes, place: int) -> tuple[int, tuple[int, int, int]] | None:
+    """Length in bytes of an AAC frame with ADTS header, and what does not change within a stream."""
+    header = content[place : place + 7]
+    if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return None
+    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    return (length, (header[1], header[2], header[3] & 0xC0)) if length >= 7 else None
+
+
+def _frame_after(content: bytes, place: int, stop: int) -> int:
+    """Where the next three MPEG or ADTS frames in a row start, or `stop`."""
+    for match in MPEG_SYNC.finditer(content, place, stop):
+        for read in (_mpeg_frame, _adts_frame):
+            end, frames = match.start(), 0
+            while frames < 3 and (frame := read(content, end)):
+                end, frames = end + frame[0], frames + 1
+            if frames == 3 or (frames and end == len(content)):
+                return match.start()
+    return stop
+
+
+MPEG_SYNC = re.compile(rb"\xff[\xe2-\xff]")
+
+
+def _mp3_extent(content: bytes, start: int) -> Extent:
+    """Frames, of which the first may state (Xing, Info or VBRI) how many there are."""
+    place, kind, stated, count = _after_id3(content, start), None, 0, 0
+    while place < len(content):
+        if (frame := _mpeg_frame(content, place)) is None:
+            if content[place : place + 3] in (b"ID3", b"TAG", b"APE"):
+                break
+            if len(content) - place < 4 and content[place] == 0xFF:
+                place = len(content) + 1  # amid the header of a frame
+                break
+            stop = min(len(content), place + RESYNC)
+            stop = _find(rb"ID3[\x02-\x04]\x00", content, place, stop)
+            following = _frame_after(content, place, stop)
+            if following == stop:
+                place = stop if stop == len(content) else place
+                break
+            place = following
+            continue
+        frames = _stated_mpeg_frames(content, place)
+        if kind is not None and (frames or frame[1] != kind):
+            break  # another file
+        if stated and count >= stated and len(content) - place > MISSING * (place - start):
+            break
+        kind, stated, count = frame[1], stated or frames, count + (frames == 0)
+        place += frame[0]
+    if place > len(content):
+        count -= 1
+    samples = 384 if kind and kind[1] == 1 else (576 if kind and kind[1] == 3 and kind[0] != 3 else 1152)
+    return Extent(place, bool(stated), _found(count, stated), duration=count * samples / kind[2] if kind else 0.0)
+
+
+def _found(count: int, stated: int) -> float:
+    """The fraction of frames that are there; some programs count the one that states it."""
+    return min(1.0, (count + 1) / stated) if stated else 1.0
+
+
+def _stated_mpeg_frames(content: bytes, place: int) -> int:
+    """The number of frames that a frame of MPEG audio states, 0 if none."""
+    is_first_version, is_mono = content[place + 1] & 8, content[place + 3] >> 6 == 3
+    offset = place + 4 + ((17 if is_mono else 32) if is_first_version else (9 if is_mono else 17))
+    tag = content[offset : offset + 12]
+    if tag[:4] in (b"Xing", b"Info") and len(tag) == 12 and tag[7] & 1:
+        return int.from_bytes(tag[8:], "big")
+    if content[place + 36 : place + 40] == b"VBRI":
+        return int.from_bytes(content[place + 50 : place + 54], "big")
+    return 0
+
+
+def _adts_extent(content: bytes, start: int) -> Extent:
+    place, kind = _after_id3(content, start), None
+    if not _adts_frame(content, place):
+        place = _frame_after(content, place, min(len(content), place + RESYNC))
+    while place < len(content) and (frame := _adts_frame(content, place)):
+        if kind is not None and frame[1] != kind:
+            break
+        place, kind = place + frame[0], frame[1]
+    if len(content) - 7 < place < len(content) and content[place] == 0xFF:
+        place = len(content) + 1  # amid the header of a frame
+    return Extent(place, states_size=False)
+
+
+def _amr_extent(content: bytes, start: int) -> Extent:
+    is_wide = content[start : start + 9] == b"#!AMR-WB\n"
+    sizes = (17, 23, 32, 36, 40, 46, 50, 58, 60, 5) if is_wide else (12, 13, 15, 17, 19, 20, 26, 31, 5)
+    place = start + (9 if is_wide else 6)
+    while place < len(content) and content[place : place + 5] != b"#!AMR":
+        kind = content[place] >> 3 & 15
+        place += 1 + (sizes[kind] if kind < len(sizes) else 0)
+    return Extent(place, states_size=False)
+
+
+def _ts_extent(content: bytes, start: int) -> Extent:
+    place = start
+    while content[place : place + 1] == b"G":
+        place += 188
+    return Extent(place, states_size=False)
+
+
+def _mp4_extent(content: bytes, start: int) -> Extent:
+    """Boxes of a size, a type and data."""
+    place = start
+    while place + 8 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        if not re.match(rb"[ -~\xa9]{4}", kind) or (kind == b"ftyp" and place > start):
+            return Extent(place)
+        if size == 0:  # until the end
+            return Extent(len(content))
+        if size == 1 and place + 16 <= len(content):
+            (size,) = struct.unpack_from(">Q", content, place + 8)
+        place += max(size, 8)
+    return Extent(place if place >= len(content) else len(content) + 1, states_size=place >= len(content))
+
+
+def _matroska_extent(content: bytes, start: int) -> Extent:
+    """Elements of an identifier, a size and data; a recorder that streams does not know those of the outer ones."""
+    place, states_size = start, True
+    while place < len(content):
+        if content[place : place + 4] == b"\x1a\x45\xdf\xa3" and place > start:
+            return Extent(place)
+        identifier, place_of_size = _variable_length(content, place, keep_marker=True)
+        size, place_of_data = _variable_length(content, place_of_size, keep_marker=False)
+        if identifier in (0x18538067, 0x1F43B675) and size < 0:  # a segment or a cluster of unknown size
+            place, states_size = place_of_data, False
+            continue
+        if identifier <= 0 or size < 0:
+            if place_of_data <= len(content):
+                return Extent(place, states_size)  # no element
+            return Extent(len(content) + 1, states_size)
+        place = place_of_data + size
+        if identifier == 0x18538067:
+            return Extent(place)
+    return Extent(place, states_size)
+
+
+def _variable_length(content: bytes, place: int, keep_marker: bool) -> tuple[int, int]:
+    """An integer whose first bit set states its length, -1 if all others are set, and the place after it."""
+    first = content[place] if place < len(content) else 0
+    length = 9 - first.bit_length()
+    if first == 0:
+        return -1, place + 1 if place < len(content) else len(content) + 1
+    value = int.from_bytes(content[place : place + length], "big")
+    if not keep_marker:
+        value &= (1 << 7 * length) - 1
+        value = -1 if value == (1 << 7 * length) - 1 else value
+    return value, place + length
+
+
+def _flv_extent(content: bytes, start: int) -> Extent:
+    place = start + struct.unpack_from(">I", content, start + 5)[0] + 4
+    while place < len(content) and content[place] & 31 in (8, 9, 18):
+        place += 15 + int.from_bytes(content[place + 1 : place + 4], "big")
+    return Extent(place, states_size=False)
+
+
+def _asf_extent(content: bytes, start: int) -> Extent:
+    """Objects of an identifier of 16 bytes, a size and data."""
+    place = start
+    while place + 24 <= len(content):
+        if place > start and content[place : place + 4] == content[start : start + 4]:
+            return Extent(place)
+        (size,) = struct.unpack_from("<Q", content, place + 16)
+        if size < 24:  # a live stream does not know it
+            return Extent(len(content), states_size=False)
+        place += size
+    return Extent(max(place, len(content)))
+
+
+CONTAINERS: list[tuple[bytes, str, Callable[[bytes, int], Extent]]] = [  # first bytes, and FFmpeg's demuxer
+    (rb"(?:RIFF|RIFX|RF64).{4}WAVE", "wav", _riff_extent),
+    (rb"RIFF.{4}AVI ", "avi", _riff_extent),
+    (rb"FORM.{4}AIF[FC]", "aiff", _aiff_extent),
+    (rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", "w64", _w64_extent),
+    (rb"caff\x00\x01", "caf", _caf_extent),
+    (rb"\.snd", "au", _au_extent),
+    (rb"NIST_1A\n", "nistsphere", _nist_extent),
+    (rb"fLaC", "flac", _flac_extent),
+    (rb"OggS\x00", "ogg", _ogg_extent),
+    (rb"#!AMR(?:-WB)?\n", "amr", _amr_extent),
+    (rb".{4}(?:ftyp|moov|mdat|wide|free|skip|styp)", "mov", _mp4_extent),
+    (rb"\x1a\x45\xdf\xa3", "matroska", _matroska_extent),
+    (rb"FLV\x01", "flv", _flv_extent),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", _asf_extent),
+]
 
 
 def _default_name(content: bytes) -> str:
@@ -418,30 +1195,67 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(".: ")
 
 
+def _measure(samples: np.ndarray, rate: float, start: float) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the frames of a chunk `(S, C)` that starts at `start` seconds.
+
+    Returns:
+        `MEASUREMENTS` `(N,)`, and the power of each channel times its number of samples, `(C,)`.
+    """
+    length, channels = round(FRAME * rate), samples.shape[1]
+    by_channel = np.ascontiguousarray(samples.T)  # (C, S): reductions over the last axis are fast
+    whole = len(samples) // length * length
+    measured, powers = [], np.zeros(channels)
+    for frames in (by_channel[:, :whole].reshape(channels, -1, length), by_channel[:, None, whole:]):  # (C, N, L)
+        if frames.size == 0:
+            continue
+        high, low, mean = frames.max(axis=2), frames.min(axis=2), frames.mean(axis=2)  # (C, N)
+        peak, power = np.maximum(high, -low), frames.var(axis=2)  # (C, N)
+        found = np.zeros(frames.shape[1], MEASUREMENTS)
+        found["seconds"] = frames.shape[2] / rate
+        found["start"] = start + np.arange(frames.shape[1]) * (length / rate)
+        found["peak"] = peak.max(axis=0)
+        found["swing"] = np.maximum(high - mean, mean - low).max(axis=0)
+        if found["peak"].max() >= FULL_SCALE:
+            is_high = np.abs(frames) >= peak[..., None] * (1 - 1e-5)  # (C, N, L)
+            in_a_row = (is_high[..., :-2] & is_high[..., 1:-1] & is_high[..., 2:]).any(axis=2)  # (C, N)
+            found["clipped"] = np.where(in_a_row, peak, 0).max(axis=0)
+        found["kept"] = power[0] if channels == 1 else frames.mean(axis=0).var(axis=1)
+        found["independent"] = power.mean(axis=0) / channels  # the mean of C such channels has 1 / C of their power
+        measured.append(found)
+        powers += power.sum(axis=1) * frames.shape[2]
+        start += whole / rate
+    return np.concatenate(measured), powers
+
+
+def _is_canceled(measurements: np.ndarray) -> bool:
+    """Whether the channels cancel each other in their mean."""
+    kept, independent = (float((measurements[key] * measurements["seconds"]).sum()) for key in ("kept", "independent"))
+    return kept < CANCELED * independent
+
+
 def _find_flags(
-    samples: np.ndarray, rate: float, waveform: np.ndarray, sampling_rate: float, is_narrow_band: bool
+    measurements: np.ndarray, waveform: np.ndarray, sampling_rate: int, is_narrow_band: bool
 ) -> tuple[str, ...]:
     """The flags of a clip or of a part of one, see [`AudioClip`].
 
     Args:
-        samples: `(S', C)`, as decoded: downmix and resampling hide problems.
-        rate: of the samples, in hertz.
+        measurements: `(N,)`, of the source.
         waveform: `(S,)`, the model's input.
         sampling_rate: of the waveform, in hertz.
         is_narrow_band: whether the whole clip is; a part, such as a vowel, is too short to decide.
     """
-    level = np.abs(samples)  # (S', C)
-    peak = level.max()
-    at_peak = level >= peak * (1 - 1e-5)
-    is_silent = peak < SILENCE
+    peak = measurements["peak"].max()
+    is_silent = measurements["swing"].max() < SILENCE
+    is_short = measurements["seconds"].sum() < SHORT * (1 - 1e-9)
     flags = {
         "silence": is_silent,
-        "clipped": peak >= FULL_SCALE and (at_peak[:-2] & at_peak[1:-1] & at_peak[2:]).any(),  # three in a row
-        "short": len(samples) / rate < SHORT,
+        "clipped": peak >= FULL_SCALE and measurements["clipped"].max() >= peak * (1 - 1e-5),
+        "short": is_short,
         "out_of_range": peak > 1.0,
-        "canceled": downmix(samples)[1],
+        "canceled": _is_canceled(measurements),
         "narrow_band": not is_silent and is_narrow_band,
         "pauses": not is_silent and _is_mostly_pauses(waveform, sampling_rate),
+        "no_speech": not is_silent and not _has_speech(waveform, sampling_rate),
     }
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
@@ -462,11 +1276,57 @@ def _is_narrow_band(waveform: np.ndarray, rate: float) -> bool:
 
 def _is_mostly_pauses(waveform: np.ndarray, rate: float) -> bool:
     """Whether most of a waveform `(S,)` at `rate` hertz is far below its loudest part, at any gain."""
-    length = round(FRAME * rate)
-    frames = waveform[: len(waveform) // length * length].reshape(-1, length)  # (N, L)
-    if len(frames) == 0:
+    power = _frame_powers(waveform, rate)  # (N,)
+    if len(power) == 0:
         return False
-    power = (frames**2).mean(axis=1)  # (N,)
     loud = power >= QUIET * power.max()  # (N,)
     speech = np.convolve(loud, np.ones(2 * BRIDGED + 1))[BRIDGED : BRIDGED + len(loud)] > 0.5  # (N,)
     return bool((~speech).mean() > PAUSES)
+
+
+def _frame_powers(waveform: np.ndarray, rate: float) -> np.ndarray:
+    """Power of every 50 ms of a waveform `(S,)`, without DC, `(N,)`."""
+    length = round(FRAME * rate)
+    frames = waveform[: len(waveform) // length * length].reshape(-1, length)  # (N, L)
+    parts = [frames[first : first + BLOCKS_AT_ONCE].var(axis=1) for first in range(0, len(frames), BLOCKS_AT_ONCE)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _has_speech(waveform: np.ndarray, rate: int) -> bool:
+    """Whether there may be speech in a waveform `(S,)` at `rate` hertz.
+
+    By Silero's detector, if it is installed. Without it, only what is loud and steady is found to be no speech, such
+    as a tone, a hum or a noise: the level of speech changes with every syllable. Less than a second is too short.
+    """
+    silero, lock = _silero()
+    if silero is not None:
+        if rate != SILERO_RATE:
+            waveform = resample(waveform, rate, SILERO_RATE)
+        with lock, torch.inference_mode():  # the detector keeps a state from piece to piece
+            silero.reset_states()
+            in_a_row = 0
+            for first in range(0, len(waveform), SILERO_PIECE):
+                piece = np.zeros(SILERO_PIECE, np.float32)
+                piece[: len(waveform) - first] = waveform[first : first + SILERO_PIECE]
+                probability = float(silero(torch.from_numpy(piece), SILERO_RATE))
+                in_a_row = in_a_row + 1 if probability >= SPOKEN else 0
+                if in_a_row == SPOKEN_IN_A_ROW:
+                    return True
+        return False
+    power = _frame_powers(waveform, rate)  # (N,)
+    if len(power) < SHORT / FRAME or power.max() == 0:
+        return True
+    loud = power[power >= QUIET * power.max()]
+    return bool(np.std(10 * np.log10(loud)) >= STEADY)
+
+
+@cache
+def _silero() -> tuple[Any, Any]:
+    """Silero's voice activity detector, whose weights are in its package, and a lock; None where it is missing."""
+    threads = torch.get_num_threads()
+    try:
+        detector = importlib.import_module("silero_vad").load_silero_vad()
+    except ImportError:
+        detector = None
+    torch.set_num_threads(threads)  # its import sets one thread
+    return detector, threading.Lock()

@@ -22,7 +22,7 @@ class FusedEmotionConfig(EmotionConfig):
             `{"name", "kind": "encoder", "config", "preprocessing", "frame_rate", "one_at_a_time", "layers", "source",
             "revision"}`, as [`FusedEmotionModel.from_encoders`] writes it: the encoder's configuration with its
             `model_type`, its `preprocessor_config.json`, frames per second, whether padding changes its outputs (then
-            clips run one at a time), and which hidden states are used (`None`: all).
+            clips run one at a time), and which hidden states are used (`None`: all); the encoder ends with the last.
         frames_per_step (`int`, *optional*, defaults to 1):
             Frames of the streams' 50 Hz grid that are averaged into one step of the trunk. Not in the paper.
         projection_size (`int`, *optional*, defaults to 128):

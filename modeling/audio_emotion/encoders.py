@@ -9,6 +9,7 @@ attention. (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.)
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -17,11 +18,16 @@ from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 
 from .layers import HOP, WINDOW, LogMel, frame_mask, stack_frames
+from .pretrained_emotion import loading_options
 
 GRID = 50.0  # frames per second of every stream
 # Relative to the standard deviation of the hidden states; above it, a family runs one clip at a time. The rounding of
 # Whisper reaches 1.4e-4, the leakage through group norm is a hundred times larger.
 PADDING_TOLERANCE = 1e-3
+# Whether a norm follows the last layer, by family; None where `do_stable_layer_norm` decides.
+FINAL_NORM = {"whisper": True, "data2vec-audio": False, "wav2vec2-bert": False} | dict.fromkeys(
+    ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+)
 
 
 def whisper_log_mel(
@@ -38,11 +44,8 @@ def whisper_log_mel(
         features `(B, M, T)` at 100 Hz and their number `(B,)`.
     """
     with torch.autocast(waveform.device.type, enabled=False):
-        filters = torch.tensor(
-            mel_filter_bank(WINDOW // 2 + 1, num_mel_bins, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney"),
-            dtype=torch.float32,
-            device=waveform.device,
-        )  # (201, M)
+        bank = mel_filter_bank(WINDOW // 2 + 1, num_mel_bins, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
+        filters = torch.from_numpy(bank.astype(np.float32)).to(waveform.device)  # (201, M)
         window = torch.hann_window(WINDOW, device=waveform.device)
         # Reflection padding at the start, as in Whisper; zeros at the end, as from its padding to 30 s.
         start = waveform[:, 1 : WINDOW // 2 + 1].flip(-1)
@@ -97,10 +100,32 @@ def whisper_hidden_states(
     return hidden_states, lengths
 
 
-def build_encoder(config) -> nn.Module:
-    """Build an encoder with random weights; of an encoder-decoder model, the encoder only."""
-    model = AutoModel.from_config(config)
-    return model.get_encoder() if config.is_encoder_decoder else model
+def encoder_of(model: nn.Module, layers: list[int] | None) -> nn.Module:
+    """The encoder of a pretrained model, cut off above the last of `layers`, whose weights would get no gradient.
+
+    Args:
+        model: an encoder, or an encoder-decoder model.
+        layers: hidden states that are used, 0 being the input of the first layer; None for all.
+
+    Raises:
+        ValueError: on a layer that the encoder does not have.
+    """
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    if layers is None:
+        return encoder
+    count = encoder.config.num_hidden_layers
+    if not layers or min(layers) < 0 or max(layers) > count:
+        raise ValueError(
+            f"{encoder.config.name_or_path or encoder.config.model_type}: expected layers in 0..{count}, got {layers}."
+        )
+    family = encoder.config.model_type
+    if max(layers) < count and family in FINAL_NORM:  # others are kept whole
+        stack = getattr(encoder, "encoder", encoder)
+        stack.layers = stack.layers[: max(layers)]
+        has_norm = FINAL_NORM[family]
+        if encoder.config.do_stable_layer_norm if has_norm is None else has_norm:
+            stack.layer_norm = nn.Identity()  # only the last layer's states are normalized
+    return encoder
 
 
 def encoder_configuration(stream: dict):
@@ -197,7 +222,7 @@ class EncoderStream(nn.Module):
         super().__init__()
         config = encoder_configuration(stream)
         self.stream = stream
-        self.encoder = build_encoder(config)
+        self.encoder = encoder_of(AutoModel.from_config(config), stream["layers"])
         self.frozen = False
         self.num_layers = len(stream["layers"]) if stream["layers"] is not None else config.num_hidden_layers + 1
         layers = LayerConcatenation if layer_fusion == "concatenate" else LayerMix
@@ -266,12 +291,12 @@ class EncoderStream(nn.Module):
         clips = [clip[:length].float().cpu().numpy() for clip, length in zip(waveform, lengths, strict=True)]
         inputs = extractor(clips, sampling_rate=settings["sampling_rate"], padding=True, return_tensors="pt")
         inputs = inputs.to(waveform.device)
-        states = self.encoder(
+        output = self.encoder(
             inputs["input_features"].to(self.encoder.dtype),
             attention_mask=inputs["attention_mask"],
             output_hidden_states=True,
-        ).hidden_states
-        return states, inputs["attention_mask"].sum(-1)
+        )
+        return output.hidden_states or [output.last_hidden_state], inputs["attention_mask"].sum(-1)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix the hidden states `(B, L, T, H)` and project them to `(B, T, P)`, 0 where `mask (B, T)` is 0."""
@@ -371,10 +396,11 @@ def load_encoder(source: str, layers: list[int] | None = None, revision: str | N
 
     Raises:
         OSError: where the checkpoint or its `preprocessor_config.json` does not exist.
+        ValueError: on a layer that the encoder does not have.
     """
     preprocessing, _ = FeatureExtractionMixin.get_feature_extractor_dict(source, revision=revision)
-    model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
-    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32, **loading_options(source))
+    encoder = encoder_of(model, layers)
     stream = {
         "name": Path(source).name,
         "kind": "encoder",

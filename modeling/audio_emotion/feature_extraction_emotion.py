@@ -5,6 +5,8 @@
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 
+from .audio_io import scale_to_unit_range
+
 
 class EmotionFeatureExtractor(SequenceFeatureExtractor):
     """Pads clips to a batch, the input of teacher and student.
@@ -21,6 +23,11 @@ class EmotionFeatureExtractor(SequenceFeatureExtractor):
     model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012 - transformers reads a class attribute
 
     def __init__(self, feature_size: int = 1, sampling_rate: int = 16000, padding_value: float = 0.0, **kwargs):
+        if (padded := kwargs.get("padding_side", "right")) != "right":
+            raise ValueError(
+                f'Expected `padding_side` "right", got {padded!r}, which changes the outputs. Remove it from '
+                "`preprocessor_config.json`."
+            )
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
@@ -42,7 +49,8 @@ class EmotionFeatureExtractor(SequenceFeatureExtractor):
         """Check and pad one clip or a list of clips.
 
         Args:
-            raw_speech: mono samples in ±1, `(S,)`, or a list of such.
+            raw_speech: mono samples, `(S,)`, or a list of such. Floats are in ±1, and integers are scaled to it by
+                their type, as `read_audio` does.
             sampling_rate: of the samples, in hertz; required, since a wrong rate would silently give wrong outputs.
             padding: as in transformers; by default to the longest clip.
             max_length: with `padding="max_length"` or `truncation`, in samples.
@@ -66,7 +74,8 @@ class EmotionFeatureExtractor(SequenceFeatureExtractor):
                 '`pipeline("audio-emotion")` do it: pass {"array": ..., "sampling_rate": ...}.'
             )
         several = isinstance(raw_speech, (list, tuple)) and len(raw_speech) > 0 and not np.isscalar(raw_speech[0])
-        clips = [np.asarray(clip, dtype=np.float32) for clip in (raw_speech if several else [raw_speech])]
+        clips = [np.asarray(clip) for clip in (raw_speech if several else [raw_speech])]
+        clips = [scale_to_unit_range(clip, f"clip {number}") for number, clip in enumerate(clips)]
         if not several and clips[0].ndim == 2 and isinstance(raw_speech, np.ndarray):
             raise ValueError(
                 f"Expected one clip of shape (samples,), got an array of shape {clips[0].shape}. Average its "

@@ -17,6 +17,7 @@ HOP = 160  # samples: 10 ms at 16 kHz
 FLOOR = 1e-6  # added to the power; about the noise of 16-bit audio
 # For the relative level: a floor 50 dB below the power so far, and the power assigned to digital silence.
 RELATIVE_FLOOR, SILENCE_POWER = 1e-5, 1e-12
+AMPLITUDE_SCALE = 2.0**-20  # cancels out; without it, sums over the loudest samples would overflow float32
 DILATIONS = (1, 2, 4, 8)  # of successive convolutional blocks: 61 frames with kernel 5, 2.4 s at 25 Hz
 EXPANSION = 2  # hidden width of a convolutional block, relative to its channels
 SCORE_BOUND = 6.0  # attention scores are within +-6, so that cumulative sums of exp(score) need no future maximum
@@ -96,10 +97,11 @@ class LogMel(nn.Module):
         power = power @ self.filters.float()  # (B, T, M)
         if self.level == "absolute":
             return (power + FLOOR).log()
-        mean = power.mean(-1).double()  # (B, T): float32 would round the sum over a long recording
-        amplitude = mean.sqrt()
-        so_far = (amplitude * mean).cumsum(-1) / amplitude.cumsum(-1).clamp(min=SILENCE_POWER)  # (B, T)
-        return (power / (so_far.float() + SILENCE_POWER).unsqueeze(-1) + RELATIVE_FLOOR).log()
+        mean = power.mean(-1)  # (B, T)
+        weight = AMPLITUDE_SCALE * mean.sqrt()  # (B, T)
+        total = cumulative_sum(weight).clamp(min=AMPLITUDE_SCALE * SILENCE_POWER)  # (B, T)
+        so_far = cumulative_sum(weight * mean) / total  # (B, T)
+        return (power / (so_far + SILENCE_POWER).unsqueeze(-1) + RELATIVE_FLOOR).log()
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the normalized frames that are entirely inside each clip.
@@ -125,6 +127,17 @@ class LogMel(nn.Module):
         """Set the mean and standard deviation of each bin, both `(M,)`, computed on the training set."""
         self.mean.copy_(mean)
         self.deviation.copy_(std)
+
+
+def cumulative_sum(values: torch.Tensor) -> torch.Tensor:
+    """Cumulative sum of positive `(B, T)`, precise in float32 over hours of frames: Apple's GPUs have no float64.
+
+    What rounding has lost in each step is computed (Dekker 1971, https://doi.org/10.1007/BF01397083) and added.
+    """
+    total = values.cumsum(-1)
+    before = nn.functional.pad(total[:, :-1], (1, 0))
+    lost = torch.minimum(before, values) - (total - torch.maximum(before, values))
+    return total + lost.cumsum(-1)
 
 
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:

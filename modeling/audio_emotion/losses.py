@@ -19,13 +19,13 @@ def concordance(predictions: torch.Tensor, targets: torch.Tensor, weights: torch
     Args:
         predictions (`torch.Tensor` of shape `(B, A)`): in 0..1.
         targets (`torch.Tensor` of shape `(B, A)`): in 0..1; any finite value where `weights` is 0.
-        weights (`torch.Tensor` of shape `(B, A)`): 1 where the pair counts, 0 where it is missing or padding.
+        weights (`torch.Tensor` of shape `(B, A)`): of each pair in the moments, 0 where it is missing or padding.
 
     Returns:
         `(A,)` in -1..1; 0 for a column of constants or without pairs.
     """
     predictions, targets, weights = predictions.float(), targets.float(), weights.float()
-    count = weights.sum(0).clamp(min=1.0)  # (A,)
+    count = weights.sum(0).clamp(min=EPSILON)  # (A,)
     prediction_mean = (weights * predictions).sum(0) / count  # (A,)
     target_mean = (weights * targets).sum(0) / count  # (A,)
     prediction_offset = predictions - prediction_mean  # (B, A)
@@ -44,10 +44,10 @@ def dimension_loss(
         dimensions (`torch.Tensor` of shape `(B, A)`): predictions.
         targets (`torch.Tensor` of shape `(B, A)`): NaN where a rating is missing.
         dimension_weights: one weight per dimension; a dimension without targets in the batch is left out.
-        weight (`torch.Tensor` of shape `(B,)`): 0 for clips that pad the batch.
+        weight (`torch.Tensor` of shape `(B,)`): of each clip in the moments; 0 for clips that pad the batch.
     """
     known = targets.isfinite() & (weight > 0).unsqueeze(-1)  # (B, A)
-    agreement = concordance(dimensions, targets.where(known, 0.0), known)  # (A,)
+    agreement = concordance(dimensions, targets.where(known, 0.0), known * weight.unsqueeze(-1))  # (A,)
     importance = torch.tensor(dimension_weights, device=agreement.device) * known.any(0)  # (A,)
     return (importance * (1 - agreement)).sum() / importance.sum().clamp(min=EPSILON)
 

@@ -9,9 +9,8 @@ from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
 from .encoders import EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
-from .layers import EmotionHeads, EmotionOutput, EmotionTrunk, frame_mask
-from .losses import supervised_terms
-from .pretrained_emotion import HEADS, EmotionPreTrainedModel
+from .layers import EmotionTrunk, frame_mask
+from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch
 
 
 class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
@@ -66,14 +65,12 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
         return model
 
 
-class FusedEmotionModel(FusedEmotionPreTrainedModel):
+class FusedEmotionModel(EmotionBaseModel, FusedEmotionPreTrainedModel):
     """The teacher without heads: waveform to embedding.
 
     Args:
         config: a `FusedEmotionConfig`.
     """
-
-    _keys_to_ignore_on_load_unexpected = (HEADS,)
 
     def __init__(self, config: FusedEmotionConfig):
         super().__init__(config)
@@ -129,12 +126,9 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         Raises:
             ValueError: for a waveform without a batch axis, or with channels.
         """
-        if input_values.ndim != 2:
-            raise ValueError(f"Expected `input_values` of shape (batch, samples), got {tuple(input_values.shape)}.")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        input_values, attention_mask = check_batch(input_values, attention_mask)
         encoded = [
-            None if fields["name"] in self.dropped else stream.encode(input_values * attention_mask, attention_mask)
+            None if fields["name"] in self.dropped else stream.encode(input_values, attention_mask)
             for fields, stream in zip(self.config.streams, self.streams, strict=True)
         ]
         lengths = torch.stack([each[1] for each in encoded if each is not None]).amin(0)  # (B,)
@@ -167,75 +161,18 @@ class FusedEmotionModel(FusedEmotionPreTrainedModel):
         kept = present & (torch.rand(present.shape, device=present.device) >= self.config.stream_dropout)
         return torch.where(kept.any(-1, keepdim=True), kept, present)
 
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> EmotionOutput:
-        """Embed a batch of clips.
-
-        Args:
-            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
-            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
-            return_dict (`bool`, *optional*): `False` gives a tuple.
-        """
-        states, lengths = self.encode(input_values, attention_mask)
-        embedding, _, mask = self.trunk(self.fuse(states, lengths), lengths)
-        output = EmotionOutput(embedding=embedding, frame_mask=mask)
-        return output if return_dict is not False else output.to_tuple()
+    def embed(
+        self, features: list[torch.Tensor | None], lengths: torch.Tensor, output_frames: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Fuse the streams and run the trunk, see [`EmotionBaseModel`]."""
+        return self.trunk(self.fuse(features, lengths), lengths, output_frames)
 
 
-class FusedEmotionForAudioClassification(FusedEmotionPreTrainedModel):
+class FusedEmotionForAudioClassification(EmotionForAudioClassification, FusedEmotionPreTrainedModel):
     """The teacher with its heads: dimensions and categories.
 
     Args:
         config: a `FusedEmotionConfig`.
     """
 
-    def __init__(self, config: FusedEmotionConfig):
-        super().__init__(config)
-        self.teacher = FusedEmotionModel(config)
-        self.heads = EmotionHeads(config)
-        self.post_init()
-        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # inherited from `teacher`, which has none
-
-    def forward(
-        self,
-        input_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        dimension_labels: torch.Tensor | None = None,
-        output_frames: bool = False,
-        return_dict: bool | None = None,
-        states: list[torch.Tensor | None] | None = None,
-        lengths: torch.Tensor | None = None,
-    ) -> EmotionOutput:
-        """Predict dimensions and emotions of a batch of clips.
-
-        Args:
-            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
-            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
-            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): class numbers (-100 where missing) or
-                distributions.
-            dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
-            output_frames (`bool`, *optional*): whether to predict at each frame, too. The encoders process the whole
-                clip: unlike a student's, these are not the outputs for the clip cut there.
-            return_dict (`bool`, *optional*): `False` gives a tuple.
-            states (`list[torch.Tensor]`, *optional*): output of [`FusedEmotionModel.encode`] in place of samples, so
-                that training with frozen encoders can use a cache.
-            lengths (`torch.Tensor` of shape `(B,)`, *optional*): true frames of `states`.
-        """
-        if states is None or lengths is None:
-            if input_values is None:
-                raise ValueError("Expected `input_values`, or `states` with `lengths`, got neither.")
-            states, lengths = self.teacher.encode(input_values, attention_mask)
-        embedding, frames, mask = self.teacher.trunk(self.teacher.fuse(states, lengths), lengths, output_frames)
-        output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
-        if frames is not None:
-            at_frames = self.heads(frames)
-            output.frame_dimensions, output.frame_logits = at_frames["dimensions"], at_frames["logits"]
-        terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
-        if terms:
-            output.loss = torch.stack(list(terms.values())).sum()
-        return output if return_dict is not False else output.to_tuple()
+    base_class = FusedEmotionModel

@@ -2,19 +2,25 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.pipelines.pt_utils import KeyDataset
 
-from .audio_io import read_audio
+from .audio_io import MAX_DURATION, public_name, read_audio
 from .layers import HOP, WINDOW
 from .pipeline_outputs import (
+    MATCH,
     OutputFormatter,
     Span,
     SpeakerSegments,
@@ -30,7 +36,7 @@ MODELS = ("fused-emotion", "student-emotion")
 TEACHER_FRAME_RATE = 50.0  # hertz
 PARTS_BATCH_SIZE = 16  # windows or segments of one clip in one forward pass
 PART_OUTPUTS = ("embedding", "dimensions", "logits", "log_variance")  # of a window or a segment
-CLIP_FACTS = ("duration", "flags", "error", "name", "segments", "windows")  # from `preprocess` to `postprocess`
+CLIP_FACTS = ("duration", "flags", "error", "name", "segments", "windows", MATCH)  # from `preprocess` to `postprocess`
 
 
 class AudioEmotionPipeline(Pipeline):
@@ -77,9 +83,9 @@ class AudioEmotionPipeline(Pipeline):
         """Predict the emotion in one or more clips.
 
         Args:
-            inputs (`str`, `Path`, `bytes`, file object, `dict`, or a list, iterator or dataset of these):
+            inputs (`str`, `PathLike`, `bytes`, file object, `dict`, `tuple`, or a list, iterator or dataset of these):
                 A clip is a path, an http(s) or file URL, the content of an audio file, a binary file object,
-                `{"array", "sampling_rate"}` or a row of `datasets`.
+                `{"array", "sampling_rate"}`, `(rate, array)`, `(array, rate)` or a row of `datasets`.
             top_k (`int`, *optional*):
                 Number of emotions to return; all by default.
             scale (`tuple[float, float]`, *optional*, defaults to `(0, 1)`):
@@ -99,9 +105,12 @@ class AudioEmotionPipeline(Pipeline):
             segments (`list` or `dict[str, list]`, *optional*):
                 Speaker segments `{"start", "end", "speaker"}` or `(start, end, speaker)`, in seconds, of one clip, or
                 a dict from the name of each clip (its path or id, with or without folders and suffix) to its list, as
-                `audio_emotion.diarization.read_rttm` returns it. Adds `"segments"`, each predicted as a clip of its
-                own, with its flags, or with `"error"`, and `"speakers"`, each speaker's mean weighted by duration.
-                Of several clips, one without an entry has no segments.
+                `audio_emotion.diarization.read_rttm` returns it. A segment with `"channel"`, counted from 1, is
+                predicted from that channel, others from the mean of all. Adds `"segments"`, each predicted as a clip
+                of its own, with its flags, or with `"error"`, and `"speakers"`, each speaker's mean weighted by
+                duration. Of several clips, one without an entry has no segments.
+            max_duration (`float`, *optional*, defaults to 14400):
+                Longest clip in seconds; a longer one is invalid, and is not decoded if its header states its duration.
             on_error (`str`, *optional*, defaults to `"raise"`):
                 `"raise"`, or `"skip"` to return `{"error": reason, "input": name}` for an invalid clip.
             batch_size (`int`, *optional*, defaults to 1):
@@ -116,8 +125,7 @@ class AudioEmotionPipeline(Pipeline):
                 several clips.
             TypeError: on an unknown parameter.
         """
-        if isinstance(inputs, tuple):
-            inputs = list(inputs)
+        inputs = _as_clips(inputs, self.feature_extractor.sampling_rate)
         if isinstance(inputs, list) and not inputs:
             return []
         if (size := kwargs.get("batch_size")) is not None:
@@ -163,7 +171,7 @@ class AudioEmotionPipeline(Pipeline):
             return {name: parameters[name] for name in names if name in parameters}
 
         return (
-            given("on_error", "segments", "window", "hop"),
+            given("on_error", "segments", "window", "hop", "max_duration"),
             given("return_frames"),
             given(
                 *("window", "return_frames", "top_k", "scale", "return_embedding", "return_uncertainty", "on_error"),
@@ -177,24 +185,30 @@ class AudioEmotionPipeline(Pipeline):
         segments: SpeakerSegments | None = None,
         window: float | None = None,
         hop: float | None = None,
+        max_duration: float = MAX_DURATION,
     ) -> dict[str, Any]:
         """Read one clip: `input_values (1, S)`, `attention_mask (1, S)`, and `CLIP_FACTS`."""
         if hop is not None and window is None:
             raise ValueError(f"`hop` ({hop!r}) needs `window`, the length of a window in seconds.")
         rate = self.feature_extractor.sampling_rate
+        inputs = _as_clip(inputs)
         try:
-            clip = read_audio(inputs, rate)
-            spans = None if segments is None else segments_within(segments.of_clip(clip.name), clip)
+            clip = read_audio(inputs, rate, max_duration)
+            key, spans = None, None
+            if segments is not None:
+                key, own = segments.of_clip(clip.name)
+                spans = segments_within(own, clip, max_duration)
         except ValueError as error:
             if on_error == "raise":
                 raise
-            name = str(inputs) if isinstance(inputs, (str, Path)) else str(error).partition(": expected ")[0]
+            name = public_name(inputs) if isinstance(inputs, (str, Path)) else str(error).partition(": expected ")[0]
             # Every item of a batch needs the same keys, so a skipped clip is replaced by silence.
             silence = torch.zeros(1, rate)
             return {
                 "input_values": silence,
                 "attention_mask": torch.ones_like(silence, dtype=torch.long),
                 **{"duration": 0.0, "flags": (), "error": str(error), "name": name, "segments": (), "windows": ()},
+                MATCH: None,
             }
         batch = self.feature_extractor(clip.waveform, sampling_rate=rate, return_tensors="pt")
         return {
@@ -202,6 +216,7 @@ class AudioEmotionPipeline(Pipeline):
             "attention_mask": batch["attention_mask"],
             **{"duration": clip.duration, "flags": clip.flags, "error": None, "name": clip.name, "segments": spans},
             "windows": () if window is None else windows_of(clip, window, hop),
+            MATCH: (key, clip.name) if segments is not None and segments.several else None,
         }
 
     def _forward(self, inputs: dict[str, Any], return_frames: bool = False) -> dict[str, Any]:
@@ -214,36 +229,33 @@ class AudioEmotionPipeline(Pipeline):
         for kind, name in (("window", "windows"), ("segment", "segments")):
             # The base class passes the value of a single clip, or a list of those of several.
             per_clip = inputs[name] if isinstance(inputs[name], list) else [inputs[name]]
-            bounds = [[span.samples for span in spans or () if span.error is None] for spans in per_clip]
-            if any(bounds):
-                outputs |= self._predict_parts(kind, clips, bounds)
+            parts = [
+                [_samples_of(span, clip) for span in spans or () if span.error is None]
+                for clip, spans in zip(clips, per_clip, strict=True)
+            ]
+            if any(parts):
+                outputs |= self._predict_parts(kind, parts)
         return outputs | {name: inputs[name] for name in CLIP_FACTS}
 
-    def _predict_parts(
-        self, kind: str, clips: list[torch.Tensor], bounds: list[list[tuple[int, int]]]
-    ) -> dict[str, torch.Tensor]:
-        """Predict the parts of each clip `(S,)`: tensors `(B, N, ...)`, padded with 0 after each clip's last part."""
-        per_clip = [self._predict_parts_of_one(*each) for each in zip(clips, bounds, strict=True)]
-        most = max(map(len, bounds))
+    def _predict_parts(self, kind: str, parts: list[list[torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Predict the parts `(S,)` of each clip: tensors `(B, N, ...)`, padded with 0 after each clip's last part."""
+        per_clip = [self._predict_parts_of_one(each) for each in parts]
+        most = max(map(len, parts))
         outputs = {}
         for name, like in max(per_clip, key=len).items():
-            rows = [parts.get(name, like[:0]) for parts in per_clip]
+            rows = [each.get(name, like[:0]) for each in per_clip]
             padded = [nn.functional.pad(each, (0, 0, 0, most - len(each))) for each in rows]
             outputs[f"{kind}_{name}"] = torch.stack(padded)  # (B, N, ...)
         return outputs
 
-    def _predict_parts_of_one(self, waveform: torch.Tensor, bounds: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-        """Predict the parts of one clip `(S,)`: tensors `(N, ...)`; empty where there are no parts."""
+    def _predict_parts_of_one(self, parts: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Predict the parts `(S,)` of one clip: tensors `(N, ...)`; empty where there are no parts."""
         outputs = []
-        for first in range(0, len(bounds), PARTS_BATCH_SIZE):
-            chosen = bounds[first : first + PARTS_BATCH_SIZE]
-            longest = max(stop - start for start, stop in chosen)
-            parts = waveform.new_zeros(len(chosen), longest)  # (N, S)
-            mask = torch.zeros_like(parts, dtype=torch.long)  # (N, S)
-            for row, (start, stop) in enumerate(chosen):
-                parts[row, : stop - start] = waveform[start:stop]
-                mask[row, : stop - start] = 1
-            outputs.append(self.model(parts, mask))
+        for first in range(0, len(parts), PARTS_BATCH_SIZE):
+            chosen = parts[first : first + PARTS_BATCH_SIZE]
+            waveforms = nn.utils.rnn.pad_sequence(chosen, batch_first=True)  # (N, S)
+            mask = nn.utils.rnn.pad_sequence([torch.ones_like(part, dtype=torch.long) for part in chosen], True)
+            outputs.append(self.model(waveforms, mask))
         names = [name for name in PART_OUTPUTS if outputs and name in outputs[0]]
         return {name: torch.cat([output[name] for output in outputs]) for name in names}
 
@@ -301,7 +313,7 @@ class AudioEmotionPipeline(Pipeline):
                 if "emotions" in entry:
                     entry["emotions"] = entry["emotions"][:top_k]
             result |= {"segments": segments, "speakers": speakers}
-        return result
+        return result if outputs[MATCH] is None else result | {MATCH: outputs[MATCH]}
 
     def _frame_ends(self, count: int, duration: float) -> list[float]:
         """End in seconds of each of `count` frames: where the last sample is that the frame depends on."""
@@ -347,8 +359,83 @@ class PredictionIterator:
             raise
 
 
+def _samples_of(span: Span, clip: torch.Tensor) -> torch.Tensor:
+    """The model's input for a part of a clip `(S,)`, or of one of its channels."""
+    return clip[slice(*span.samples)] if span.waveform is None else torch.from_numpy(span.waveform).to(clip)
+
+
 def _is_stream(inputs: Any) -> bool:
     """Whether the clips come one by one: a dataset of `datasets`, a column of one, or an iterator but not a file."""
-    if type(inputs).__module__.partition(".")[0] == "datasets":  # which need not be installed
+    if _is_of_datasets(inputs):
         return isinstance(inputs, Iterable) and not isinstance(inputs, Mapping)  # a row is a mapping
     return isinstance(inputs, Iterator) and not callable(getattr(inputs, "read", None))
+
+
+def _is_of_datasets(inputs: Any) -> bool:
+    return type(inputs).__module__.partition(".")[0] == "datasets"  # which need not be installed
+
+
+def _as_clips(inputs: Any, rate: int) -> Any:
+    """Tuples and arrays of clips as lists, and datasets whose audio this package reads; anything else unchanged.
+
+    Raises:
+        ValueError: on a loader of batches, and an array of paths with several axes.
+    """
+    if isinstance(inputs, DataLoader):
+        raise ValueError(
+            "Expected clips, got a DataLoader, which yields batches. Pass its data set, `loader.dataset`, and "
+            "`batch_size`."
+        )
+    if _is_array_of_objects(inputs) and inputs.ndim:
+        if inputs.ndim > 1:
+            raise ValueError(f"Expected an array of paths with one axis, got shape {inputs.shape}.")
+        return inputs.tolist()
+    if isinstance(inputs, tuple):
+        return list(inputs) if _array_with_rate(inputs) is None else inputs
+    return _without_decoding(inputs, rate)
+
+
+def _as_clip(clip: Any) -> Any:
+    """A clip in a form that [`read_audio`] takes, where it is in one of a few others."""
+    if isinstance(clip, tuple):
+        return _array_with_rate(clip) or clip
+    if _is_array_of_objects(clip) and not clip.ndim:
+        return _as_clip(clip.item())
+    if isinstance(clip, os.PathLike) and not isinstance(clip, Path):
+        return os.fsdecode(clip)
+    if _is_of_datasets(clip) and hasattr(clip, "pa_table"):  # a row in `Dataset.map`, which decodes on access
+        return clip.pa_table.to_pylist()[0]
+    return clip
+
+
+def _is_array_of_objects(inputs: Any) -> bool:
+    """Whether the inputs are a numpy array of strings or of Python's objects."""
+    return isinstance(inputs, np.ndarray) and inputs.dtype.kind in "UO"
+
+
+def _array_with_rate(clip: tuple) -> dict[str, Any] | None:
+    """The clip for `(rate, array)` or `(array, rate)`; None for another tuple."""
+    for rate, array in (clip, clip[::-1]) if len(clip) == 2 else ():
+        if isinstance(rate, Real) and isinstance(array, (np.ndarray, torch.Tensor)):
+            return {"array": array, "sampling_rate": rate}
+    return None
+
+
+def _without_decoding(clips: Any, rate: int) -> Any:
+    """A dataset of `datasets`, or a column of one, that leaves decoding to this package and so needs no torchcodec.
+
+    Unless another rate than the model's was requested, or the rows are transformed by a function of the user.
+    """
+    if isinstance(clips, KeyDataset):
+        return KeyDataset(_without_decoding(clips.dataset, rate), clips.key)
+    if not _is_of_datasets(clips):
+        return clips
+    if hasattr(clips, "column_name"):
+        return _without_decoding(clips.source, rate)[clips.column_name]
+    features = getattr(clips, "features", None)
+    if not features or getattr(clips, "format", {}).get("type") == "custom":
+        return clips
+    for name, feature in features.items():
+        if type(feature).__name__ == "Audio" and feature.decode and feature.sampling_rate in (None, rate):
+            clips = clips.cast_column(name, replace(feature, decode=False))
+    return clips

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -17,12 +18,15 @@ from .audio_io import SHORTEST, AudioClip
 SHORTEST_HOP = 0.01  # seconds; shorter hops would take days for an hour of speech
 SLACK = 0.05  # seconds by which a segment may exceed its clip: diarization systems count in frames
 DECIMALS = 6  # of a segment's duration: 1.35 - 1.1 is less than 0.25 in floating point
+SEGMENT_KEYS = {"start", "end", "speaker", "channel"}
+MATCH = "match"  # in a prediction, until it is checked: the key and the name of a clip that has segments
 PARAMETERS = {
     "on_error",
     "window",
     "hop",
     "segments",
     "return_frames",
+    "max_duration",
     "top_k",
     "scale",
     "return_embedding",
@@ -48,7 +52,7 @@ def validate_parameters(given: dict[str, Any]) -> dict[str, Any]:
         if not _is_scale(scale):
             raise ValueError(f"`scale` must be two numbers, the lower one first, as in (1, 7), got {scale!r}.")
         checked["scale"] = (float(scale[0]), float(scale[1]))
-    for name, least in (("window", SHORTEST), ("hop", SHORTEST_HOP)):
+    for name, least in (("window", SHORTEST), ("hop", SHORTEST_HOP), ("max_duration", SHORTEST)):
         if (seconds := given.get(name)) is not None:
             if not (_is_number(seconds) and seconds >= least):
                 raise ValueError(f"`{name}` must be at least {least} seconds, got {seconds!r}.")
@@ -92,6 +96,8 @@ class Span:
         samples: the first sample of the model's input, and the one after the last.
         speaker: of a segment.
         error: why there is no prediction, or None.
+        channel: of a segment, counted from 1; None for the mean of all.
+        waveform (`numpy.ndarray` of shape `(S,)`, *optional*): model's input, of a segment of one channel.
     """
 
     start: float
@@ -100,6 +106,8 @@ class Span:
     samples: tuple[int, int]
     speaker: str | None = None
     error: str | None = None
+    channel: int | None = None
+    waveform: np.ndarray | None = None
 
 
 def windows_of(clip: AudioClip, window: float, hop: float | None) -> tuple[Span, ...]:
@@ -135,11 +143,12 @@ def window_bounds(samples: int, window: float, hop: float | None, rate: int) -> 
 
 @dataclass(frozen=True)
 class Segment:
-    """One speaker, speaking from `start` to `end`, in seconds."""
+    """One speaker, speaking from `start` to `end`, in seconds, in one channel (counted from 1) or in all."""
 
     start: float
     end: float
     speaker: str
+    channel: int | None = None
 
 
 class SpeakerSegments:
@@ -160,8 +169,8 @@ class SpeakerSegments:
         """Check what a user passed.
 
         Args:
-            given: a list of `{"start", "end", "speaker"}` or `(start, end, speaker)`, in seconds, or a mapping from
-                the name of a clip to such a list.
+            given: a list of `{"start", "end", "speaker"}`, with or without `"channel"`, or `(start, end, speaker)`, in
+                seconds, or a mapping from the name of a clip to such a list.
 
         Raises:
             ValueError: naming the segment that is wrong.
@@ -175,7 +184,13 @@ class SpeakerSegments:
                 f"`segments=read_rttm({str(given)!r})`."
             )
         if isinstance(given, Mapping) and given and all(isinstance(each, (list, tuple)) for each in given.values()):
-            return cls({str(name): _parse_list(each, f"segments[{name!r}]") for name, each in given.items()})
+            by_clip: dict[str | None, list[Segment]] = {}
+            for name, each in given.items():
+                key = _normalize_name(str(name))
+                if key in by_clip:
+                    raise ValueError(f"`segments` has two entries for {key!r}, whose accents are encoded differently.")
+                by_clip[key] = _parse_list(each, f"segments[{name!r}]")
+            return cls(by_clip)
         if isinstance(given, (list, tuple)):
             return cls({None: _parse_list(given, "segments")})
         raise ValueError(
@@ -198,38 +213,51 @@ class SpeakerSegments:
             return SpeakerSegments({None: next(iter(self.by_clip.values()))})
         return SpeakerSegments(self.by_clip, several)
 
-    def of_clip(self, name: str) -> list[Segment]:
-        """The segments of one clip, in the given order.
+    def of_clip(self, name: str) -> tuple[str | None, list[Segment]]:
+        """The key of one clip in the mapping, or None, and its segments in the given order.
 
         Args:
-            name: of the clip, its path or id; in the mapping it may be without folders, and without suffix.
+            name: of the clip, its path or id; in the mapping it may be without suffix, and without folders.
 
         Raises:
             ValueError: where the only clip has none, naming the clips that have.
         """
-        path = Path(name)
-        for key in (None, name, path.name, path.stem):
+        path = Path(_normalize_name(name))
+        ends = [Path(*path.parts[first:]) for first in range(len(path.parts))]  # from the whole path to the file name
+        for key in (
+            None,
+            _normalize_name(name),
+            *(str(each) for end in ends for each in (end, end.parent / end.stem)),
+        ):
             if key in self.by_clip:
-                return self.by_clip[key]
+                return key, self.by_clip[key]
         if self.several:
-            return []
+            return None, []
         raise ValueError(
             f"{name}: expected segments of {path.stem!r}, got those of {self._clips()}. Use the clip's name as the "
             "key in `segments`, or pass a list."
         )
 
     def check_matched(self, predictions: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Pass on the predictions of several clips, and check at the end that at least one of them has segments.
+        """Pass on the predictions of several clips, and check that each list of segments is that of one clip.
+
+        Args:
+            predictions: with `MATCH`, the key in the mapping and the name of the clip, which is removed.
 
         Raises:
-            ValueError: naming the clips that the segments are of.
+            ValueError: where two clips have the same segments; at the end, where no clip has any.
         """
-        count, is_matched = 0, False
+        count, matched = 0, dict[str, str]()
         for prediction in predictions:
             count += "error" not in prediction
-            is_matched |= bool(prediction.get("segments"))
+            key, name = prediction.pop(MATCH, (None, None))
+            if key is not None and matched.setdefault(key, name) != name:
+                raise ValueError(
+                    f"Expected that the segments of {key!r} are those of one clip, got {matched[key]!r} and {name!r}. "
+                    f"Use names with their folder, such as {'/'.join(Path(name).parts[-2:])!r}, as keys in `segments`."
+                )
             yield prediction
-        if count and not is_matched:
+        if count and not matched:
             raise ValueError(
                 f"Expected segments of at least one of {count} clips, got those of {self._clips()}. Use the clips' "
                 "names as keys in `segments`."
@@ -240,14 +268,25 @@ class SpeakerSegments:
         return ", ".join(sorted(map(str, self.by_clip))[:5])
 
 
+def _normalize_name(name: str) -> str:
+    """A name with its accents composed; macOS writes names of files with decomposed ones."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _parse_list(given: Sequence[Any], name: str) -> list[Segment]:
     """Check a list of segments."""
     segments = []
     for number, each in enumerate(given):
         expected = f'`{name}[{number}]` must be {{"start": seconds, "end": seconds, "speaker": name}}'
+        channel = None
+        if isinstance(each, Mapping):
+            if unknown := sorted(map(str, set(each) - SEGMENT_KEYS)):
+                raise ValueError(f"{expected}, got the unknown keys {unknown}. Leave them out.")
+            if (channel := each.get("channel")) is not None:
+                channel = positive_integer(f"{name}[{number}]['channel']", channel, "channels, counted from 1")
         try:
             start, end, speaker = (each["start"], each["end"], each["speaker"]) if isinstance(each, Mapping) else each
-            segment = Segment(float(start), float(end), str(speaker))
+            segment = Segment(float(start), float(end), str(speaker), channel)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{expected}, got {each!r:.200}.") from error
         if not 0 <= segment.start < segment.end < math.inf:
@@ -256,36 +295,52 @@ def _parse_list(given: Sequence[Any], name: str) -> list[Segment]:
     return segments
 
 
-def segments_within(segments: list[Segment], clip: AudioClip) -> tuple[Span, ...]:
-    """Cut segments at the end of their clip, and find their flags and errors."""
-    rate, overlapped = clip.sampling_rate, _are_overlapped([each for each in segments if each.start < clip.duration])
-    is_overlapped = iter(overlapped)
-    spans = []
-    for each in segments:
-        if each.start >= clip.duration:
-            error = f"expected a segment inside the clip of {clip.duration:g} s, got one from {each.start:g} s on"
-            spans.append(Span(each.start, each.end, (), (0, 0), each.speaker, error))
-            continue
-        end = min(each.end, clip.duration)
-        found = {"overlap": next(is_overlapped), "truncated": each.end > clip.duration + SLACK}
-        if (duration := round(end - each.start, DECIMALS)) < SHORTEST:
-            error = f"expected at least {SHORTEST} s of speech, got {duration:g} s"
-            spans.append(Span(each.start, end, (), (0, 0), each.speaker, error))
-            continue
-        flags = (*clip.flags_between(each.start, end), *(flag for flag, is_set in found.items() if is_set))
-        samples = (round(each.start * rate), min(round(end * rate), len(clip.waveform)))
-        spans.append(Span(each.start, end, flags, samples, each.speaker))
-    return tuple(spans)
+def segments_within(segments: list[Segment], clip: AudioClip, max_duration: float) -> tuple[Span, ...]:
+    """Cut segments at the end of their clip, and find their flags and errors; `max_duration` is that of the clip."""
+    overlapped = iter(_are_overlapped([each for each in segments if each.start < clip.duration]))
+    channels = {number: _channel_of(clip, number, max_duration) for number in {each.channel for each in segments}}
+    return tuple(
+        _span_within(each, clip.duration, channels[each.channel], each.start < clip.duration and next(overlapped))
+        for each in segments
+    )
+
+
+def _channel_of(clip: AudioClip, number: int | None, max_duration: float) -> AudioClip | str:
+    """A channel of the clip, or the error where it has none of this number; the clip itself for None."""
+    try:
+        return clip if number is None else clip.channel(number, max_duration)
+    except ValueError as error:
+        return str(error)
+
+
+def _span_within(segment: Segment, duration: float, clip: AudioClip | str, is_overlapped: bool) -> Span:
+    """A segment of a clip of `duration` seconds; `clip` is its channel, or why there is none."""
+    start, end, error = segment.start, min(segment.end, duration), None
+    if start >= duration:
+        end, error = segment.end, f"expected a segment inside the clip of {duration:g} s, got one from {start:g} s on"
+    elif isinstance(clip, str):
+        error = clip
+    elif (length := round(end - start, DECIMALS)) < SHORTEST:
+        error = f"expected at least {SHORTEST} s of speech, got {length:g} s"
+    if error is not None or isinstance(clip, str):
+        return Span(start, end, (), (0, 0), segment.speaker, error, segment.channel)
+    found = {"overlap": is_overlapped, "truncated": segment.end > duration + SLACK}
+    flags = (*clip.flags_between(start, end), *(flag for flag, is_set in found.items() if is_set))
+    rate = clip.sampling_rate
+    samples = (round(start * rate), min(round(end * rate), len(clip.waveform)))
+    waveform = None if segment.channel is None else clip.waveform[slice(*samples)]
+    return Span(start, end, flags, samples, segment.speaker, None, segment.channel, waveform)
 
 
 def _are_overlapped(segments: list[Segment]) -> list[bool]:
-    """Whether another speaker speaks during each segment."""
+    """Whether another speaker speaks during each segment, in the same channel."""
     found = [False] * len(segments)
     current: list[int] = []  # segments that have not ended yet
     for number in sorted(range(len(segments)), key=lambda index: segments[index].start):
         current = [other for other in current if segments[other].end > segments[number].start]
         for other in current:
-            if segments[other].speaker != segments[number].speaker:
+            one, another = segments[other], segments[number]
+            if one.speaker != another.speaker and one.channel == another.channel:
                 found[number] = found[other] = True
         current.append(number)
     return found
@@ -297,6 +352,7 @@ def format_segments(spans: Sequence[Span], predictions: list[dict[str, Any]]) ->
     return [
         {
             **{"start": span.start, "end": span.end, "speaker": span.speaker},
+            **({} if span.channel is None else {"channel": span.channel}),
             **({"error": span.error} if span.error else {**next(remaining), "flags": list(span.flags)}),
         }
         for span in spans

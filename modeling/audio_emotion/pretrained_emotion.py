@@ -1,4 +1,4 @@
-"""Base class of the models: initialization, strict loading of checkpoints, and loading of adapters."""
+"""Base classes of the models: forward, initialization, strict loading of checkpoints, and loading of adapters."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -8,14 +8,22 @@ import json
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file, is_peft_available
+from transformers.utils import (
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    cached_file,
+    find_adapter_config_file,
+    is_peft_available,
+)
 
-from .layers import LogMel
+from .layers import EmotionHeads, EmotionOutput, LogMel
+from .losses import supervised_terms
 
 HUB_KWARGS = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
 LARGEST_SIZE = 50_000  # of an integer in a configuration, so that a broken file does not fill the memory
@@ -69,21 +77,25 @@ class EmotionPreTrainedModel(PreTrainedModel):
         """Load a checkpoint as transformers does, but only complete ones, and only from safetensors.
 
         A folder with only an adapter, as `save_pretrained` writes it for a model with a peft adapter, is loaded on the
-        base model that it names. For a teacher that was published as an adapter, the pretrained encoders are loaded
-        from the sources in its configuration, compared with their digests, and merged with the adapter.
+        base model that it names. What a folder refers to on the Hub is fetched only with an explicit
+        `local_files_only=False`. For a teacher that was published as an adapter, the pretrained encoders are
+        loaded from the sources in its configuration, compared with their digests, and merged with the adapter.
 
         Args:
             pretrained_model_name_or_path: Hub id or folder.
             *model_args: passed on.
-            new_heads: for fine-tuning: initialize `heads.*` at random where missing or of another shape.
+            new_heads: for fine-tuning: initialize `heads.*` at random where missing, of another shape, or of other
+                emotions or dimensions than in the checkpoint's configuration.
             encoders: for a teacher published as an adapter, folders or Hub ids of its encoders by the name of their
                 stream; by default `$AUDIO_EMOTION_DATA/encoders/<source>` or else the Hub.
             **kwargs: passed on.
 
         Raises:
-            ValueError: naming the tensors that are missing or of another shape, or the encoder that differs.
+            ValueError: naming the tensors that are missing, of another shape, NaN or infinite, or the encoder that
+                differs.
             OSError: where there are no weights in safetensors.
         """
+        loading_options(pretrained_model_name_or_path)  # checks the index of a folder
         report = kwargs.pop("output_loading_info", False)
         kwargs["use_safetensors"] = True  # a pickle can run code
         kwargs["ignore_mismatched_sizes"] = True  # reported below
@@ -117,12 +129,157 @@ class EmotionPreTrainedModel(PreTrainedModel):
             )
         if adapter is not None:
             _load_adapter(model, adapter, hub_kwargs)
+        if new_heads and base is not None and isinstance(model, EmotionForAudioClassification):
+            model.initialize_heads(cls.config_class.from_pretrained(base, **hub_kwargs))
         # The tensors of safetensors are memory-mapped and unaligned, for which some kernels round differently. With
         # copies, a loaded model is bit-identical to the saved one.
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             if tensor.device.type == "cpu":
                 tensor.data = tensor.data.clone()
+        weights = {name: tensor for name, tensor in model.state_dict().items() if tensor.device.type != "meta"}
+        if not_finite := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
+            raise ValueError(
+                f"Expected finite weights in {str(base)!r}, got NaN or infinite ones: {not_finite}. The outputs would "
+                "be meaningless. Load another checkpoint of the run, or train it again."
+            )
         return (model, info) if report else model
+
+
+class EmotionBaseModel(EmotionPreTrainedModel):
+    """A model without heads: waveform to embedding.
+
+    A subclass defines `encode`, from samples and mask to features and their true steps `(B,)`, which training can
+    cache or augment; and `embed`, from these to the embedding `(B, D)`, on request those of all frames `(B, T, D)`,
+    and the frame mask `(B, T)`.
+    """
+
+    _keys_to_ignore_on_load_unexpected = (HEADS,)
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> EmotionOutput:
+        """Embed a batch of clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+            return_dict (`bool`, *optional*): `False` gives a tuple.
+        """
+        embedding, _, mask = self.embed(*self.encode(input_values, attention_mask))
+        output = EmotionOutput(embedding=embedding, frame_mask=mask)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class EmotionForAudioClassification(EmotionPreTrainedModel):
+    """A model with its heads: dimensions, categories and, while distilling, one head per teacher.
+
+    Args:
+        config: an `EmotionConfig`.
+    """
+
+    base_class: type[EmotionBaseModel]
+
+    def __init__(self, config):
+        super().__init__(config)
+        setattr(self, self.base_model_prefix, self.base_class(config))
+        self.heads = EmotionHeads(config, getattr(config, "teacher_emotions", None))
+        self.post_init()
+        self._keys_to_ignore_on_load_unexpected.discard(HEADS)  # inherited from the base model, which has none
+
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        dimension_labels: torch.Tensor | None = None,
+        output_frames: bool = False,
+        return_dict: bool | None = None,
+        features: Any = None,
+        lengths: torch.Tensor | None = None,
+    ) -> EmotionOutput:
+        """Predict dimensions and emotions of a batch of clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz mono samples in ±1.
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 1 for true samples, 0 for the padding after.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): class numbers (-100 where missing) or
+                distributions.
+            dimension_labels (`torch.Tensor` of shape `(B, 3)`, *optional*): in 0..1, NaN where missing.
+            output_frames (`bool`, *optional*): whether to predict at each frame, too: a student as for the clip cut
+                there, a teacher from the whole clip.
+            return_dict (`bool`, *optional*): `False` gives a tuple.
+            features (*optional*): output of the base model's `encode` in place of samples.
+            lengths (`torch.Tensor` of shape `(B,)`, *optional*): true steps of `features`.
+        """
+        if features is None or lengths is None:
+            if input_values is None:
+                raise ValueError("Expected `input_values`, or `features` with `lengths`, got neither.")
+            features, lengths = self.base_model.encode(input_values, attention_mask)
+        embedding, frames, mask = self.base_model.embed(features, lengths, output_frames)
+        output = EmotionOutput(embedding=embedding, frame_mask=mask, **self.heads(embedding))
+        if frames is not None:
+            at_frames = self.heads(frames)
+            output.frame_dimensions, output.frame_logits = at_frames["dimensions"], at_frames["logits"]
+        terms = supervised_terms(output, labels, dimension_labels, self.config.dimension_weights)
+        if terms:
+            output.loss = torch.stack(list(terms.values())).sum()
+        return output if return_dict is not False else output.to_tuple()
+
+    def initialize_heads(self, known: PreTrainedConfig) -> None:
+        """Initialize the heads at random whose labels differ from those of `known`, with which they were trained."""
+        heads = EmotionHeads(self.config).apply(self._init_weights).to(self.device).train(self.training)
+        if self.config.emotions == known.emotions:
+            heads.emotions = self.heads.emotions
+        if self.config.dimensions == known.dimensions:
+            heads.dimensions, heads.log_variance = self.heads.dimensions, self.heads.log_variance
+        heads.teachers = self.heads.teachers
+        self.heads = heads
+
+
+def check_batch(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples `(B, S)`, 0 beyond each clip, and their mask `(B, S)`, all true by default.
+
+    Raises:
+        ValueError: for a waveform without a batch axis, or with channels.
+    """
+    if input_values.ndim != 2:
+        raise ValueError(f"Expected `input_values` of shape (batch, samples), got {tuple(input_values.shape)}.")
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_values, dtype=torch.long)
+    return input_values * attention_mask, attention_mask
+
+
+def loading_options(source) -> dict[str, bool]:
+    """Arguments of every `from_pretrained` with which nothing of a checkpoint runs and a folder needs no network.
+
+    Args:
+        source: Hub id or folder.
+
+    Raises:
+        ValueError: for a run folder, and for a folder whose index of weights names files that are not beside it.
+    """
+    require_checkpoint(source)
+    is_folder = source is not None and os.path.isdir(source)
+    index = Path(source, SAFE_WEIGHTS_INDEX_NAME) if is_folder else None
+    if index is not None and index.is_file():
+        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+            if shard != Path(shard).name or "\\" in shard or not index.with_name(shard).is_file():
+                raise ValueError(f"Expected shards beside {index}, got {shard!r}. Do not use this checkpoint.")
+    return {"trust_remote_code": False, "local_files_only": is_folder}
+
+
+def require_checkpoint(source) -> None:
+    """Refuse the folder of a training run, which transformers would call an unrecognized model.
+
+    Raises:
+        ValueError: naming the folder of its checkpoint.
+    """
+    last = Path("" if source is None else source, "checkpoints", "last")
+    if source is not None and (last / CONFIG_NAME).is_file() and not Path(source, CONFIG_NAME).exists():
+        raise ValueError(f"Expected a checkpoint, got the run folder {str(source)!r}. Load {str(last)!r}.")
 
 
 def auto_map(config) -> dict[str, str]:
@@ -173,8 +330,7 @@ def _merged_weights(
             tensor.fill_(torch.nan)  # to find below what neither an encoder nor the adapter sets
     for stream in model.base_model.streams:
         if "encoder" in dict(stream.named_children()):  # log-mel has none
-            encoder = _base_encoder(stream.stream, digests[stream.stream["name"]], encoders, hub_kwargs)
-            stream.encoder.load_state_dict(encoder.state_dict())
+            _load_base_encoder(stream, digests[stream.stream["name"]], source, encoders, hub_kwargs)
     if Path(source).is_dir():
         _load_adapter(model, Path(source) / ADAPTER, {})
     else:
@@ -196,8 +352,9 @@ def _merged_weights(
     return merged
 
 
-def _base_encoder(stream: dict, expected: str, encoders: dict[str, str], hub_kwargs: dict) -> nn.Module:
-    """Load the pretrained encoder of a stream and compare its digest with the expected one."""
+def _load_base_encoder(module: nn.Module, expected: str, folder, encoders: dict[str, str], hub_kwargs: dict) -> None:
+    """Load the pretrained encoder of a stream of the adapter in `folder`, and compare its digest with the expected."""
+    stream = module.stream
     name = PurePosixPath(stream["source"])
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(f"Expected the name of an encoder or its Hub id in the configuration, got {str(name)!r}.")
@@ -208,6 +365,11 @@ def _base_encoder(stream: dict, expected: str, encoders: dict[str, str], hub_kwa
     if source is None:
         source, revision = stream["source"], stream["revision"]
     access = {name: hub_kwargs[name] for name in ("cache_dir", "local_files_only", "token") if name in hub_kwargs}
+    if stream["name"] in encoders:  # the caller names it
+        access |= loading_options(source)
+    else:
+        _require_request(folder, source, hub_kwargs)
+        access = {**loading_options(source), **access}
     try:
         model = AutoModel.from_pretrained(
             source, revision=revision, dtype=torch.float32, use_safetensors=True, **access
@@ -217,14 +379,16 @@ def _base_encoder(stream: dict, expected: str, encoders: dict[str, str], hub_kwa
             f"This adapter needs the pretrained encoder {stream['source']!r}, got none from {source!r}: {error} "
             f'Pass its location: `encoders={{"{stream["name"]}": "a folder or a Hub id"}}`.'
         ) from error
-    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
-    if (found := weights_digest(encoder)) != expected:
+    loaded = (model.get_encoder() if model.config.is_encoder_decoder else model).state_dict()
+    for name, tensor in module.encoder.state_dict().items():  # without the layers that are not used
+        if name in loaded and loaded[name].shape == tensor.shape:
+            tensor.copy_(loaded[name])
+    if (found := weights_digest(module.encoder)) != expected:
         raise ValueError(
             f"Expected the encoder that the adapter was trained with, {stream['source']!r} with weights of SHA-256 "
             f"{expected[:12]}..., got {source!r} with {found[:12]}... The outputs would be meaningless. Pass the "
             "folder of that encoder or its Hub id, as in the model card."
         )
-    return encoder
 
 
 def _base_and_adapter(source, kwargs: dict) -> tuple:
@@ -244,7 +408,18 @@ def _base_and_adapter(source, kwargs: dict) -> tuple:
         return source, None, hub_kwargs
     if (Path(source) / CONFIG_NAME).exists():  # a complete model with an adapter beside it
         return source, source, hub_kwargs
-    return json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"], source, hub_kwargs
+    base = json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    _require_request(source, base, hub_kwargs)
+    return base, source, hub_kwargs
+
+
+def _require_request(folder, name: str, hub_kwargs: dict) -> None:
+    """Refuse to fetch from the Hub what nothing but a file in a folder names."""
+    if Path(folder).is_dir() and not Path(name).is_dir() and "local_files_only" not in hub_kwargs:
+        raise OSError(
+            f"Expected all of the model in {str(folder)!r}, got a reference to {name!r} on the Hub. Pass "
+            "`local_files_only=False` to fetch it, or `True` to take it from the cache."
+        )
 
 
 def _load_adapter(model: PreTrainedModel, adapter, hub_kwargs: dict) -> None:

@@ -38,6 +38,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_info(commands)
     _add_compare(commands)
+    _add_check(commands)
     _add_publish(commands)
     return parser
 
@@ -98,6 +99,16 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("other", metavar="OTHER", help="folder to compare; clips of the same name are paired")
     _add_model_arguments(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON")
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "check", "check the description of a corpus, its table and its clips", "audio_emotion_cli.check"
+    )
+    parser.add_argument("corpus", metavar="FILE", help="YAML file that describes the corpus")
+    parser.add_argument(
+        "--no-audio", dest="audio", action="store_false", help="read no audio: neither hours nor unreadable clips"
+    )
 
 
 def _add_publish(commands: argparse._SubParsersAction) -> None:
@@ -165,13 +176,25 @@ def positive_int(text: str) -> int:
     return number
 
 
+def printable(text: object, keep: str = "") -> str:
+    """Text for a terminal, without control characters: names of files and labels of models can hold escapes.
+
+    Args:
+        text: any; a file name need not be valid UTF-8.
+        keep: control characters to leave, such as a line feed.
+    """
+    valid = str(text).encode(errors="backslashreplace").decode()
+    return "".join(each if each.isprintable() or each in keep else "?" for each in valid)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     args = argument_parser().parse_args(argv)
     try:
         return import_module(args.module).run(args)
     except UsageError as error:
-        print(f"audio-emotion {args.command}: {error}", file=sys.stderr)
+        message = printable(error, keep="\n")
+        print(f"audio-emotion {args.command}: {message}", file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:  # the reader of stdout, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -179,5 +202,5 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:
-        traceback.print_exc()
+        print(printable(traceback.format_exc(), keep="\n"), file=sys.stderr)
         return EXIT_ABORTED

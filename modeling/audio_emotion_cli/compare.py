@@ -12,7 +12,7 @@ import numpy as np
 from transformers import Pipeline
 
 from audio_emotion.evaluation.bootstrap import bootstrap_interval
-from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError
+from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError, printable
 from audio_emotion_cli.inputs import (
     allow_any_file_name,
     find_clips,
@@ -32,7 +32,7 @@ class FolderPredictions:
 
     Attributes:
         names: paths relative to the folder, without suffix.
-        dimensions: `(N, 3)` in 0..1.
+        dimensions: `(N, A)` in 0..1.
         emotions: `(N, C)` probabilities.
         embeddings: `(N, D)`.
         failed: errors of the clips that failed, by path.
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     for folder in (args.reference, args.other):
         if not Path(folder).is_dir():
             raise UsageError(f"expected a folder of clips, got {folder}.")
+        _check_names(folder)
     recognizer = load_pipeline(args.model, args.revision, args.device)
     reference, other = (predict_folder(recognizer, folder, args.batch_size) for folder in (args.reference, args.other))
     for folder, each in ((args.reference, reference), (args.other, other)):
@@ -62,8 +63,20 @@ def run(args: argparse.Namespace) -> int:
     result = {"reference": args.reference, "other": args.other, **result}
     result["failed"] = {**reference.failed, **other.failed}
     allow_any_file_name()
-    print(json.dumps(result) if args.format == "json" else _table(result))
+    print(json.dumps(result) if args.format == "json" else printable(_table(result), keep="\n"))
     return EXIT_SOME_FAILED if result["failed"] else EXIT_OK
+
+
+def _check_names(folder: str) -> None:
+    """Refuse clips that differ in their suffix alone: with which of them the other folder's is compared is unknown."""
+    first: dict[str, str] = {}
+    for path in find_clips([folder]):
+        other = first.setdefault(str(Path(path).with_suffix("")), path)
+        if other != path:
+            raise UsageError(
+                f"expected one clip of each name in {folder}, got {other} and {path}. Clips are paired by their names "
+                "without suffix: keep one of the two."
+            )
 
 
 def predict_folder(recognizer: Pipeline, folder: str, batch_size: int) -> FolderPredictions:
@@ -78,7 +91,7 @@ def predict_folder(recognizer: Pipeline, folder: str, batch_size: int) -> Folder
             report_failure(path, prediction["error"])
             continue
         names.append(Path(path).relative_to(folder).with_suffix("").as_posix())
-        dimensions.append(np.array(list(prediction["dimensions"].values()), dtype=np.float32))
+        dimensions.append(np.array(list(prediction.get("dimensions", {}).values()), dtype=np.float32))
         scores = {each["label"]: each["score"] for each in prediction.get("emotions", [])}
         emotions.append(np.array([scores[label] for label in labels], dtype=np.float32))
         embeddings.append(np.array(prediction["embedding"], dtype=np.float32))
@@ -108,16 +121,17 @@ def compare_folders(
     unpaired = len(reference.names) + len(other.names) - 2 * len(pairs) if paired else 0
     result: dict[str, Any] = {"paired": paired, "pairs": len(pairs) if paired else 0, "unpaired": unpaired}
     result["clips"] = {"reference": len(reference.names), "other": len(other.names)}
+    ends: Any
     if paired:
         rows = np.array(pairs)
         first, second = reference.dimensions[rows[:, 0]], other.dimensions[rows[:, 1]]  # (P, 3), (P, 3)
         differences = (second - first).astype(np.float64)  # (P, 3)
         values = differences.mean(0)
-        ends = bootstrap_interval(lambda sample: sample.mean(0), differences, repeats=REPEATS)
+        ends = bootstrap_interval(lambda sample: sample.mean(0), differences, repeats=REPEATS) if dimensions else ()
     else:
         first, second = reference.dimensions, other.dimensions  # (N, 3), (M, 3)
         values = second.mean(0) - first.mean(0)
-        ends = _interval_of_two_means(first, second)
+        ends = _interval_of_two_means(first, second) if dimensions else ()
     result["dimensions"] = {
         name: {
             "reference": float(first[:, column].mean()),
@@ -125,7 +139,7 @@ def compare_folders(
             "reference_std": float(first[:, column].std(ddof=1)),
             "other_std": float(second[:, column].std(ddof=1)),
             "difference": float(values[column]),
-            "interval": [float(ends[0][column]), float(ends[1][column])],  # type: ignore[index]
+            "interval": [float(ends[0][column]), float(ends[1][column])],
         }
         for column, name in enumerate(dimensions)
     }
@@ -184,7 +198,8 @@ def _table(result: dict[str, Any]) -> str:
         ]
     else:
         lines += ["no pairs of the same name: means of the folders compared", ""]
-    lines += [f"{'':<20}{'reference':>11}{'other':>9}{'difference':>12}   95 % interval over clips"]
+    if result["dimensions"]:
+        lines += [f"{'':<20}{'reference':>11}{'other':>9}{'difference':>12}   95 % interval over clips"]
     for name, each in result["dimensions"].items():
         low, high = each["interval"]
         sure = "" if low <= 0 <= high else "  differs"

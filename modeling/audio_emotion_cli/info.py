@@ -10,7 +10,7 @@ from typing import Any
 from audio_emotion.evaluation.provenance import training_speakers
 from audio_emotion.hub.card import DIMENSIONS_MEANING
 from audio_emotion.hub.card_sections import speaker_names
-from audio_emotion_cli import EXIT_OK
+from audio_emotion_cli import EXIT_OK, UsageError, printable
 from audio_emotion_cli.inputs import allow_any_file_name, load_pipeline
 
 KINDS = {"student-emotion": "student", "fused-emotion": "teacher"}
@@ -18,20 +18,23 @@ KINDS = {"student-emotion": "student", "fused-emotion": "teacher"}
 
 def run(args: argparse.Namespace) -> int:
     """Load a model strictly and print its facts."""
-    facts = load_facts(args.model, args.revision)
-    if args.format == "json":
-        print(json.dumps(facts))
-    else:
-        allow_any_file_name()
-        print(_table(facts))
+    try:
+        facts = load_facts(args.model, args.revision)
+        text = json.dumps(facts) if args.format == "json" else printable(_table(facts), keep="\n")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the configuration is what somebody wrote
+        raise UsageError(
+            f"expected the facts of a model in its configuration, got invalid ones: {error!r}."
+        ) from error
+    allow_any_file_name()
+    print(text)
     return EXIT_OK
 
 
 def load_facts(model: str | None, revision: str | None) -> dict[str, Any]:
-    """Facts of a model. Loading verifies that every weight is present and of the right shape.
+    """Facts of a model. Loading verifies that every weight is present, of the right shape and finite.
 
     Raises:
-        UsageError: if a weight is missing or does not fit, with its name.
+        UsageError: if a weight is missing, does not fit or is not finite, with its name.
     """
     loaded = load_pipeline(model, revision, "cpu").model
     config = loaded.config
@@ -41,7 +44,7 @@ def load_facts(model: str | None, revision: str | None) -> dict[str, Any]:
         "model": model or str(Path(config._name_or_path)),
         "revision": vars(config).get("_commit_hash") or revision,
         "kind": KINDS[config.model_type],
-        "complete": True,  # otherwise loading has raised
+        "complete": True,  # and finite: otherwise loading has raised
         "parameters": loaded.num_parameters(),
         "sampling_rate": config.sampling_rate,
         "dimensions": list(config.dimensions),
@@ -65,7 +68,7 @@ def _table(facts: dict[str, Any]) -> str:
         "revision": facts["revision"] or "none (a local folder)",
         "kind": facts["kind"] + (f" that fuses {', '.join(facts['streams'])}" if "streams" in facts else ""),
         "parameters": f"{facts['parameters']:,}",
-        "weights": f"complete, with the heads for {' and '.join(heads)}",
+        "weights": f"complete and finite, with the heads for {' and '.join(heads)}",
         "license": facts["license"] or "not stated: ask the author before you use the model",
         "input": f"speech at {facts['sampling_rate']} Hz; other sampling rates are resampled",
         "dimensions": f"{', '.join(facts['dimensions'])}, each in 0..1" if facts["dimensions"] else "none",

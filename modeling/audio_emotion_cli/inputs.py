@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections import deque
@@ -10,17 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from tqdm import tqdm
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Pipeline, pipeline
 from transformers.utils import logging
 
 import audio_emotion  # noqa: F401 - registers the task
-from audio_emotion_cli import UsageError
-
-SUFFIXES = {
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf"),  # soundfile
-    *(".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mov", ".flv", ".wma"),  # PyAV
-}
+from audio_emotion.audio_io import AUDIO_SUFFIXES
+from audio_emotion.pretrained_emotion import loading_options
+from audio_emotion_cli import UsageError, printable
 
 
 def find_clips(inputs: Iterable[str]) -> Iterator[str]:
@@ -52,7 +51,7 @@ def _clips_in_folder(folder: str) -> Iterator[str]:
                 entry.name + os.sep * entry.is_dir(follow_symlinks=False)
                 for entry in entries
                 if not entry.name.startswith(".")
-                and (entry.is_dir(follow_symlinks=False) or Path(entry.name).suffix.lower() in SUFFIXES)
+                and (entry.is_dir(follow_symlinks=False) or Path(entry.name).suffix.lower() in AUDIO_SUFFIXES)
             )
     except OSError:
         yield folder  # an unreadable folder is an input that fails, not an empty folder
@@ -82,18 +81,40 @@ def load_pipeline(model: str | None, revision: str | None, device: str | None) -
             f"cannot load {model}: expected a folder, or a Hub id such as owner/name, got neither. There is no such "
             "folder here."
         )
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not hub_id  # with `local_files_only` alone, the Hub is still contacted
     try:
         if model is None:
             return pipeline("audio-emotion", device=device)
+        options = loading_options(model)
         # Given a name, `pipeline` would try several classes, and report a traceback of each.
-        loaded = AutoModelForAudioClassification.from_pretrained(model, revision=revision)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(model, revision=revision)
+        loaded = AutoModelForAudioClassification.from_pretrained(model, revision=revision, **options)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(model, revision=revision, **options)
         return pipeline("audio-emotion", model=loaded, feature_extractor=feature_extractor, device=device)
     except Exception as error:  # a broken file or device can raise anything
         where = ": there is no such folder here, and as a Hub id it cannot be loaded" if hub_id else ""
-        raise UsageError(
-            f"cannot load {model or 'the default model'}{where}. {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        if "trust_remote_code" in reason:
+            reason = (
+                "It needs code of its own, which this command never runs. Review that code, and pass "
+                "`trust_remote_code=True` to `pipeline` in Python."
+            )
+        elif base := None if hub_id or model is None else _base_of_adapter(model):
+            reason = (
+                f"It is an adapter of {base}, and a folder is loaded without the network: `hf download {base}` first. "
+                f"{reason}"
+            )
+        raise UsageError(f"cannot load {model or 'the default model'}{where}. {reason}") from error
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _base_of_adapter(folder: str) -> str | None:
+    """The Hub id that the adapter in a folder names as its base."""
+    try:
+        return str(json.loads(Path(folder, "adapter_config.json").read_text())["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def predict_clips(
@@ -121,14 +142,8 @@ def progress_bar(clips: Iterable[Any], done: int = 0) -> tqdm:
 
 def report_failure(name: str, error: str) -> None:
     """Print a clip that failed to stderr, above the progress bar."""
-    name = name.encode(errors="backslashreplace").decode()  # a file name need not be valid UTF-8
-    error = error.encode(errors="backslashreplace").decode()
+    name, error = printable(name), printable(error)
     tqdm.write(error if name in error else f"{name}: {error}", file=sys.stderr)
-
-
-def is_shared_terminal() -> bool:
-    """Whether stdout and the progress bar are on a terminal."""
-    return sys.stdout.isatty() and sys.stderr.isatty()
 
 
 def write_above_bar(rows: str) -> None:

@@ -7,20 +7,20 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
 from transformers import Pipeline
 
 import audio_emotion
-from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError
+from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError, printable
 from audio_emotion_cli.inputs import (
     allow_any_file_name,
     find_clips,
-    is_shared_terminal,
     load_pipeline,
     predict_clips,
     progress_bar,
@@ -62,17 +62,20 @@ def run(args: argparse.Namespace) -> int:
         if overview:
             overview.add(row.spans)
 
+    lock: AbstractContextManager = nullcontext()
     if args.output:
         settings = _output_settings(args, recognizer)
+        lock = _lock_output(Path(args.output))
         clips, done, file = _open_output(Path(args.output), writer, clips, add_existing, settings)
     else:
         allow_any_file_name("surrogateescape" if args.format == "csv" else "backslashreplace")
         file = sys.stdout
         file.write(writer.header())
-    shared_terminal = not args.output and is_shared_terminal()
+    on_terminal = not args.output and sys.stdout.isatty()
+    shared_terminal = on_terminal and sys.stderr.isatty()
     write = write_above_bar if shared_terminal else file.write
     failed_before, count = failed, done
-    with file if args.output else nullcontext(file):
+    with lock, file if args.output else nullcontext(file):
         predictions = predict_clips(recognizer, clips, args.batch_size, **parameters)
         for name, prediction in progress_bar(predictions, done):
             count += 1
@@ -82,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
                     report_failure(name, prediction["error"])
             elif overview:
                 overview.add(prediction_spans(prediction))
-            write(writer.lines(name, prediction))
+            rows = writer.lines(name, prediction)
+            write(printable(rows, keep="\n") if on_terminal else rows)
             if count % args.batch_size == 0 or not args.output:
                 file.flush()
     if overview:
@@ -134,6 +138,26 @@ def _output_settings(args: argparse.Namespace, recognizer: Pipeline) -> dict[str
     }
 
 
+def _lock_output(path: Path) -> AbstractContextManager:
+    """Lock a file against other commands, with a hidden file beside it that remains; a killed command holds no lock.
+
+    Raises:
+        UsageError: if another command holds the lock.
+    """
+    try:
+        return FileLock(path.with_name(f".{path.name}.lock"), timeout=0).acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"cannot write {path}: another command is writing to it. Wait for it, or use another --output."
+        ) from error
+
+
+def _has_rows(path: Path, writer: RowWriter) -> bool:
+    """Whether a run has written a complete row to the file."""
+    with path.open("rb") as file:
+        return next(writer.read(file), None) is not None
+
+
 def _open_output(
     path: Path,
     writer: RowWriter,
@@ -141,16 +165,16 @@ def _open_output(
     on_row: Callable[[Row], None],
     settings: dict[str, Any],
 ) -> tuple[Iterator[str], int, TextIO]:
-    """Open the output file for appending; its settings are in `FILE.command.json` beside it.
+    """Open the locked output file for appending; its settings are in `FILE.command.json` beside it.
 
     Returns:
         The clips that are left, the number of clips that are done, and the file.
     """
     settings_file = path.with_name(f"{path.name}.command.json")
     done = 0
-    if path.exists() and path.stat().st_size:
-        if not settings_file.exists():
-            raise UsageError(f"{path} exists and was not written by this command. Remove it, or use another --output.")
+    if path.exists() and path.stat().st_size and not settings_file.exists():
+        raise UsageError(f"{path} exists and was not written by this command. Remove it, or use another --output.")
+    if path.exists() and _has_rows(path, writer):
         before = json.loads(settings_file.read_text(encoding="utf-8"))
         if different := sorted(name for name in settings if before.get(name) != settings[name]):
             raise UsageError(
@@ -164,6 +188,7 @@ def _open_output(
         print(f"Continuing {path}: {done} clips are done.", file=sys.stderr)
     else:
         settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        path.unlink(missing_ok=True)  # of a run that died before its first row
     file = path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
     if not file.tell():
         file.write(writer.header())

@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP client
 from transformers.utils import logging
 
 from audio_emotion.hub.checks import check_folder
@@ -34,7 +35,12 @@ def run(args: argparse.Namespace) -> int:
             commit = upload(folder, args.repo, args.type, args.private, args.branch, args.tag)
         except ImportError as error:
             raise UsageError(f"publishing needs `pip install audio-emotion[train]`: {error}") from error
-        except (ValueError, OSError) as error:  # errors of the Hub are OSErrors
+        except (ValueError, OSError) as error:  # what the Hub refuses is an OSError
             raise UsageError(str(error)) from error
+        except HTTPError as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"cannot reach the Hub: {reason}. Check the network; the same command sends only what is missing."
+            ) from error
     print(commit)
     return EXIT_OK

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
+from audio_emotion_cli import printable
+
 DIGITS = 6  # of written numbers: float32 has about seven
 
 
@@ -85,30 +87,31 @@ class RowWriter:
         return "".join(lines)
 
     def _rttm(self, clip: str, prediction: dict[str, Any]) -> str:
-        # Spaces separate the fields of RTTM, so spaces in names are percent-encoded. `;;` starts a comment.
-        file = re.sub(r"[\s%]", lambda found: quote(found[0]), clip)
+        # Spaces separate the fields of RTTM: they are percent-encoded, as are control characters. `;;` is a comment.
+        file = re.sub(r"[\s%\x00-\x1f\x7f-\x9f]", lambda found: quote(found[0]), clip)
         if "error" in prediction:
-            return f";; {file} {' '.join(prediction['error'].encode(errors='backslashreplace').decode().split())}\n"
+            return f";; {file} {printable(' '.join(prediction['error'].split()))}\n"
         lines = []
         for span in prediction_spans(prediction):
             first = span["emotions"][0]
-            label, length = first["label"].replace(" ", "_"), span["end"] - span["start"]
+            label, length = printable(first["label"]).replace(" ", "_"), span["end"] - span["start"]
             lines.append(
                 f"SPEAKER {file} 1 {span['start']:.3f} {length:.3f} <NA> <NA> {label} {first['score']:.4f} <NA>\n"
             )
         return "".join(lines)
 
     def _table(self, clip: str, prediction: dict[str, Any]) -> str:
-        width, name = 15 + 11 * len(self.dimensions), printable_name(clip)
+        width, name = 15 + 11 * len(self.dimensions), printable(clip)
         if "error" in prediction:
-            return f"{'error':>{width}}  {prediction['error']}\n"
+            return f"{'error':>{width}}  {printable(prediction['error'])}\n"
         lines = []
         for span in prediction_spans(prediction):
             first = next(iter(span.get("emotions", [])), {"label": "", "score": float("nan")})
             values = "".join(f"{value:>11.2f}" for value in span.get("dimensions", {}).values())
             seconds = f"{span['start']:.2f} to {span['end']:.2f}"
             flags = ",".join(span.get("flags", prediction["flags"]))
-            lines.append(f"{seconds:>15}{values}  {first['label']:<12}{first['score']:>6.2f}  {flags:<10}  {name}\n")
+            label = printable(first["label"])
+            lines.append(f"{seconds:>15}{values}  {label:<12}{first['score']:>6.2f}  {flags:<10}  {name}\n")
         return "".join(lines)
 
     def read(self, file: BinaryIO) -> Iterator[Row]:
@@ -226,8 +229,3 @@ def _csv_line(cells: Iterable[Any]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
-
-
-def printable_name(name: str) -> str:
-    """A file name without control characters, for a table."""
-    return re.sub(r"[\x00-\x1f\x7f]", "?", name.encode(errors="backslashreplace").decode())

@@ -3,11 +3,10 @@
 python recipes/experiments/baseline.py --encoder openai/whisper-tiny.en --protocol ravdess-20-fixed
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from accelerate.utils import set_seed
-from huggingface_hub.dataclasses import strict
 from linear_classifiers import pool_states
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -18,28 +17,29 @@ from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
 from audio_emotion.evaluation.report import control_dimensions, measure
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import argument_group, option, parse_arguments
 from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.trainer_state import RunFolder
 
 DIMENSIONS = ["activation", "valence", "dominance"]
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class BaselineArguments:
     """Train and test a logistic regression on a frozen encoder."""
 
     encoder: str = field(metadata={"help": "Hub id or folder of the encoder."})
-    corpus: str = field(default="ravdess", metadata={"help": "Name of the corpus."})
-    protocol: str = field(default="ravdess-20-fixed", metadata={"help": "Name of the protocol."})
-    inverse_penalty: float = field(default=0.1, metadata={"help": "scikit-learn's C."})
-    output: str = field(default="runs/baseline_ravdess", metadata={"help": "Run folder."})
-    cache: str = field(default="runs/cache", metadata={"help": "Folder of cached encoder states."})
+    corpus: str = option("ravdess", "Name of the corpus.")
+    protocol: str = option("ravdess-20-fixed", "Name of the protocol.")
+    inverse_penalty: float = option(0.1, "scikit-learn's C.")
+    output: str = option("runs/baseline_ravdess", "Run folder.")
+    cache: str = option("runs/cache", "Folder of cached encoder states.")
+    restart: bool = option(False, "Overwrite another run in the output folder.")
 
 
 def main(args: BaselineArguments) -> dict:
     """Train on the training and validation speakers, test, and write the run folder."""
+    run = RunFolder(args.output, args, restart=args.restart)
     set_seed(0)
     info = corpus_info(args.corpus)
     emotions = list(info.emotions)
@@ -76,7 +76,6 @@ def main(args: BaselineArguments) -> dict:
         "parameters": int(classifier[-1].coef_.size + classifier[-1].intercept_.size),
         "test": measure(predictions, emotions, DIMENSIONS, info.dimensions_source),
     }
-    run = RunFolder(args.output, args)
     save_predictions(predictions, run.path / "predictions.parquet", emotions, DIMENSIONS)
     run.results(results)
     print({key: round(value, 4) for key, value in results["test"].items() if isinstance(value, float)})

@@ -1,25 +1,29 @@
 """Copy a distilled student into the package as its default model, and render its card.
 
-python recipes/experiments/embed.py --run runs/embedded --scored "recipes/results/folds/default-fold-*-seed-*.parquet"
+python recipes/experiments/embed.py --run runs/embedded
+
+The scores on the card are those of the run `default` of recipes/configs/mitra2022/ravdess.yaml over five folds.
 """
 
 import argparse
 import json
 import shutil
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+from set_tables import fold_rows
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
 import audio_emotion
 from audio_emotion.evaluation.bootstrap import aggregate
-from audio_emotion.evaluation.predictions import Predictions, load_predictions, pool_folds
+from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_sections import results_table, training_data_rows
 
 PACKAGE = Path(audio_emotion.__file__).parent
 FOLDER = PACKAGE / "embedded" / "student"
+RECIPES = Path(__file__).parents[1]
 CARRIED_ONLY = ("auto_map", "custom_pipelines")  # the package itself is the code
 
 
@@ -35,7 +39,9 @@ def main(args: argparse.Namespace) -> None:
         (FOLDER / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
     model = AutoModelForAudioClassification.from_pretrained(FOLDER)
     AutoFeatureExtractor.from_pretrained(FOLDER)
-    (FOLDER / "README.md").write_text(render_student_card(model, *load_fold_predictions(args.scored)))
+    run_set = yaml.safe_load((RECIPES / "configs" / "mitra2022" / "ravdess.yaml").read_text())
+    scored = fold_rows(RECIPES / "results" / "folds", run_set)["default"]
+    (FOLDER / "README.md").write_text(render_student_card(model, scored.seeds(set(scored.runs)), scored.dimensions))
     print(f"{FOLDER}: {sum(file.stat().st_size for file in FOLDER.iterdir()) / 1e6:.2f} MB")
 
 
@@ -67,30 +73,7 @@ def render_student_card(model: PreTrainedModel, seeds: list[Predictions], dimens
     return render_card("student", facts)
 
 
-def load_fold_predictions(pattern: str) -> tuple[list[Predictions], list[str]]:
-    """Predictions with the folds of each seed pooled, and their dimensions.
-
-    Raises:
-        FileNotFoundError: if no file matches the pattern.
-    """
-    paths = sorted(Path().glob(pattern))
-    if not paths:
-        raise FileNotFoundError(
-            f"Expected predictions of recipes/experiments/run_set.py, got no file {pattern}. Run the set first."
-        )
-    by_seed = defaultdict(list)
-    for path in paths:
-        predictions, _, dimensions = load_predictions(path)
-        by_seed[path.stem.rpartition("-")[2]].append(predictions)
-    return [pool_folds(folds) for folds in by_seed.values()], dimensions
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/embedded", help="run folder of the student trained on all speakers")
-    parser.add_argument(
-        "--scored",
-        default="recipes/results/folds/default-fold-*-seed-*.parquet",
-        help="predictions of students of the same recipe that were trained on folds",
-    )
     main(parser.parse_args())

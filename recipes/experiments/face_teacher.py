@@ -7,11 +7,8 @@ logits, and standardized action units as embedding. Clips without a face are mas
 no faces, the features are the rated dimensions with noise.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from datasets import Dataset
-from huggingface_hub.dataclasses import strict
 from linear_classifiers import as_predictions, cross_fit, normalize_by_speaker
 
 from audio_emotion.data.corpora import ravdess
@@ -19,35 +16,24 @@ from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_tabl
 from audio_emotion.data.training_set import labeled_clips
 from audio_emotion.evaluation.predictions import save_predictions
 from audio_emotion.evaluation.report import measure
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import CorpusArguments, argument_group, option, parse_arguments
 from audio_emotion.training.trainer_state import RunFolder
 
 
-@strict
-@dataclass(kw_only=True)
-class FaceTeacherArguments:
+@argument_group()
+class FaceTeacherArguments(CorpusArguments):
     """Train a cross-fitted face teacher on action units."""
 
-    output: str = field(default="runs/face_teacher", metadata={"help": "Run folder."})
-    corpus: str = field(default="ravdess", metadata={"help": "ravdess or synthetic."})
-    corpus_path: str = field(
-        default="", metadata={"help": "Folder of the corpus. Empty: the folder in $AUDIO_EMOTION_DATA named after it."}
-    )
-    corpus_count: int = field(default=600, metadata={"help": "Number of clips of the synthetic corpus."})
-    faces: str = field(
-        default="", metadata={"help": "CSV file of action units. Empty: the one in $AUDIO_EMOTION_DATA."}
-    )
-    protocol: str = field(default="", metadata={"help": "Name of the protocol. Empty: the corpus's default."})
-    train_on_validation: bool = field(default=False, metadata={"help": "Train on the validation speakers too."})
-    labeled: float = field(default=1.0, metadata={"help": "Fraction of training clips whose labels are used."})
-    labeled_list: str = field(
-        default="", metadata={"help": "File with a clip id per line: use the labels of these instead."}
-    )
-    cross_fit: int = field(default=4, metadata={"help": "Number of folds of the training speakers."})
-    by_speaker: bool = field(default=False, metadata={"help": "Standardize features per speaker, without labels."})
-    inverse_penalty: float = field(default=0.1, metadata={"help": "scikit-learn's C."})
-    restart: bool = field(default=False, metadata={"help": "Overwrite another run in `--output`."})
-    seed: int = field(default=0, metadata={"help": "Random seed of the choice of labels."})
+    output: str = option("runs/face_teacher", "Run folder.")
+    corpus: str = option("ravdess", "ravdess or synthetic.")
+    faces: str = option("", "CSV file of action units. Empty: the one in $AUDIO_EMOTION_DATA.")
+    protocol: str = option("", "Name of the protocol. Empty: the corpus's default.")
+    train_on_validation: bool = option(False, "Train on the validation speakers too.")
+    labeled_list: str = option("", "File with a clip id per line: use the labels of these only.")
+    cross_fit: int = option(4, "Number of folds of the training speakers.")
+    by_speaker: bool = option(False, "Standardize features per speaker, without labels.")
+    inverse_penalty: float = option(0.1, "scikit-learn's C.")
+    restart: bool = option(False, "Overwrite another run in `--output`.")
 
 
 def main(args: FaceTeacherArguments) -> dict:
@@ -60,7 +46,7 @@ def main(args: FaceTeacherArguments) -> dict:
     table = corpus_table(args.corpus, args.corpus_path or None, args.corpus_count)
     table, speakers = apply_protocol(args.corpus, table, args.protocol, args.corpus_path or None)
     train_speakers = speakers.train + (speakers.validation if args.train_on_validation else ())
-    labeled = labeled_clips(select_speakers(table, train_speakers)["id"], args.labeled, args.labeled_list, args.seed)
+    labeled = labeled_clips(select_speakers(table, train_speakers)["id"], 1.0, args.labeled_list)
 
     features = face_features(args.corpus, table, args.faces)
     if args.by_speaker:
@@ -83,7 +69,7 @@ def main(args: FaceTeacherArguments) -> dict:
         "recipe": "face_teacher",
         "model": "logistic regression on facial action units",
         "protocol": args.protocol or args.corpus,
-        "seed": args.seed,
+        "seed": 0,
         "labeled": len(labeled),
         "faces": int(outputs.has_output.sum()),
         "parameters": (features.shape[1] + 1) * len(emotions),
@@ -97,11 +83,7 @@ def main(args: FaceTeacherArguments) -> dict:
 
 
 def face_features(corpus: str, table: Dataset, faces: str = "") -> np.ndarray:
-    """Features of the face in each clip, `(N, F)`; NaN for a clip without a face.
-
-    Raises:
-        ValueError: for a corpus without published action units.
-    """
+    """Features of the face in each clip, `(N, F)`; NaN for a clip without a face."""
     if corpus.split("/")[0] == "ravdess":
         units = ravdess.action_units(faces or None)
         names = list(next(iter(units.values())))

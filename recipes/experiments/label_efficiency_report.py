@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from audio_emotion.data.training_set import percent
 from audio_emotion.evaluation.bootstrap import aggregate, compare
 from audio_emotion.evaluation.plots import BLUE, GRAY, GREEN, ORANGE
 from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.hub.card_sections import markdown_table
 
 Point = tuple[str, float]  # arm, fraction of the labels
 TITLES = {  # of arms, in the order of the tables
@@ -48,10 +50,7 @@ def mean_scores(
 ) -> list[dict[str, Any]]:
     """Mean UAR of every point with its 95 % interval, and the lowest and highest seed.
 
-    Args:
-        rows: of each point, one per seed, with `uar` and `labels`, the number of labels.
-        predictions: of each point, one per seed.
-        repeats: bootstrap samples.
+    Rows, with `uar` and `labels` (their number), and predictions of a point are one per seed.
     """
     points = []
     for (arm, fraction), runs in sorted(rows.items()):
@@ -71,20 +70,14 @@ def compared_points(fractions: Sequence[float]) -> list[tuple[Point, Point]]:
 def paired_differences(
     pairs: Iterable[tuple[Point, Point]], predictions: Mapping[Point, Sequence[Predictions]], repeats: int
 ) -> list[dict[str, Any]]:
-    """Paired differences in UAR of the pairs of which both points have been run.
-
-    Args:
-        pairs: first and second point.
-        predictions: of each point, one per seed.
-        repeats: of bootstrap and permutation.
-    """
+    """Paired differences in UAR of the pairs of which both points, with predictions of each seed, have been run."""
     differences = []
     for first, second in dict.fromkeys(pairs):
         if first in predictions and second in predictions and first != second:
             found = compare(predictions[first], predictions[second], "uar", [], repeats)
             names = {"first_arm": first[0], "first_fraction": first[1]}
             names |= {"second_arm": second[0], "second_fraction": second[1]}
-            differences.append(names | found.as_dict())
+            differences.append(names | asdict(found))
     return differences
 
 
@@ -100,34 +93,17 @@ def select_results(results: Mapping[str, Any], arms: Sequence[str], fractions: S
 
 
 def render_table(results: Mapping[str, Any]) -> str:
-    """Markdown: one row per arm, one column per fraction; then the paired differences.
-
-    Args:
-        results: with `points`, `comparisons`, `intervals_over` (speakers or clips), `test_clips`, `seeds` and the
-            number of `classes`.
-    """
+    """Markdown from `results.json`: one row per arm, one column per fraction; then the paired differences."""
     over = results["intervals_over"]
     points = {(point["arm"], point["fraction"]): point for point in results["points"]}
     labels = {fraction: point["labels"] for (_, fraction), point in points.items()}
     fractions = sorted(labels)
-    lines = [
-        f"UAR on {results['test_clips']} test clips, mean of {len(results['seeds'])} seed(s) (95 % interval over "
-        f"{over}); chance is {1 / results['classes']:.3f}.",
-        "",
-        "| arm | " + " | ".join(f"{percent(each)} % ({labels[each]} labels)" for each in fractions) + " |",
-        "|---|" + "---|" * len(fractions),
-    ]
+    scores = []
     for arm in arms_in_order(results):
-        cells = []
-        for fraction in fractions:
-            point = points.get((arm, fraction))
-            cells.append("{:.3f} ({:.2f} to {:.2f})".format(point["uar"], *point["interval"]) if point else "")
-        lines.append(f"| {arm_title(arm)} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"| first | second | difference in UAR, paired (95 % interval over {over}) | p |",
-        "|---|---|---|---|",
-    ]
+        row = [points.get((arm, fraction)) for fraction in fractions]
+        cells = ["{:.3f} ({:.2f} to {:.2f})".format(each["uar"], *each["interval"]) if each else "" for each in row]
+        scores.append([arm_title(arm), *cells])
+    differences = []
     for each in results["comparisons"]:
         first, second = (
             f"{arm_title(each[f'{which}_arm'])}, {percent(each[f'{which}_fraction'])} %"
@@ -135,17 +111,20 @@ def render_table(results: Mapping[str, Any]) -> str:
         )
         difference = "{:+.3f} ({:+.3f} to {:+.3f})".format(each["difference"], *each["interval"])
         p_value = f"{each['p_value']:.3f} ({each['units']} {each['unit']})"
-        lines.append(f"| {first} | {second} | {difference} | {p_value} |")
-    return "\n".join(lines) + "\n"
+        differences.append([first, second, difference, p_value])
+    note = (
+        f"UAR on {results['test_clips']} test clips, mean of {len(results['seeds'])} seed(s) (95 % interval over "
+        f"{over}); chance is {1 / results['classes']:.3f}."
+    )
+    columns = ["arm", *(f"{percent(each)} % ({labels[each]} labels)" for each in fractions)]
+    compared = ["first", "second", f"difference in UAR, paired (95 % interval over {over})", "p"]
+    return f"{note}\n\n{markdown_table(columns, scores)}\n\n{markdown_table(compared, differences)}\n"
 
 
 def label_efficiency_plot(results: Mapping[str, Any]) -> Figure:
     """UAR against the fraction of the labels, one line per arm, with the range of the seeds.
 
     Arms at one fraction are markers only; lines of teachers are dashed.
-
-    Args:
-        results: with `points` of `mean_scores` and the number of `classes`.
     """
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()

@@ -18,7 +18,6 @@ from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.teachers.outputs import TeacherOutputs
 
 EMBEDDING_SIZE = 64  # wider features are projected on this many principal components
-PRIOR_CLIPS = 5.0  # weight of the statistics of all speakers beside those of one speaker, in clips
 
 
 def pool_states(states: Tensor) -> np.ndarray:
@@ -30,17 +29,13 @@ def pool_states(states: Tensor) -> np.ndarray:
     return torch.cat([layers.mean(1), layers.std(1)], 1).flatten().numpy()
 
 
-def normalize_by_speaker(features: np.ndarray, speakers: Sequence[str], prior: float = PRIOR_CLIPS) -> np.ndarray:
+def normalize_by_speaker(features: np.ndarray, speakers: Sequence[str], prior: float = 5.0) -> np.ndarray:
     """Standardize features per speaker, with the mean and standard deviation of the speaker's clips; needs no labels.
 
     Both statistics are shrunk towards those of all clips, as if `prior` more clips of the speaker had these: a
     speaker's only clip is barely changed. If most clips of a speaker are of one emotion, the mean removes part of that
-    emotion; in an acted corpus, in which every speaker acts every emotion, it does not.
-
-    Args:
-        features: `(N, F)`; rows with NaN are unknown and stay NaN.
-        speakers: of each row.
-        prior: weight in clips, more than 0.
+    emotion; in an acted corpus, in which every speaker acts every emotion, it does not. Rows of features `(N, F)` with
+    NaN stay NaN.
     """
     names = np.asarray(speakers)
     known = np.isfinite(features).all(1)
@@ -70,21 +65,7 @@ def cross_fit(
 
     The training speakers are divided into `folds`, each predicted by a classifier that is trained on the labeled clips
     of the others; all other speakers are predicted by one that is trained on all labeled clips. The embedding uses no
-    labels and is the same for all.
-
-    Args:
-        rows: of the corpus, with `id`, `speaker` and `emotion`.
-        features: `(N, F)`; rows with NaN are unknown and masked.
-        train_speakers: whose labels may be used.
-        labeled: ids of the clips whose labels are used.
-        emotions: class names in logit order.
-        folds: number of classifiers for the training speakers.
-        inverse_penalty: scikit-learn's `C`.
-        name: of the teacher.
-        license: of the corpus, which applies to the outputs.
-
-    Raises:
-        ValueError: for fewer than two folds, or labels of speakers who are not training speakers.
+    labels and is the same for all. Features are `(N, F)`; rows with NaN are unknown and masked.
     """
     if not 2 <= folds <= len(train_speakers):
         raise ValueError(f"Expected 2 to {len(train_speakers)} folds of the training speakers, got {folds}.")
@@ -105,11 +86,18 @@ def cross_fit(
             logits[predicted] = fit_log_probabilities(
                 features[fit], labels[fit], features[predicted], len(emotions), inverse_penalty
             )
+    # The embedding: standardized features or their principal components, fitted on training clips; 0 where unknown.
+    steps = [StandardScaler()]
+    if features.shape[1] > EMBEDDING_SIZE:
+        steps.append(PCA(min(EMBEDDING_SIZE, int((known & training).sum())), random_state=0))
+    reduced = make_pipeline(*steps).fit(features[known & training]).transform(features[known])
+    embedding = np.zeros((len(ids), reduced.shape[1]))  # (N, D)
+    embedding[known] = reduced
     return TeacherOutputs(
         ids.tolist(),
         torch.tensor(logits, dtype=torch.float32),
         torch.full((len(ids), 3), torch.nan),
-        torch.tensor(_embedding(features, known, training), dtype=torch.float32),
+        torch.tensor(embedding, dtype=torch.float32),
         torch.zeros(len(ids), dtype=torch.long),
         list(emotions),
         training_data(sorted(train_speakers)),
@@ -155,14 +143,3 @@ def as_predictions(outputs: TeacherOutputs, rows: Dataset) -> Predictions:
     )
     predictions.name_genders({name: row["gender"] for name, row in row_of.items()})
     return predictions
-
-
-def _embedding(features: np.ndarray, known: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Standardized features or their principal components `(N, D)`, fitted on training clips; 0 where unknown."""
-    steps = [StandardScaler()]
-    if features.shape[1] > EMBEDDING_SIZE:
-        steps.append(PCA(min(EMBEDDING_SIZE, int((known & training).sum())), random_state=0))
-    reduced = make_pipeline(*steps).fit(features[known & training]).transform(features[known])
-    embedding = np.zeros((len(features), reduced.shape[1]))
-    embedding[known] = reduced
-    return embedding

@@ -22,13 +22,14 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub.dataclasses import strict
 
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import argument_group, option, parse_arguments
 from audio_emotion.training.trainer_state import RunFolder
 
 RECIPES = Path(__file__).parents[1]
@@ -43,75 +44,48 @@ LAST_LINES = 15  # of the log of a failed run, printed at the end
 PRINTED_METRICS = ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class SetArguments:
     """Run a set of recipes over folds and seeds."""
 
-    set: str = field(default="recipes/configs/mitra2022/ravdess.yaml", metadata={"help": "YAML file of the set."})
-    jobs: int = field(default=1, metadata={"help": "Number of runs in parallel."})
-    threads: int = field(default=1, metadata={"help": "CPU threads of each run."})
-    only: list[str] = field(default_factory=list, metadata={"help": "Names of runs; their teachers are included."})
-    folds: list[int] = field(default_factory=list, metadata={"help": "Only these folds."})
-    seeds: list[int] = field(default_factory=list, metadata={"help": "Only these seeds."})
-    replace: list[str] = field(
-        default_factory=list,
-        metadata={"help": "OLD=NEW: replace every value OLD, as in openai/whisper-tiny.en=FOLDER."},
-    )
-    list: bool = field(
-        default=False, metadata={"help": "Print the commands of unfinished runs, and run nothing."}
-    )  # last: hides the built-in name in this class
+    set: str = option("recipes/configs/mitra2022/ravdess.yaml", "YAML file of the set.")
+    jobs: int = option(1, "Number of runs in parallel.")
+    threads: int = option(1, "CPU threads of each run.")
+    only: list[str] = option([], "Names of runs; their teachers are included.")
+    folds: list[int] = option([], "Only these folds.")
+    seeds: list[int] = option([], "Only these seeds.")
+    replace: list[str] = option([], "OLD=NEW: replace every value OLD, as in openai/whisper-tiny.en=FOLDER.")
+    # Last, because it hides the built-in name in this class.
+    list: bool = option(False, "Print the commands of unfinished runs, and run nothing.")
 
 
 @strict
 @dataclass(kw_only=True)
 class Run:
-    """One row of a set.
+    """One row of a set."""
 
-    Attributes:
-        name: in folder and file names.
-        recipe: `baseline`, `train_teacher` or `distill`.
-        title: row name in the table; a run without title has no row.
-        config: file of its arguments.
-        arguments: override those of the file.
-        teacher: name of the run that trains its teacher, on the same fold with the same seed.
-        folds: to run on.
-        seeds: to run with.
-        corruptions: for which the checkpoints of the first seed are evaluated too; see `evaluate.py --corruption`.
-        priority: runs with a lower number come first.
-    """
-
-    name: str
-    recipe: str
-    title: str = ""
-    config: str = ""
-    arguments: dict = field(default_factory=dict)
-    teacher: str = ""
+    name: str  # in folder and file names
+    recipe: str  # `baseline`, `train_teacher` or `distill`
+    title: str = ""  # row name in the table; a run without title has no row
+    config: str = ""  # file of its arguments
+    arguments: dict = field(default_factory=dict)  # override those of the file
+    teacher: str = ""  # name of the run that trains its teacher, on the same fold with the same seed
     folds: list[int]
     seeds: list[int]
-    corruptions: list[str] = field(default_factory=list)
-    priority: int = 0
+    corruptions: list[str] = field(default_factory=list)  # of evaluations of the first seed; see evaluate.py
+    priority: int = 0  # runs with a lower number come first
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command: a run on one fold with one seed, or an evaluation of its checkpoint.
+    """One command: a run on one fold with one seed, or an evaluation of its checkpoint."""
 
-    Attributes:
-        name: `<name>-fold-<k>-seed-<s>`, with the test set or corruption before it for an evaluation.
-        recipe: that is run.
-        flags: its command-line arguments.
-        folder: its run folder.
-        results: path without suffix to which its results are copied; None for no copy.
-        needs: name of the job that must be finished before.
-    """
-
-    name: str
+    name: str  # `<name>-fold-<k>-seed-<s>`, with the test set or corruption before it for an evaluation
     recipe: str
-    flags: tuple[str, ...]
-    folder: Path
-    results: Path | None
-    needs: str | None
+    flags: tuple[str, ...]  # command-line arguments of the recipe
+    folder: Path  # its run folder
+    results: Path | None  # path without suffix to which its results are copied; None for no copy
+    needs: str | None  # name of the job that must be finished before
 
     @property
     def command(self) -> list[str]:
@@ -142,11 +116,7 @@ def main(args: SetArguments) -> int:
 
 
 def plan_jobs(args: SetArguments) -> list[Job]:
-    """The requested jobs of a set, each after the one that it needs.
-
-    Raises:
-        ValueError: for an inconsistent set, and for names, folds or seeds that are not in it.
-    """
+    """The requested jobs of a set, each after the one that it needs."""
     run_set = yaml.safe_load(Path(args.set).read_text())
     runs = read_runs(run_set, args.set)
     if unknown := sorted(set(args.only) - set(runs)):
@@ -155,14 +125,13 @@ def plan_jobs(args: SetArguments) -> list[Job]:
         raise ValueError(f"Expected `--replace` OLD=NEW, got {wrong}.")
     replacements = dict(each.split("=", 1) for each in args.replace)
     names = args.only or [*runs]
-    names = {*names, *(runs[name].teacher for name in names if runs[name].teacher)}
+    names = {*names, *(runs[name].teacher for name in names)}
     jobs: dict[tuple, list[Job]] = {}
-    for place, run in enumerate(runs.values()):
-        for fold in [fold for fold in run.folds if not args.folds or fold in args.folds]:
-            for seed in [seed for seed in run.seeds if not args.seeds or seed in args.seeds]:
+    for place, run in enumerate(run for run in runs.values() if run.name in names):
+        for fold, seed in product(run.folds, run.seeds):
+            if (not args.folds or fold in args.folds) and (not args.seeds or seed in args.seeds):
                 # The folds of a seed make up one test set, so all folds of a seed come before the next seed.
-                if run.name in names:
-                    jobs[run.priority, seed, fold, place] = jobs_of_run(run, fold, seed, run_set, replacements)
+                jobs[run.priority, seed, fold, place] = jobs_of_run(run, fold, seed, run_set, replacements)
     if not jobs:
         raise ValueError(f"Expected `--folds` and `--seeds` that {args.set} has, got {args.folds} and {args.seeds}.")
     by_name = {job.name: job for key in sorted(jobs) for job in jobs[key]}
@@ -179,11 +148,7 @@ def plan_jobs(args: SetArguments) -> list[Job]:
 
 
 def read_runs(run_set: dict[str, Any], file: str) -> dict[str, Run]:
-    """The runs of a set by name.
-
-    Raises:
-        ValueError: for an unknown recipe, or a teacher that is not run on every fold and seed of its student.
-    """
+    """The runs of a set by name."""
     common = {"folds": run_set["folds"], "seeds": run_set["seeds"]}
     runs = {name: Run(name=name, **{**common, **values}) for name, values in run_set["runs"].items()}
     recipes = [recipe for recipe in ARGUMENTS if recipe != "evaluate"]
@@ -261,23 +226,16 @@ def arguments_class(recipe: str) -> type:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether a run of the same arguments has finished in the job's folder.
-
-    Raises:
-        ValueError: if the folder holds results of other arguments.
-    """
+    """Whether a run has finished in the job's folder; one of other arguments there is an error."""
     if not job.has_results:
         return False
-    return (
-        RunFolder(job.folder, parse_arguments(arguments_class(job.recipe), [*job.flags]), resume=True).finished
-        is not None
-    )
+    arguments = parse_arguments(arguments_class(job.recipe), [*job.flags])
+    return RunFolder(job.folder, arguments, resume=True).finished is not None
 
 
 def run_jobs(jobs: list[Job], parallel: int, threads: int) -> dict[str, str]:
     """Run jobs, each after the one that it needs; returns the reasons of the failed ones by name."""
     futures: dict[str, Future[str]] = {}
-    failed: dict[str, str] = {}
 
     def run(number: int, job: Job) -> str:
         if job.needs in futures and futures[job.needs].result():  # starts earlier, so that it can be waited for
@@ -292,13 +250,10 @@ def run_jobs(jobs: list[Job], parallel: int, threads: int) -> dict[str, str]:
         try:
             for number, job in enumerate(jobs, start=1):
                 futures[job.name] = pool.submit(run, number, job)
-            for name, future in futures.items():
-                if reason := future.result():
-                    failed[name] = reason
+            return {name: reason for name, future in futures.items() if (reason := future.result())}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return failed
 
 
 def execute(job: Job, threads: int) -> str:
@@ -311,10 +266,8 @@ def execute(job: Job, threads: int) -> str:
         code = subprocess.run(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
     if code == 0 and job.has_results:
         return ""
-    lines = path.read_text().replace("\r", "\n").splitlines()
-    return "\n".join(
-        [f"failed with exit code {code}; the end of {path}:", *(f"    {line}" for line in lines[-LAST_LINES:])]
-    )
+    lines = path.read_text().replace("\r", "\n").splitlines()[-LAST_LINES:]
+    return "\n    ".join([f"failed with exit code {code}; the end of {path}:", *lines])
 
 
 def copy_results(job: Job) -> str:

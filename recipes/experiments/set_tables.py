@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from audio_emotion.evaluation.bootstrap import Comparison, aggregate, compare, intervals_over
+from audio_emotion.evaluation.bootstrap import aggregate, compare, intervals_over
 from audio_emotion.evaluation.metrics import concordance_correlation
+from audio_emotion.evaluation.plots import metric_title
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, pool_folds
 from audio_emotion.evaluation.report import control_dimensions
+from audio_emotion.hub.card_sections import markdown_table
 
 DIMENSIONS = ("activation", "valence", "dominance")
 FOLD_FILE = re.compile(r"(?P<name>.+)-fold-(?P<fold>\d+)-seed-(?P<seed>\d+)\.json")
@@ -29,17 +31,10 @@ COMPARED_METRICS = ("uar", "ccc_valence")
 
 @dataclass
 class Row:
-    """One model over folds and seeds.
+    """One model over folds and seeds."""
 
-    Attributes:
-        results: `results.json` of one of its runs.
-        runs: predictions by fold and seed.
-        emotions: in logit order.
-        dimensions: in column order.
-    """
-
-    results: dict
-    runs: dict[tuple[int, int], Predictions]
+    results: dict  # `results.json` of one of its runs
+    runs: dict[tuple[int, int], Predictions]  # by fold and seed
     emotions: list[str]
     dimensions: list[str]
 
@@ -61,11 +56,7 @@ def common_folds(keys: set[tuple[int, int]]) -> set[tuple[int, int]]:
 
 
 def fold_rows(folder: Path, run_set: dict[str, Any]) -> dict[str, Row]:
-    """The models of a set that have results in `folder`, in the order of the set.
-
-    Raises:
-        FileNotFoundError: if the predictions of a run are missing.
-    """
+    """The models of a set that have results in `folder`, in the order of the set."""
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.json")):
         match = FOLD_FILE.fullmatch(path.name)
@@ -100,35 +91,26 @@ def no_score_reason(run: dict[str, Any], metric: str) -> str:
     return "not trained" if untrained or run["arguments"].get(f"{task}_weight", 1.0) == 0 else ""
 
 
-def heading(metric: str) -> str:
-    """Column name of a metric."""
-    return "UAR" if metric == "uar" else f"CCC {metric.removeprefix('ccc_')}"
-
-
 def fold_table(
     folder: Path, run_set: dict[str, Any], repeats: int = 2000, only: set[tuple[int, int]] | None = None
 ) -> str:
     """Models over folds and seeds in Markdown: the mean over seeds of each seed's pooled folds.
 
-    Args:
-        folder: of the results.
-        run_set: the set.
-        repeats: bootstrap samples.
-        only: (fold, seed) pairs of every row; None for all that exist.
+    `only` these (fold, seed) pairs; None for all that exist.
     """
     rows, metrics = fold_rows(folder, run_set), run_set.get("metrics", METRICS)
     if only is not None:
         kept = {name: {key: run for key, run in row.runs.items() if key in only} for name, row in rows.items()}
         rows = {name: replace(row, runs=kept[name]) for name, row in rows.items() if kept[name]}
     derived = norm_derived(rows)
-    columns = ["model", "folds, seeds", *map(heading, metrics), *(["control CCC (a / v / d)"] if derived else [])]
-    lines = [f"| {' | '.join([*columns, 'parameters'])} |", "| --- " * (len(columns) + 1) + "|"]
-    resampled = set()
+    control = ["control CCC (a / v / d)"] if derived else []
+    columns = ["model", "folds, seeds", *map(metric_title, metrics), *control, "parameters"]
+    lines, resampled = [], set()
     for name, row in rows.items():
         run, keys = run_set["runs"][name], common_folds(set(row.runs))
         seeds = row.seeds(keys)
         resampled.add(intervals_over(seeds[0]))
-        values = []
+        values = [run["title"], strength(keys, run_set, run["recipe"])]
         for metric in metrics:
             if why := no_score_reason(run, metric):
                 values.append(why)
@@ -140,28 +122,30 @@ def fold_table(
         if derived and no_score_reason(run, "uar"):
             values.append("not trained")
         elif derived:
-            values.append(" / ".join(f"{value:.2f}" for value in controls(seeds, row.emotions)))
-        values.append(f"{row.results['parameters']:,}")
-        lines.append(f"| {run['title']} | {strength(keys, run_set, run['recipe'])} | " + " | ".join(values) + " |")
+            controls = [
+                concordance_correlation(control_dimensions(seed.logits, row.emotions), seed.dimension_labels)
+                for seed in seeds
+            ]
+            values.append(" / ".join(f"{value:.2f}" for value in np.mean(controls, axis=0)))
+        lines.append([*values, f"{row.results['parameters']:,}"])
     first = next(iter(rows.values()))
     clips, speakers = (
         {name for run in first.runs.values() for name in getattr(run, what)} for what in ("ids", "speakers")
     )
-    lines += [
-        "",
+    note = (
         f"{len(clips):,} clips of {len(speakers)} speakers, each tested by a model that was not trained on them. The "
         "folds of a seed are pooled and scored as one set; the score is the mean over seeds. In brackets, 95 % "
         f"bootstrap intervals over {resampled_units(resampled)}, and the range of the seeds. Rows with fewer than "
         f"{len(run_set['folds'])} fold{'s' * (len(run_set['folds']) > 1)} or {SEEDS} seeds are hints."
-        + (f" Chance is a UAR of {1 / len(first.emotions):.3f}." if "uar" in metrics else "")
-        + (
-            " The dimensions are norm-derived: *control* is the score of the norms averaged under the "
-            "category posterior, and only a regression head's gain over it is a claim."
-            if derived
-            else ""
-        ),
-    ]
-    return "\n".join(lines)
+    )
+    if "uar" in metrics:
+        note += f" Chance is a UAR of {1 / len(first.emotions):.3f}."
+    if derived:
+        note += (
+            " The dimensions are norm-derived: *control* is the score of the norms averaged under the category "
+            "posterior, and only a regression head's gain over it is a claim."
+        )
+    return f"{markdown_table(columns, lines)}\n\n{note}"
 
 
 def resampled_units(units: Collection[str]) -> str:
@@ -174,22 +158,11 @@ def norm_derived(rows: dict[str, Row]) -> bool:
     return any("control_ccc_valence" in row.results.get("test", {}) for row in rows.values())
 
 
-def controls(seeds: list[Predictions], emotions: list[str]) -> np.ndarray:
-    """CCC of the norms averaged under the category posterior, mean over seeds, `(3,)`."""
-    scores = [
-        concordance_correlation(control_dimensions(seed.logits, emotions), seed.dimension_labels) for seed in seeds
-    ]
-    return np.mean(np.stack(scores), axis=0)
-
-
 def comparison_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
     """Paired comparisons in Markdown, with the paper's claim for valence CCC."""
     rows = fold_rows(folder, run_set)
-    lines = [
-        "| comparison | folds, seeds | metric | first | second | difference | relative | p | the paper |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    resampled = set()
+    columns = "comparison", "folds, seeds", "metric", "first", "second", "difference", "relative", "p", "the paper"
+    lines, resampled = [], set()
     for comparison in run_set["comparisons"]:
         names = (comparison["first"], comparison["second"])
         if not set(names) <= set(rows):
@@ -203,8 +176,20 @@ def comparison_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000)
             first, second = (rows[name].seeds(keys) for name in names)
             found = compare(first, second, metric, rows[names[0]].dimensions, repeats)
             resampled.add(found.intervals_over)
-            values = comparison_cells(found, comparison.get("paper", "") if metric == "ccc_valence" else "")
-            lines.append(f"| {comparison['title']} | {strength(keys, run_set)} | {' | '.join(values)} |")
+            (low, high), (below, above) = found.interval, found.relative_interval
+            relative = f"{found.relative:+.0%} ({below:+.0%} to {above:+.0%})"
+            cells = [
+                comparison["title"],
+                strength(keys, run_set),
+                metric_title(metric),
+                f"{found.first:.3f}",
+                f"{found.second:.3f}",
+                f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f})",
+                relative if np.isfinite(found.relative) else "none",
+                f"{found.p_value:.3f} ({found.units} {found.unit})",
+                comparison.get("paper", "") if metric == "ccc_valence" else "",
+            ]
+            lines.append(cells)
     paired = (
         f"Paired over {resampled_units(resampled)}: 95 % bootstrap intervals, and a two-sided permutation test that "
         "exchanges the two models for each speaker. "
@@ -221,36 +206,17 @@ def comparison_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000)
             "The paper's gains are on test sets of early releases of MSP-Podcast, and much of its method is not "
             "public: only the relative gains can be compared, not the values."
         )
-    return "\n".join([*lines, "", paired])
-
-
-def comparison_cells(found: Comparison, claim: str) -> list[str]:
-    """Cells of one comparison."""
-    low, high = found.interval
-    below, above = found.relative_interval
-    return [
-        heading(found.metric),
-        f"{found.first:.3f}",
-        f"{found.second:.3f}",
-        f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f})",
-        # undefined if the second score is 0 or less
-        f"{found.relative:+.0%} ({below:+.0%} to {above:+.0%})" if np.isfinite(found.relative) else "none",
-        f"{found.p_value:.3f} ({found.units} {found.unit})",
-        claim,
-    ]
+    return f"{markdown_table(columns, lines)}\n\n{paired}"
 
 
 def corruption_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
     """Models on corrupted clips beside the same models on clips as recorded, in Markdown.
 
-    Args:
-        folder: of the results; those with a corruption are in a subfolder of its name.
-        run_set: the set; runs with `corruptions` are shown.
-        repeats: bootstrap samples.
+    Results with a corruption are in a subfolder of its name; runs with `corruptions` are shown.
     """
     clean_rows, metrics = fold_rows(folder, run_set), run_set.get("metrics", METRICS)
     lines = [
-        f"| model | clips | folds, seeds | {' | '.join(map(heading, metrics))} |",
+        f"| model | clips | folds, seeds | {' | '.join(map(metric_title, metrics))} |",
         "| --- " * (3 + len(metrics)) + "|",
     ]
     for name, run in run_set["runs"].items():
@@ -279,10 +245,9 @@ def set_tables(run_set: dict[str, Any], repeats: int = 2000) -> str:
     """All tables of a set, one group per test set, because scores on different clips cannot be compared."""
     results = Path(run_set["results"])
     parts = []
-    for name in ("", *run_set.get("also_test", {})):
-        folder = results / name
-        if fold_rows(folder, run_set):
-            protocol = next(iter(fold_rows(folder, run_set).values())).results["protocol"]
+    for folder in (results, *(results / name for name in run_set.get("also_test", {}))):
+        if rows := fold_rows(folder, run_set):
+            protocol = next(iter(rows.values())).results["protocol"]
             parts += [f"Tested on `{protocol}`:"] if run_set.get("also_test") else []
             parts += [fold_table(folder, run_set, repeats), comparison_table(folder, run_set, repeats)]
     if not parts:

@@ -11,19 +11,18 @@ and the plot of the latter. The second command prints. The results of a set are 
 
 import json
 import re
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub.dataclasses import strict
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
 from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_rows, fold_table, set_tables
 
 from audio_emotion.evaluation.bootstrap import aggregate
 from audio_emotion.evaluation.plots import save_figure
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.hub.card_sections import markdown_table
+from audio_emotion.training.arguments import argument_group, option, parse_arguments
 
 RECIPES = Path(__file__).parents[1]
 README, HINTS = RECIPES.parent / "README.md", RECIPES.parent / "docs" / "mitra2022.md"
@@ -40,14 +39,11 @@ RESULTS_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the label-ef
 MAIN_SET = RECIPES / "configs" / "mitra2022" / "ravdess.yaml"
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class TableArguments:
     """Render tables from results files."""
 
-    set: str = field(
-        default="", metadata={"help": "YAML file of a set: print its tables. Empty: write those of the documentation."}
-    )
+    set: str = option("", "YAML file of a set: print its tables. Empty: write those of the documentation.")
 
 
 def cell(scores: dict, name: str) -> str:
@@ -70,25 +66,24 @@ def read_set(path: str | Path) -> dict[str, Any]:
 
 def synthetic_table(folder: Path) -> str:
     """CCC on the synthetic corpus, whose targets are computed from pitch, level and spectral tilt."""
-    lines = ["| synthetic corpus | CCC activation | CCC valence | CCC dominance |", "| --- | --- | --- | --- |"]
+    rows = []
     for row in ("teacher", "labels_only", "distilled"):
         run = json.loads((folder / f"synthetic_{row}.json").read_text())
         labels = f", {run['labeled']:.0%} of the labels" if "labeled" in run else ", all labels"
-        values = [cell(run["test"], f"ccc_{name}") for name in DIMENSIONS]
-        lines.append(f"| {row.replace('_', ' ')}{labels} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
+        rows.append([f"{row.replace('_', ' ')}{labels}", *(cell(run["test"], f"ccc_{name}") for name in DIMENSIONS)])
+    return markdown_table(["synthetic corpus", *(f"CCC {name}" for name in DIMENSIONS)], rows)
 
 
 def short_table(table: str) -> str:
     """The models of a full table for the README: UAR with its interval, CCC alone, and the number of parameters."""
     header, _, *models = (line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines())
-    lines = [f"| model | UAR | CCC {' / '.join(DIMENSIONS)} | parameters |", "| --- | --- | --- | --- |"]
+    rows = []
     for cells in models:
         uar = re.sub(r"; seeds [^)]*", "", cells[header.index("UAR")])
         ccc = [cells[header.index(f"CCC {name}")].split(" (")[0] for name in DIMENSIONS]
         figures = ccc if len(set(ccc)) > 1 else ccc[:1]  # "no head" once
-        lines.append(f"| {cells[0]} | {uar} | {' / '.join(figures)} | {cells[-1]} |")
-    return "\n".join(lines)
+        rows.append([cells[0], uar, " / ".join(figures), cells[-1]])
+    return markdown_table(["model", "UAR", f"CCC {' / '.join(DIMENSIONS)}", "parameters"], rows)
 
 
 def default_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
@@ -97,11 +92,10 @@ def default_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) ->
     seeds = row.seeds(set(row.runs))
     uar, (low, high) = aggregate(seeds, "uar", row.dimensions, repeats)
     elsewhere = json.loads((folder / "default_elsewhere.json").read_text())["corpora"]
-    lines = ["| tested on | UAR | chance |", "| --- | --- | --- |"]
-    own = f"{uar:.3f} ({low:.2f} to {high:.2f}) | {1 / len(row.emotions):.3f}"
-    lines.append(f"| RAVDESS (its own corpus), unseen actors | {own} |")
-    lines += [f"| {each['corpus']} | {each['uar']:.3f} | {1 / each['classes']:.3f} |" for each in elsewhere]
-    return "\n".join(lines)
+    own = f"{uar:.3f} ({low:.2f} to {high:.2f})"
+    rows = [["RAVDESS (its own corpus), unseen actors", own, f"{1 / len(row.emotions):.3f}"]]
+    rows += [[each["corpus"], f"{each['uar']:.3f}", f"{1 / each['classes']:.3f}"] for each in elsewhere]
+    return markdown_table(["tested on", "UAR", "chance"], rows)
 
 
 def replace_table(text: str, marker: str, rendered: str) -> str:
@@ -114,52 +108,47 @@ def replace_table(text: str, marker: str, rendered: str) -> str:
 def render_pages(repeats: int = 2000) -> dict[Path, str]:
     """The text of all pages with tables; with other `repeats` the intervals differ."""
     folder, run_set = RECIPES / "results" / "folds", read_set(MAIN_SET)
-    claims = {**run_set, "runs": {name: run for name, run in run_set["runs"].items() if not run.get("priority", 0)}}
-    hint_set = {
-        **run_set,
-        "comparisons": [each for each in run_set["comparisons"] if each not in claimed_comparisons(run_set)],
-    }
-    tables = [fold_table(folder, claims, repeats), comparison_table(folder, claims, repeats)]
-    hints = [fold_table(folder, run_set, repeats, only={(1, 0)}), comparison_table(folder, hint_set, repeats)]
     fixed, folds = (
         json.loads((RECIPES / "results" / f"few_labels{name}.json").read_text()) for name in ("", "_folds")
     )
-    few_labels = render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))
-    students = {
-        **run_set,
-        "runs": {name: {**run_set["runs"]["distilled"], "title": STUDENT_TITLES[name]} for name in STUDENT_TITLES},
-    }
-    students["comparisons"] = [
-        {
-            "first": first,
-            "second": second,
-            "title": f"{STUDENT_TITLES[first]} vs {STUDENT_TITLES[second]}".replace("`small` ", ""),
-        }
-        for first, second in combinations(reversed(STUDENT_TITLES), 2)
+
+    # Rows of priority 0 and their comparisons are claims, the others hints.
+    runs = {name: run for name, run in run_set["runs"].items() if not run.get("priority", 0)}
+    claims = {**run_set, "runs": runs}
+    hints = [each for each in run_set["comparisons"] if not {each["first"], each["second"]} <= set(runs)]
+    claim_tables = [fold_table(folder, claims, repeats), comparison_table(folder, claims, repeats)]
+    hint_tables = [
+        fold_table(folder, run_set, repeats, only={(1, 0)}),
+        comparison_table(folder, {**run_set, "comparisons": hints}, repeats),
     ]
-    both = [
-        render_table(folds).strip(),
-        fold_table(folder, students, repeats),
-        comparison_table(folder, students, repeats),
+
+    # Students with all labels, compared in pairs.
+    students = {name: {**run_set["runs"]["distilled"], "title": title} for name, title in STUDENT_TITLES.items()}
+    pairs = [
+        {"first": first, "second": second, "title": f"{one} vs {other}".replace("`small` ", "")}
+        for (first, one), (second, other) in combinations(reversed(STUDENT_TITLES.items()), 2)
     ]
+    student_set = {**run_set, "runs": students, "comparisons": pairs}
+    student_tables = [fold_table(folder, student_set, repeats), comparison_table(folder, student_set, repeats)]
+
     default = default_table(RECIPES / "results", run_set, repeats)
-    results = replace_table(RESULTS.read_text(), "table", "\n\n".join([*tables, synthetic_table(RECIPES / "results")]))
-    results = replace_table(results, "few-labels", few_labels)
-    readme = replace_table(README.read_text(), "table", short_table(tables[0]))
-    page = replace_table(FEW_LABELS.read_text(), "table", render_table(fixed))
-    return {
-        README: replace_table(readme, "default", default),
-        RESULTS: replace_table(results, "default", default),
-        HINTS: replace_table(HINTS.read_text(), "table", "\n\n".join(hints)),
-        FEW_LABELS: replace_table(page, "folds", "\n\n".join(both)),
-        ROBUSTNESS: replace_table(ROBUSTNESS.read_text(), "table", corruption_table(folder, run_set, repeats)),
+    tables: dict[Path, dict[str, list[str]]] = {
+        README: {"table": [short_table(claim_tables[0])], "default": [default]},
+        RESULTS: {
+            "table": [*claim_tables, synthetic_table(RECIPES / "results")],
+            "few-labels": [render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))],
+            "default": [default],
+        },
+        HINTS: {"table": hint_tables},
+        FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
+        ROBUSTNESS: {"table": [corruption_table(folder, run_set, repeats)]},
     }
-
-
-def claimed_comparisons(run_set: dict[str, Any]) -> list[dict]:
-    """Comparisons between rows of priority 0, which are claims."""
-    hints = {name for name, run in run_set["runs"].items() if run.get("priority", 0)}
-    return [each for each in run_set["comparisons"] if not {each["first"], each["second"]} & hints]
+    pages = {}
+    for page, rendered in tables.items():
+        pages[page] = page.read_text()
+        for marker, parts in rendered.items():
+            pages[page] = replace_table(pages[page], marker, "\n\n".join(parts))
+    return pages
 
 
 def main(args: TableArguments) -> None:

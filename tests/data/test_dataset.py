@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from datasets import Dataset
 
-from audio_emotion.data.dataset import ClipStream, TooManyBadClipsError, batches
+from audio_emotion.audio_io import read_audio
+from audio_emotion.data.dataset import ClipReader, ClipStream, TooManyBadClipsError, batches
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.data.sampler import ResumableSampler
+from audio_emotion.data.shards import read_shard, read_videos
 
 EMOTIONS, DIMENSIONS = ["neutral"], ["activation", "valence", "dominance"]
 
@@ -117,3 +127,59 @@ def test_batches_without_waveforms_read_no_audio(table):
 
     assert sum(len(batch.bad) for batch in each) == 0
     assert sum(int(batch.weight.sum()) for batch in each) == 50
+
+
+def wav(samples: np.ndarray, rate: int = 16000) -> bytes:
+    """A file of 32-bit floats; a rate of 100 Hz, which libsndfile does not write, is put into the header."""
+    content = io.BytesIO()
+    soundfile.write(content, samples, 16000, format="WAV", subtype="FLOAT")
+    header = content.getvalue()
+    return header[:24] + struct.pack("<I", rate) + header[28:]
+
+
+def result_of(read: Callable, source: Any) -> np.ndarray | str:
+    """A waveform, or the message of the error."""
+    try:
+        return read(source)
+    except ValueError as error:
+        return str(error)
+
+
+SINE = 0.5 * np.sin(np.arange(12000) / 10)  # 0.75 s
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wav(SINE),
+        wav(np.stack([SINE, -SINE], axis=1)),  # their mean is silence
+        wav(np.stack([SINE, 0.1 * SINE], axis=1)),
+        wav(1e25 * SINE),  # finite, but its power is not
+        wav(SINE, rate=100),  # two minutes by its header
+        wav(SINE[:3000]),
+        b"no sound at all",
+    ],
+    ids=["mono", "anti-phase", "stereo", "1e25", "100 Hz", "short", "text"],
+)
+def test_training_reads_a_clip_as_the_pipeline_does(table, content, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(content)
+    files = [{"bytes": content, "path": "clip.wav"}, {"bytes": None, "path": str(tmp_path / "clip.wav")}]
+    rows = Dataset.from_list([{**table[0], "audio": file} for file in files], features=table.features)
+
+    for index, file in enumerate(files):
+        training = result_of(lambda index: ClipReader(rows).row(index)["waveform"], index)
+        np.testing.assert_array_equal(training, result_of(lambda file: read_audio(file).waveform, file))
+
+
+def test_a_path_in_a_shard_opens_no_file(table, tmp_path):
+    (tmp_path / "secret.wav").write_bytes(wav(SINE))
+    place = {"bytes": None, "path": str(tmp_path / "secret.wav")}
+    embedded = {"bytes": wav(SINE), "path": "clip.wav"}
+    shard = str(tmp_path / "part.parquet")
+    pq.write_table(pa.Table.from_pylist([{"audio": each, "video": each} for each in (place, embedded)]), shard)
+    rows = Dataset.from_list([{**table[0], "audio": None, "shard": 0, "row": 0}], features=table.features)
+
+    with pytest.raises(ValueError, match="expected the content of the file in the shard, got only a path"):
+        ClipReader(rows, [shard]).row(0)
+    for clips, column in ((read_shard(shard), "audio"), (read_videos(shard), "video")):
+        assert [clip[column] for clip in clips] == [{"bytes": None, "path": None}, embedded]

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import yaml
 
+import audio_emotion
 from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.data.sampler import ResumableSampler
@@ -20,7 +21,7 @@ from audio_emotion.data.sampler import ResumableSampler
 COUNT = 200
 RECIPES = {
     name: runpy.run_path(str(Path(__file__).parents[2] / "recipes" / f"{name}.py"))
-    for name in ("distill", "fine_tune", "train_teacher")
+    for name in ("distill", "evaluate", "fine_tune", "train_teacher")
 }
 DISTIL = RECIPES["distill"]
 
@@ -180,3 +181,39 @@ def test_a_teacher_with_cached_states_is_tested_without_the_broken_clips(held_ou
 
     assert results["test"]["clips"] == 5
     assert quarantine(tmp_path / "run") == {"own/007", "own/043"}
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "others"),
+    [
+        ("distill", "DistillArguments", {"teacher": "", "size": "nano"}),
+        ("fine_tune", "FineTuneArguments", {}),
+        ("train_teacher", "TeacherArguments", {"cache": "", "cross_fit": 2}),
+    ],
+)
+def test_a_recipe_refuses_a_class_without_training_label_before_it_trains(held_out, name, cls, others, tmp_path):
+    table, text = Path(held_out).with_name("clips.csv"), Path(held_out).read_text()
+    last = table.read_text().splitlines()[-1]
+    table.write_text(table.read_text().replace(last, f"{last.split(',')[0]},tested,rare,0.5"))
+    Path(held_out).write_text(text.replace("[low, high]", "[low, high, rare]"))
+
+    arguments = RECIPES[name][cls](corpus=held_out, output=str(tmp_path / "run"), epochs=1, **others)
+
+    with pytest.raises(ValueError, match=r"training clips of every emotion, got none of \['rare'\]"):
+        RECIPES[name]["main"](arguments)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_an_evaluation_lists_the_broken_clips_of_all_processes(held_out, tmp_path, monkeypatch):
+    other = {"own/008": "broken on another process"}
+    monkeypatch.setattr("audio_emotion.data.dataset.gather_object", lambda each: [*each, other])
+    student = str(Path(audio_emotion.__file__).parent / "embedded" / "student")
+    classes = ("calm", "happy", "sad", "fearful", "disgust", "surprised")
+    label_map = {"neutral": "low", "angry": "high", **dict.fromkeys(classes)}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(label_map))
+    arguments = {"corpus": held_out, "model": student, "label_map": str(tmp_path / "map.yaml"), "plots": False}
+    arguments |= {"split": "train", "repeats": 0, "output": str(tmp_path / "run")}
+
+    RECIPES["evaluate"]["main"](RECIPES["evaluate"]["EvaluateArguments"](**arguments))
+
+    assert quarantine(tmp_path / "run") == {"own/007", "own/008"}

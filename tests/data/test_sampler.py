@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from audio_emotion.data.sampler import ResumableSampler
 
@@ -96,12 +97,45 @@ def test_sampling_weights_of_labeled_clips_multiply_those_of_corpora():
     labeled = np.arange(20) < 4
     sampler = ResumableSampler(20, 8, seed=3, shuffle=True)
 
-    rows = sampler.with_sampling_weights(labeled, 5.0).epoch(0)
+    rows = sampler.with_sampling_weights(labeled, [1.0, 5.0]).epoch(0)
 
     assert sorted(rows.tolist()) == sorted([*range(20), *[0, 1, 2, 3] * 4])
-    assert sorted(sampler.with_sampling_weights(labeled, 2.0, 0.0).epoch(0).tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sorted(sampler.with_sampling_weights(labeled, [0.0, 2.0]).epoch(0).tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
     corpora = np.array([0] * 10 + [1] * 10)
     mixed = ResumableSampler(20, 8, seed=3, shuffle=True, groups=corpora, weights=[1.0, 0.5])
-    rows = mixed.with_sampling_weights(labeled, 2.0).epoch(0)
+    rows = mixed.with_sampling_weights(labeled, [1.0, 2.0]).epoch(0)
     assert np.bincount(rows, minlength=20)[:10].tolist() == [2] * 4 + [1] * 6
     assert (rows >= 10).sum() == 5
+
+
+def test_balanced_classes_are_sampled_equally_often():
+    classes = np.array([0] * 60 + [1] * 20 + [-100] * 30 + [3] * 10)  # no clip of class 2
+    sampler = ResumableSampler(120, 10, seed=3, shuffle=True)
+
+    balanced = sampler.with_balanced_classes(classes)
+
+    rows = balanced.epoch(0)
+    assert [int((classes[rows] == number).sum()) for number in (0, 1, 3, -100)] == [30, 30, 30, 30]
+    assert np.bincount(rows, minlength=120)[60:80].tolist().count(1) == 10  # 1.5 times each of class 1
+    assert balanced.steps == sampler.steps
+    unlabeled = sampler.with_balanced_classes(np.full(120, -100)).epoch(0)
+    assert sorted(unlabeled.tolist()) == list(range(120))
+
+
+@pytest.mark.parametrize("processes", [1, 24, 48, 200])
+@pytest.mark.parametrize("shards", [[None] * 100, [number // 10 for number in range(100)]], ids=["files", "shards"])
+def test_predictions_are_divided_among_any_number_of_processes(processes, shards):
+    table = Dataset.from_dict({"shard": shards})
+    sampler = ResumableSampler.in_order(table, 32, processes)
+
+    each = rows_of_processes(sampler)
+
+    assert sampler.batch_size % processes == 0
+    assert sorted(np.concatenate(each).tolist()) == list(range(100))
+
+
+def test_a_batch_without_clips_is_refused_with_a_size_that_fits():
+    with pytest.raises(ValueError, match=r"multiple of the 48 processes.*got 32\. Pass 48"):
+        ResumableSampler(100, 32, num_processes=48)
+    with pytest.raises(ValueError, match=r"got 0\. Pass 1"):
+        ResumableSampler(100, 0)

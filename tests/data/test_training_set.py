@@ -1,14 +1,15 @@
-"""Mixtures of corpora, and the record of training data in a checkpoint."""
+"""Mixtures of corpora, labels of a training set, and the record of training data in a checkpoint."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import soundfile
+from datasets import Dataset
 
 from audio_emotion.data.registry import corpus_info, corpus_table
 from audio_emotion.data.sampler import ResumableSampler
-from audio_emotion.data.training_set import mix_corpora, training_data
+from audio_emotion.data.training_set import class_numbers, mix_corpora, require_training_labels, training_data
 
 
 @pytest.fixture
@@ -59,3 +60,41 @@ def test_training_data_lists_every_corpus_with_its_speakers():
 
     assert [(each["corpus"], each["speakers"]) for each in record] == [("a", ["a/1"]), ("b", ["b/1", "b/2"])]
     assert all(each["teachers"][0]["corpus"] == "c" for each in record)
+
+
+def labels(emotions: list, activation: list, valence: list) -> Dataset:
+    ids = [f"own/{index}" for index in range(len(emotions))]
+    return Dataset.from_dict({"id": ids, "emotion": emotions, "activation": activation, "valence": valence})
+
+
+@pytest.mark.parametrize(
+    ("emotions", "activation", "message"),
+    [
+        (["angry", None, "calm"], [0.1, 0.2, None], r"none of \['sad'\] among 3.*`emotions: {sad: null, ...}`"),
+        ([None, None, None], [0.1, 0.2, None], r"none of \['angry', 'calm', 'sad'\]"),
+        (["angry", "calm", "sad"], [None, None, None], r"none or one value of \['activation'\]"),
+        (["angry", "calm", "sad"], [0.5, None, 0.5], r"none or one value of \['activation'\]"),
+        (["angry", "calm", "sad"], [0.5, None, 0.1], None),
+    ],
+)
+def test_a_class_or_dimension_without_training_label_is_refused(emotions, activation, message):
+    rows = labels(emotions, activation, [0.0, 0.5, 1.0])
+
+    if message is None:
+        require_training_labels(rows, ["angry", "calm", "sad"], ["activation", "valence"])
+    else:
+        with pytest.raises(ValueError, match=message):
+            require_training_labels(rows, ["angry", "calm", "sad"], ["activation", "valence"])
+    require_training_labels(rows, [], ["valence"])
+
+
+def test_labels_of_one_class_are_refused():
+    with pytest.raises(ValueError, match="two emotions or more, got 3 clips that all are angry"):
+        require_training_labels(labels(["angry"] * 3, [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]), ["angry"], [])
+
+
+def test_class_numbers_are_those_of_the_labels_that_are_used():
+    rows = labels(["calm", None, "angry"], [0.0] * 3, [0.0] * 3)
+
+    assert class_numbers(rows, ["angry", "calm"]).tolist() == [1, -100, 0]
+    assert class_numbers(rows, ["angry", "calm"], {"own/2"}).tolist() == [-100, -100, 0]

@@ -7,6 +7,7 @@ import pytest
 from audio_emotion.evaluation.provenance import (
     PUBLIC_MODELS,
     contamination,
+    hashed_speaker,
     public_model,
     require_uncontaminated,
     training_speakers,
@@ -44,6 +45,17 @@ def test_a_training_speaker_of_the_teachers_teacher_raises():
     assert training_speakers(TEACHER_OF_TEACHER) == {"ravdess/01", "crema-d/1001", "ravdess/18"}
     with pytest.raises(ValueError, match="ravdess/18"):
         require_uncontaminated("m", "ravdess", TEST, TEACHER_OF_TEACHER)
+
+
+def test_hashed_speakers_are_refused_as_named_ones():
+    hashed = [{"corpus": "mine", "speakers": [hashed_speaker("mine/anna")], "teachers": []}]
+
+    assert "anna" not in str(hashed) + hashed_speaker("anna")
+    assert hashed_speaker(hashed_speaker("mine/anna")) == hashed_speaker("mine/anna")
+    assert contamination("mine", ["mine/anna", "mine/ben"], hashed) == ["mine/anna"]
+    assert contamination("mine", hashed[0]["speakers"], [hashed[0] | {"speakers": ["mine/anna"]}]) != []
+    with pytest.raises(ValueError, match="mine/anna"):
+        require_uncontaminated("m", "mine", ["mine/anna"], [{"corpus": "mine", "speakers": [], "teachers": hashed}])
 
 
 def test_contaminated_returns_the_speakers_instead_of_raising():

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from label_efficiency_arms import labeled_sampling_weight
 
 from audio_emotion.data.training_set import labeled_clips, read_list, stratified_lists, write_lists
 from audio_emotion.evaluation.predictions import load_predictions
@@ -81,7 +82,7 @@ def test_the_file_of_the_student_is_found_from_another_folder(tmp_path, monkeypa
 
 @pytest.mark.parametrize("fraction", [0.01, 0.05, 0.1, 0.25, 1.0])
 def test_labeled_clips_are_at_least_a_quarter_of_an_epoch(fraction):
-    weight = recipe("label_efficiency")["labeled_sampling_weight"](fraction, 0.25)
+    weight = labeled_sampling_weight(fraction, 0.25)
 
     assert weight * fraction / (weight * fraction + 1 - fraction) == pytest.approx(max(fraction, 0.25), abs=1e-3)
 

@@ -45,8 +45,8 @@ def make_run(tmp_path, results):
         (folder / "results.json").write_text(json.dumps(results))
         encoders = [str(tmp_path / "encoders" / "whisper-tiny.en"), "log-mel"]
         (folder / "config.yaml").write_text(yaml.safe_dump({"encoders": encoders, "seed": 0}))
-        (folder / "pictures").mkdir(exist_ok=True)
-        (folder / "pictures" / "confusion_matrix.png").write_bytes(b"\x89PNG a picture")
+        (folder / "plots").mkdir(exist_ok=True)
+        (folder / "plots" / "confusion_matrix.png").write_bytes(b"\x89PNG a picture")
         return folder
 
     return make
@@ -70,14 +70,14 @@ def make_encoder(tiny_teacher_config):
 def make_lora_run(make_run):
     """Write the run folder of a teacher with LoRA: no trained part, statistics included, is as it began."""
 
-    def make(encoder, name="run", source=None):
+    def make(encoder, name="run", source=None, layers=None):
         from audio_emotion.training.lora import add_lora
 
         torch.manual_seed(0)
         sizes = {"projection_size": 8, "convolution_size": 8, "hidden_size": 12, "embedding_size": 10}
         emotions = ["neutral", "happy", "sad", "angry"]
         teacher = FusedEmotionForAudioClassification.from_encoders(
-            [str(encoder), "log-mel"], emotions=emotions, **sizes
+            [str(encoder), "log-mel"], {str(encoder): layers}, emotions=emotions, **sizes
         )
         teacher.config.streams[0]["source"] = source or encoder.name
         folder = make_run(teacher, name)  # gives it license and provenance, too

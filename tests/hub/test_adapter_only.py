@@ -25,8 +25,8 @@ def encoder(make_encoder, tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(make_lora_run, encoder) -> Path:
-    return make_lora_run(encoder)
+def run(make_lora_run, encoder, request) -> Path:
+    return make_lora_run(encoder, layers=getattr(request, "param", None))
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def predict(model, speech):
         return model.eval()(torch.from_numpy(speech)[None])
 
 
+@pytest.mark.parametrize("run", [None, [1]], ids=["all layers", "the first layer"], indirect=True)
 def test_an_adapter_has_the_outputs_of_the_merged_checkpoint(published, run, encoder, speech):
     encoders = {"tiny-wav2vec2": str(encoder)}
     merged = predict(AutoModelForAudioClassification.from_pretrained(run / "checkpoints" / "last"), speech)

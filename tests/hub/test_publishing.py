@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification
 
 from audio_emotion import StudentEmotionForAudioClassification
+from audio_emotion.evaluation.provenance import contamination
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import check_folder
-from audio_emotion.hub.publish import assemble, without_absolute_paths
+from audio_emotion.hub.publish import assemble, without_private_names
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion_cli import EXIT_OK, EXIT_USAGE, main
 
@@ -66,7 +68,7 @@ def test_no_path_of_this_machine_is_published(tiny_student, make_run, tmp_path):
 def test_absolute_paths_are_cut_to_their_last_part():
     home, windows = "/" + "home/me/whisper", "C:\\data\\ravdess"
 
-    assert without_absolute_paths({"a": [home, windows, "runs/x", 3, None]}) == {
+    assert without_private_names({"a": [home, windows, "runs/x", 3, None]}) == {
         "a": ["whisper", "ravdess", "runs/x", 3, None]
     }
 
@@ -83,12 +85,18 @@ HOME = "/" + "home/alice/secret"
         ("face:C:\\users\\alice\\face.yaml", "face:face.yaml"),
         (f"file://{HOME}/talk.yaml", "file:talk.yaml"),
         (f"{HOME}/talk.yaml=0.5", "talk.yaml=0.5"),
+        ("../mine/mine.yaml", "mine.yaml"),
+        ("runs/anna/checkpoints/last", "last"),
+        ("mine/mine.yaml=0.5", "mine.yaml=0.5"),
+        ("speech=./labels/", "speech=labels"),
+        ("..\\mine\\mine.yaml", "mine.yaml"),
+        ("crema-d/face/video", "crema-d/face/video"),
         *((kept, kept) for kept in ("speech=runs/x", "face:owner/name", "a=speech:owner/name", "crema-d=0.5")),
         *((kept, kept) for kept in ("hf://datasets/owner/name", "speech=hf://datasets/o/n", "https://host/a/b:c=d")),
     ],
 )
 def test_paths_after_names_and_kinds_are_cut_and_urls_stay(text, left):
-    assert without_absolute_paths({"teacher": [text], text: text}) == {"teacher": [left], left: left}
+    assert without_private_names({"teacher": [text], text: text}) == {"teacher": [left], left: left}
 
 
 def test_dry_run_writes_the_folder_that_can_be_published_as_it_is(tiny_student, make_run, tmp_path, capsys):
@@ -307,6 +315,103 @@ def test_a_fine_tuned_model_of_labels_alone_is_not_called_distilled(tiny_student
     assert "knowledge-distillation" not in text
 
 
+PRIVATE = """
+name: mine
+language: de
+license: MIT
+citation: Recordings of Example Ltd, 2026, unpublished.
+source: csv
+path: clips.csv
+columns: {audio: file, emotion: label}
+emotions: [cross, pleased]
+"""
+
+
+def test_neither_paths_nor_speakers_of_private_recordings_are_published(
+    tiny_student, make_run, results, tmp_path, monkeypatch
+):
+    run = make_run(tiny_student)
+    monkeypatch.chdir(run)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.yaml").write_text(PRIVATE)
+    arguments = {"corpus": "../mine/mine.yaml", "output": "../runs/first"}
+    (run / "config.yaml").write_text(yaml.safe_dump(arguments))
+    trained, tested = ["mine/anna", "mine/monday/0001"], ["mine/ben", "mine/tuesday/0002"]
+    private = {"corpus": "mine", "speakers": trained, "teachers": [{"corpus": "mine", "speakers": trained[:1]}]}
+    public = {"corpus": "ravdess", "speakers": ["ravdess/01"], "teachers": []}
+    path = run / "checkpoints" / "last" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "training_data": [public, private]}))
+    results["test"]["speakers"] = tested
+    results["test"]["groups"] = {"speaker": {name: {"clips": 6, "uar": 0.5} for name in tested}}
+    results |= {"protocol": "../mine/mine.yaml", "contaminated_by": ["mine/ben"]}
+    (run / "results.json").write_text(json.dumps(results))
+
+    folder = assemble(run, tmp_path / "out", "somebody/mouse")
+
+    texts = [name for name in files_of(folder) if name.endswith((".json", ".md", ".yaml"))]
+    text = "".join((folder / name).read_text() for name in texts)
+    assert [each for each in ("anna", "ben", "monday", "0001", "tuesday", "../", "/mine.yaml") if each in text] == []
+    config = json.loads((folder / "config.json").read_text())
+    assert config["training_data"][0] == public
+    assert contamination("mine", ["mine/anna", "mine/x"], config["training_data"]) == ["mine/anna"]
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.language == ["de"]
+    assert "2 speakers, hashed" in card.text
+    assert "Contaminated" in card.text
+
+
+SECRETS = [
+    ".env",
+    "id_rsa",
+    "notes.ipynb",
+    "training/optimizer.json",
+    "me.png",
+    "plots/deep/me.png",
+    "x/README.md",
+]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_complete_folder_holds_only_files_of_a_published_model(name, tiny_student, make_run, tmp_path, capsys):
+    folder = assemble(make_run(tiny_student), tmp_path / "out", "somebody/mouse")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("not uploaded")
+    (folder / ".gitattributes").write_text("from the Hub")
+    check_folder(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("secret")
+
+    for repo in ("somebody/mouse", "somebody/else"):
+        command = ["publish", str(folder), "--repo", repo, "--dry-run", "--output", str(tmp_path / "copy")]
+        assert main(command) == EXIT_USAGE
+        assert name in capsys.readouterr().err
+        assert not (tmp_path / "copy" / name).exists()
+
+
+def test_only_the_plots_of_a_run_are_published(tiny_student, make_run, tmp_path):
+    run = make_run(tiny_student)
+    for name in ("me.png", "holiday/me.png", "plots/holiday/me.png"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_bytes(b"private")
+
+    folder = assemble(run, tmp_path / "out", "somebody/mouse")
+
+    assert [path.name for path in folder.rglob("*.png")] == ["confusion_matrix.png"]
+
+
+def test_without_a_network_publishing_ends_with_one_line(tiny_student, make_run, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_unused")
+
+    assert main(["publish", str(make_run(tiny_student)), "--repo", "somebody/mouse"]) == EXIT_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot reach the Hub" in line
+
+
 DESCRIPTION = """
 name: ravdess
 license: other
@@ -336,9 +441,7 @@ def test_the_citation_of_a_described_corpus_comes_from_its_description(tiny_stud
     assert "- ravdess: Callcenter recordings of Example Ltd, 2026, unpublished." in text
 
 
-def test_a_model_with_custom_dimensions_alone_has_only_their_rows(
-    tiny_student_config, make_run, results, tmp_path
-):
+def test_a_model_with_custom_dimensions_alone_has_only_their_rows(tiny_student_config, make_run, results, tmp_path):
     config = copy.deepcopy(tiny_student_config)
     config.emotions, config.id2label, config.label2id = [], {}, {}
     config.dimensions, config.dimension_weights = ["tension", "pleasure"], [0.5, 0.5]

@@ -171,7 +171,7 @@ def test_a_crop_is_square_with_a_margin_and_repeats_the_edge():
 def test_loudness_is_the_root_mean_square_around_each_time():
     waveform = np.concatenate([np.zeros(8000), np.tile([0.5, -0.5], 4000)])
 
-    assert loudness(waveform, [0.2, 0.5, 0.8, 5.0], 16000) == pytest.approx([0, 0.5 * np.sqrt(0.5), 0.5, 0])
+    assert loudness(waveform, [0.2, 0.5, 0.8, 5.0]) == pytest.approx([0, 0.5 * np.sqrt(0.5), 0.5, 0])
 
 
 def test_the_disc_detector_returns_the_bounding_box_of_a_disc():

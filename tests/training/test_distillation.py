@@ -17,6 +17,7 @@ from audio_emotion.losses import concordance
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.distillation import (
     DISTILLATION_TERMS,
+    DistillationLoss,
     TermInputs,
     contrastive_loss,
     distillation_terms,
@@ -80,9 +81,27 @@ def test_terms_are_weighted_means_over_the_clips_with_a_teacher_output():
         distance += weight[clip] * (projected - teacher.embedding[clip]).square().mean() / 4
     torch.testing.assert_close(computed["emotions"], divergence)
     torch.testing.assert_close(computed["embedding"], distance)
-    present = weight > 0
-    agreement = concordance(inputs["dimensions"][present], teacher.dimensions[present], torch.ones(4, 3))
+    agreement = concordance(inputs["dimensions"], teacher.dimensions, weight[:, None].expand(6, 3))
     torch.testing.assert_close(computed["dimensions"], 1 - (torch.tensor([0.5, 0.3, 0.2]) * agreement).sum())
+
+
+def test_a_clip_of_twice_the_weight_counts_twice_in_every_term():
+    weight = torch.tensor([2.0, 0.0, 0.5, 0.5, 1.0, 1.0])
+    computed = terms(outputs(), weight)
+
+    repeated = torch.tensor([0, 0, 0, 0, 2, 3, 4, 4, 5, 5])
+    once = torch.ones(len(repeated))
+    inputs = {name: tensor[repeated] for name, tensor in student().items()}
+    teacher = outputs().select([f"clip-{row}" for row in repeated.tolist()])
+    expected = distillation_terms(
+        TermInputs(**inputs, teacher=teacher, weight=once, dimension_weights=[0.5, 0.3, 0.2], temperature=2.0)
+    )
+
+    assert set(computed) == {"emotions", "embedding", "dimensions"}
+    for name, value in computed.items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+    doubtful = terms(outputs(), weight / 100)["dimensions"]  # a batch of clips that the teacher is unsure of
+    torch.testing.assert_close(doubtful, expected["dimensions"])
 
 
 def test_outputs_for_masked_clips_change_no_term():
@@ -290,6 +309,8 @@ def test_a_student_of_two_teachers_with_different_classes_is_saved_without_their
         labeled_weight=3.0,
     )
 
+    with pytest.raises(ValueError, match=r"`--contrastive`, got \['fase'\]"):
+        DISTIL["main"](replace(arguments, contrastive=["fase"], output=str(tmp_path / "misspelled")))
     results = DISTIL["main"](arguments)
 
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -325,3 +346,30 @@ def test_a_term_that_is_registered_outside_the_package_trains_the_student(monkey
     assert set(with_term) - set(without) == {"loss_teacher_largest_logit"}
     weights = [load_file(tmp_path / run / "checkpoints" / "last" / "model.safetensors") for run in ("without", "with")]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])  # one step of training
+
+
+@pytest.mark.parametrize(
+    ("changes", "emotions", "dimensions"),
+    [
+        ({}, [], []),
+        ({"teacher_heads": "separate"}, EMOTIONS, []),
+        ({"teacher_emotions_weight": 0.0}, EMOTIONS, []),
+        ({"teacher_dimensions_weight": 0.0}, [], ["activation", "valence", "dominance"]),
+        ({"teacher_heads": "separate", "product_weight": 1.0}, [], []),
+    ],
+)
+def test_heads_that_no_teacher_trains_need_labels(changes, emotions, dimensions):
+    args = DISTIL["DistillArguments"](**changes)
+    loss = DistillationLoss.from_arguments({"teacher": outputs()}, EMOTIONS, torch.zeros(6).long(), args)
+
+    assert loss.without_teacher(EMOTIONS, ["activation", "valence", "dominance"]) == (emotions, dimensions)
+
+
+def test_a_dimension_that_no_teacher_outputs_needs_ratings():
+    teacher = outputs()
+    teacher.dimensions[:, 1] = math.nan
+    arguments = {"first": teacher}, EMOTIONS, torch.zeros(6).long(), DISTIL["DistillArguments"]()
+
+    assert DistillationLoss.from_arguments(*arguments).without_teacher(EMOTIONS, ["a", "b", "c"]) == ([], ["b"])
+    none = DistillationLoss.from_arguments({}, EMOTIONS, torch.zeros(6).long(), DISTIL["DistillArguments"]())
+    assert none.without_teacher(EMOTIONS, ["a"]) == (EMOTIONS, ["a"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+
 import pytest
 import torch
 from datasets import Dataset
@@ -10,9 +13,9 @@ from audio_emotion.data.augmentation import AugmentationStrengths
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.encoders import EncoderStream
-from audio_emotion.layers import LogMel
+from audio_emotion.layers import LogMel, stack_frames
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
-from audio_emotion.training.feature_cache import AugmentedFrameCache, EncoderStateCache
+from audio_emotion.training.feature_cache import AugmentedFrameCache, EncoderStateCache, TensorCache
 
 ALWAYS = AugmentationStrengths(1.0, reverberation_probability=1.0, noise_probability=1.0, gain_probability=1.0)
 BAD = "synthetic/bad"
@@ -43,7 +46,7 @@ def test_predictions_from_cached_states_equal_those_from_waveforms(tmp_path, enc
     decoded = list(clips.clips())
 
     states, lengths = cache.batch([clip["id"] for clip in decoded])
-    batched = model(states=states, lengths=lengths)
+    batched = model(features=states, lengths=lengths)
 
     for row, clip in enumerate(decoded):
         alone = model(torch.as_tensor(clip["waveform"])[None])
@@ -94,10 +97,11 @@ def test_the_first_version_is_the_features_of_the_clean_waveform(tmp_path, table
     clips = list(ClipStream(table).clips())[:4]
 
     frames, lengths = cache.batch([clip["id"] for clip in clips], epoch=3)
-    features, lengths = tiny_student.student.features_from_frames(frames, lengths)
+    per_step = tiny_student.config.frames_per_step
+    features, lengths = stack_frames(tiny_student.student.log_mel.normalize(frames, lengths), lengths, per_step)
 
     for row, length, clip in zip(features, lengths, clips, strict=True):
-        expected, count = tiny_student.student.features(torch.as_tensor(clip["waveform"])[None], None)
+        expected, count = tiny_student.student.encode(torch.as_tensor(clip["waveform"])[None], None)
         assert length == count
         torch.testing.assert_close(row[:length], expected[0], atol=0.02, rtol=0)  # half precision
         assert not row[length:].any()
@@ -132,3 +136,39 @@ def test_a_bad_clip_is_quarantined_and_not_cached(tmp_path, table):
 )
 def test_another_augmentation_has_another_cache(tmp_path, table, other):
     assert frame_cache(tmp_path, table).folder != frame_cache(tmp_path, table, **other).folder
+
+
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory) -> AugmentedFrameCache:
+    return frame_cache(tmp_path_factory.mktemp("undamaged"), corpus_table("synthetic", count=10))
+
+
+@pytest.mark.parametrize("place", range(20))
+def test_a_damaged_file_is_an_error_that_names_it(place, undamaged, tmp_path):
+    table = corpus_table("synthetic", count=10)
+    shutil.copytree(undamaged.folder, tmp_path / undamaged.folder.name)
+    file = next((tmp_path / undamaged.folder.name).iterdir())
+    content, where = bytearray(file.read_bytes()), random.Random(place)
+    if place % 4 == 0:
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    elif place % 4 == 1:
+        del content[where.randrange(len(content)) :]
+    else:
+        content[where.randrange(len(content))] ^= 1 << where.randrange(8)
+    file.write_bytes(content)
+
+    with pytest.raises(ValueError, match=rf"{file.name}.*Delete"):
+        frame_cache(tmp_path, table).batch(table["id"], epoch=0)
+
+    if place == 0:
+        file.unlink()
+        again = frame_cache(tmp_path, table)
+        assert all(torch.equal(again.tensor(name, 1), undamaged.tensor(name, 1)) for name in table["id"])
+
+
+def test_states_beyond_half_precision_are_cached_as_its_largest_number(tmp_path, table):
+    cache = TensorCache(tmp_path / "states", 1)
+
+    cache.compute(ClipStream(table), lambda waveform, name: [torch.tensor([7e4, -7e4, 1.0])], "encoding")
+
+    assert cache.tensor(table[1]["id"], 0).tolist() == [65504.0, -65504.0, 1.0]

@@ -105,3 +105,13 @@ def test_clips_of_the_sample_that_cannot_be_decoded_are_stored_with_the_statisti
 
     assert set(streams[1].quarantine) == {BAD}
     assert streams[1].quarantine == streams[0].quarantine
+
+
+def test_damaged_statistics_are_an_error(table, tmp_path):
+    set_log_mel_statistics(front_end(), ClipStream(table), tmp_path)
+    file = next(tmp_path.rglob("*.safetensors"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-8] + bytes(8))
+
+    with pytest.raises(ValueError, match=rf"{file.name}.*Delete"):
+        set_log_mel_statistics(front_end(), ClipStream(table), tmp_path)

@@ -18,10 +18,11 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from audio_emotion.audio_io import decode, resample
+from audio_emotion.audio_io import read_audio
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.data.shards import read_shard
 
+MAX_BAD_FRACTION = 0.05  # of the clips, above which a run stops
 SHARDS_IN_MEMORY = 2  # per reader: the current one, and the next at the border between two readers
 FILLER = np.zeros(4000, np.float32)  # 0.25 s of silence
 FILLER_CLIP: dict = {"id": "", "speaker": "", "emotion": None, "waveform": FILLER}
@@ -53,10 +54,10 @@ class ClipReader:
     _bytes: int = 0
 
     def row(self, index: int) -> dict:
-        """Labels and `waveform (S,)` of a clip, the mean of its channels.
+        """Labels and `waveform (S,)` of a clip, as [`read_audio`] reads it for the pipeline.
 
         Raises:
-            ValueError: for a clip that is not audio, shorter than 0.25 s, or not finite.
+            ValueError: for a clip that [`read_audio`] refuses, and for one that a shard does not contain.
         """
         row = self.table[int(index)]
         if index not in self._decoded:
@@ -69,16 +70,12 @@ class ClipReader:
 
     def _waveform(self, row: dict) -> np.ndarray:
         audio = row["audio"] if row["shard"] is None else self._shard(row["shard"])[row["row"]]
-        source = audio["bytes"] if audio["bytes"] is not None else audio["path"]
-        if source is None:
-            raise ValueError("Expected audio, got none.")
-        samples, rate = decode(source)
-        waveform = resample(samples.mean(axis=1), rate, self.sampling_rate)
-        if len(waveform) < self.sampling_rate // 4:
-            raise ValueError(f"Expected at least 0.25 s of audio, got {len(waveform) / self.sampling_rate:.3f} s.")
-        if not np.isfinite(waveform).all():
-            raise ValueError("Expected finite samples, got NaN or infinite ones.")
-        return waveform
+        if row["shard"] is not None and audio["bytes"] is None:
+            raise ValueError(
+                f"{self.files[row['shard']]}, row {row['row'] + 1}: expected the content of the file in the shard, "
+                "got only a path, or nothing. Embed the audio, or describe a table of paths."
+            )
+        return read_audio(audio, self.sampling_rate).waveform
 
     def _shard(self, number: int) -> list[dict]:
         """Encoded audio of a whole shard, in its order."""
@@ -113,7 +110,7 @@ class ClipStream:
         files: Sequence[str] = (),
         process_index: int = 0,
         num_processes: int = 1,
-        max_bad_fraction: float = 0.05,
+        max_bad_fraction: float = MAX_BAD_FRACTION,
         sampling_rate: int = 16000,
         memory: float = 500.0,
         before_stop: Callable[[dict[str, str]], None] | None = None,
@@ -162,7 +159,7 @@ class ClipStream:
             name, reason = next(reversed(self.quarantine.items()))
             raise TooManyBadClipsError(
                 f"{len(self.quarantine)} of {len(self)} clips are bad, more than {self.max_bad_fraction:.0%}. "
-                f"The last one is {name}: {reason} `quarantine.jsonl` lists all of them. Repair them or remove them "
+                f"The last one is {name}: {reason} `quarantine.jsonl` of a run lists them. Repair them or remove them "
                 "from the corpus, or allow a larger fraction with `--max_bad_fraction`."
             )
 

@@ -47,9 +47,10 @@ class ResumableSampler:
     _epochs: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.num_processes:
+        if self.batch_size < 1 or self.batch_size % self.num_processes:
             raise ValueError(
-                f"`batch_size` {self.batch_size} must be a multiple of the {self.num_processes} processes."
+                f"Expected a multiple of the {self.num_processes} processes as `batch_size`, got {self.batch_size}. "
+                f"Pass {max(1, round(self.batch_size / self.num_processes)) * self.num_processes}."
             )
         if self.shards is not None and (count := len(np.unique(self.shards))) < self.num_readers:
             raise ValueError(
@@ -70,8 +71,7 @@ class ResumableSampler:
             weights: sampling weight of a corpus by its name; 1 for corpora that are not named.
             others: further attributes.
         """
-        shards = table["shard"]
-        shards = None if None in shards else np.asarray(shards)
+        shards = _shards_of(table)
         if not weights:
             return cls(len(table), batch_size, shards=shards, **others)
         names = [speaker.split("/")[0] for speaker in table["speaker"]]
@@ -80,21 +80,43 @@ class ResumableSampler:
         by_group = [weights.get(name, 1.0) for name in known]
         return cls(len(table), batch_size, shards=shards, groups=groups, weights=by_group, **others)
 
-    def with_sampling_weights(
-        self, labeled: np.ndarray, labeled_weight: float, unlabeled_weight: float = 1.0
-    ) -> ResumableSampler:
-        """The same sampler with other sampling weights for labeled and unlabeled clips.
-
-        CCC and cross-entropy are computed over the labeled clips of a batch: with few labels a batch may have none.
+    @classmethod
+    def in_order(cls, table: Dataset, batch_size: int, num_processes: int = 1) -> ResumableSampler:
+        """Sampler for predictions: every row once, in the order of the table, for any number of processes.
 
         Args:
-            labeled: `(N,)`, whether each row is labeled.
-            labeled_weight: factor on the sampling weight of labeled clips.
-            unlabeled_weight: factor on that of the others; 0 leaves them out.
+            table: see `corpus_table`.
+            batch_size: clips in a global batch, about: a multiple of the processes is used, at least a clip for each.
+            num_processes: number of processes; with fewer shards, each of them reads all shards.
         """
-        groups = np.zeros(self.size, int) if self.groups is None else self.groups
-        weights = [weight * factor for weight in self.weights for factor in (unlabeled_weight, labeled_weight)]
-        return replace(self, groups=2 * groups + labeled, weights=weights, _epochs={})
+        shards = _shards_of(table)
+        if shards is not None and len(np.unique(shards)) < num_processes:
+            shards = None
+        size = max(1, batch_size // num_processes) * num_processes
+        return cls(len(table), size, num_processes=num_processes, shards=shards)
+
+    def with_sampling_weights(self, groups: np.ndarray, weights: Sequence[float]) -> ResumableSampler:
+        """The same sampler with other sampling weights.
+
+        Labeled clips, for example: CCC and cross-entropy are computed over those of a batch, which may have none.
+
+        Args:
+            groups: `(N,)`, group number of each row.
+            weights: factor on the sampling weight of the clips of each group; 0 leaves them out.
+        """
+        own = np.zeros(self.size, int) if self.groups is None else self.groups
+        products = [weight * factor for weight in self.weights for factor in weights]
+        return replace(self, groups=len(weights) * own + groups, weights=products, _epochs={})
+
+    def with_balanced_classes(self, classes: np.ndarray) -> ResumableSampler:
+        """The same sampler with every class equally often in an epoch of about the same length.
+
+        Args:
+            classes: `(N,)`, class number of each row; clips of negative ones are unlabeled and keep their weight.
+        """
+        counts = np.bincount(classes[classes >= 0])  # (C,)
+        weights = counts.sum() / max(np.count_nonzero(counts), 1) / counts.clip(min=1)
+        return self.with_sampling_weights(np.where(classes < 0, len(counts), classes), [*weights, 1.0])
 
     @property
     def num_readers(self) -> int:
@@ -156,3 +178,9 @@ class ResumableSampler:
             copies, rest = divmod(count, max(len(rows), 1))
             parts += [np.tile(rows, copies), np.sort(random.choice(rows, rest, replace=False))]
         return np.sort(np.concatenate(parts), kind="stable")
+
+
+def _shards_of(table: Dataset) -> np.ndarray | None:
+    """Shard of each row, `(N,)`; None for single files."""
+    shards = table["shard"]
+    return None if None in shards else np.asarray(shards)

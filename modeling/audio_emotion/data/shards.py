@@ -7,7 +7,6 @@ decoding with `datasets` would need torchcodec.
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import os
@@ -34,6 +33,7 @@ from datasets import (
 READ_ROWS = 16  # at a time
 ROW_GROUP_BYTES = 16_000_000  # of audio and video, which a reader of parquet has in memory at least
 FILE_COLUMNS = ("audio", "video")
+NO_FILE = {"bytes": None, "path": None}
 TAR_AUDIO = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "mp4", "webm")
 TAR_VIDEO = tuple(f"video.{extension}" for extension in ("mp4", "flv", "avi", "mkv", "mov", "webm"))
 # As plain bytes: by default `datasets` would infer Audio, and expect the same extensions in every clip.
@@ -52,7 +52,7 @@ def read_shard(file: str) -> Iterator[dict[str, Any]]:
             else its only column of `{"bytes", "path"}`; that of a tar, the file of each key with an audio extension.
 
     Yields:
-        `{"audio": {"bytes", "path"}}`.
+        `{"audio": {"bytes", "path"}}`; both None where the shard has no bytes, because a path in it is not opened.
 
     Raises:
         ValueError: where the audio column is not unique.
@@ -66,14 +66,14 @@ def read_shard(file: str) -> Iterator[dict[str, Any]]:
     column = audio_column(file)
     stream = _parquet(file, [column]).cast_column(column, Audio(decode=False))
     for row in _rows(stream):
-        yield {"audio": row[column]}
+        yield {"audio": _embedded(row[column])}
 
 
 def read_videos(file: str) -> Iterator[dict[str, Any]]:
     """Encoded video of every clip of a shard packed with video, in order.
 
     Yields:
-        `{"video": {"bytes", "path"}}`.
+        `{"video": {"bytes", "path"}}`; both None where the shard has no bytes.
     """
     if file.endswith(".tar"):
         for clip in _tar(file):
@@ -81,7 +81,8 @@ def read_videos(file: str) -> Iterator[dict[str, Any]]:
             path = f"{clip['__key__']}.{extension}" if extension else None
             yield {"video": {"bytes": clip[extension] if extension else None, "path": path}}
         return
-    yield from _rows(_parquet(file, ["video"]))
+    for row in _rows(_parquet(file, ["video"])):
+        yield {"video": _embedded(row["video"])}
 
 
 def read_labels(file: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -112,33 +113,16 @@ def read_labels(file: str, columns: Sequence[str] | None = None) -> Iterator[dic
         yield row
 
 
-def read_table(file: str) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """Columns and rows of a table without audio: a CSV, TSV, JSON Lines or parquet file. CSV fields are texts."""
-    if file.endswith(".parquet"):
-        return list(parquet_features(file)), read_labels(file)
-    if file.endswith(".jsonl"):
-        with Path(file).open(encoding="utf-8") as lines:
-            columns = list(json.loads(lines.readline()))
-        return columns, iter(load_dataset("json", data_files=[file], split="train", streaming=True))
-    separator = "\t" if file.endswith(".tsv") else ","
-    with Path(file).open(encoding="utf-8-sig", newline="") as lines:
-        columns = next(csv.reader(lines, delimiter=separator), [])
-    rows = load_dataset(
-        "csv",
-        data_files=[file],
-        sep=separator,
-        encoding="utf-8-sig",
-        keep_default_na=False,  # `NA` may be a label
-        features=Features({name: Value("string") for name in columns}),  # as a number, the speaker `01` would be 1
-        split="train",
-        streaming=True,
-    )
-    return columns, iter(rows)
-
-
 def parquet_features(file: str) -> Features:
-    """Types of the columns of a parquet file, path or URL."""
-    features = _parquet(file).features
+    """Types of the columns of a parquet file, path or URL.
+
+    Raises:
+        ValueError: for a file that is none, or is damaged.
+    """
+    try:
+        features = _parquet(file).features
+    except pa.ArrowException as error:
+        raise ValueError(f"{file}: expected a parquet file, got {error} Write it again, or correct `path`.") from error
     assert isinstance(features, Features)  # parquet files are typed
     return features
 
@@ -172,6 +156,11 @@ def _holds_files(feature: Any) -> bool:
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
     return type(feature).__name__ in {"Audio", "Video", "Image"}
+
+
+def _embedded(file: dict[str, Any] | None) -> dict[str, Any]:
+    """A file in a column, none without its bytes: its path was chosen by the shard's author, and opens no file."""
+    return NO_FILE if file is None or file["bytes"] is None else file
 
 
 def _rows(stream: IterableDataset) -> Iterator[dict[str, Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
@@ -120,6 +122,51 @@ def training_data(speakers: Sequence[str], teachers: Sequence[dict] = ()) -> lis
         }
         for corpus in corpora
     ]
+
+
+def require_training_labels(rows: Dataset, emotions: Sequence[str], dimensions: Sequence[str]) -> None:
+    """Stop if an output of a model would not be trained: its numbers would mean nothing.
+
+    Args:
+        rows: the training rows whose labels are used.
+        emotions: classes that are trained on labels.
+        dimensions: those that are trained on ratings.
+
+    Raises:
+        ValueError: naming the emotions without a training clip, a single emotion, and the dimensions without two
+            different ratings.
+    """
+    counts = Counter(rows["emotion"])
+    if missing := [name for name in emotions if not counts[name]]:
+        raise ValueError(
+            f"Expected training clips of every emotion, got none of {missing} among {len(rows)}. Move a speaker with "
+            f"such clips to the training split, or leave the class out: in a description, `emotions: {{{missing[0]}: "
+            "null, ...}`; otherwise, a variant of the corpus or another protocol."
+        )
+    if len(emotions) == 1:
+        raise ValueError(
+            f"Expected training clips of two emotions or more, got {counts[emotions[0]]} clips that all are "
+            f"{emotions[0]}. Add another class, such as `neutral`, or train dimensions only."
+        )
+    if constant := [name for name in dimensions if len({*rows[name]} - {None}) < 2]:
+        raise ValueError(
+            f"Expected training clips with different ratings of every dimension, got none or one value of {constant} "
+            f"among {len(rows)} clips. Add ratings, or leave the dimension out of `columns` and `dimensions`."
+        )
+
+
+def class_numbers(rows: Dataset, emotions: Sequence[str], labeled: Collection[str] | None = None) -> np.ndarray:
+    """Class number of each clip, `(N,)`; -100 without a label, or if it is not used.
+
+    Args:
+        rows: `N` clips.
+        emotions: class names, in label order.
+        labeled: ids of the clips whose labels are used; all if None.
+    """
+    index = {name: number for number, name in enumerate(emotions)}
+    used = (labeled is None or name in labeled for name in rows["id"])
+    named = zip(rows["emotion"], used, strict=True)
+    return np.array([index[emotion] if is_used and emotion is not None else -100 for emotion, is_used in named])
 
 
 def labeled_clips(ids: Sequence[str], fraction: float, file: str = "", seed: int = 0) -> set[str]:

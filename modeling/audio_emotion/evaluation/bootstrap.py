@@ -6,8 +6,9 @@ intervals may overlap although one model is better for every speaker.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,7 @@ DIMENSION_METRICS: dict[str, Statistic] = {
     "pearson": pearson_correlation,
     "mae": mean_absolute_error,
 }
+LEVEL = 0.95  # that an interval covers
 MIN_SPEAKERS = 4  # three, resampled with replacement, make ten different samples: too few for two tails of 2.5 %
 
 
@@ -41,10 +43,9 @@ def bootstrap_interval(
     *arrays: ArrayLike,
     groups: ArrayLike | None = None,
     repeats: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
-) -> tuple[float | np.ndarray, float | np.ndarray]:
-    """Percentile bootstrap interval of a statistic, over groups of clips (speakers) if given, else over clips.
+) -> tuple[Any, Any]:
+    """95 % percentile bootstrap interval of a statistic, over groups of clips (speakers) if given, else over clips.
 
     Clips of one speaker are correlated, so that an interval over clips is too narrow where there are few speakers.
     To compare two models, pass both predictions and a statistic that returns the difference: the interval is paired.
@@ -54,15 +55,11 @@ def bootstrap_interval(
         *arrays: of equal length N, all resampled together.
         groups: (N,) speaker of each clip; whole speakers are resampled with replacement.
         repeats: number of resamples.
-        level: probability that the interval covers, in (0, 1).
         seed: random seed.
 
     Returns:
         Lower and upper end, each of the shape that `statistic` returns. Resamples in which the statistic is NaN are
         left out; NaN if it always is.
-
-    Raises:
-        ValueError: for unequal lengths, fewer than two clips or speakers, or a level outside (0, 1).
 
     Source:
         Efron & Tibshirani 1993, An introduction to the bootstrap, chapter 13; for clusters, Davison & Hinkley 1997,
@@ -72,8 +69,6 @@ def bootstrap_interval(
     group_of = np.arange(len(columns[0])) if groups is None else np.asarray(groups)
     if lengths := {len(column) for column in columns} - {len(group_of)}:
         raise ValueError(f"Expected arrays and groups of one length, got {sorted(lengths | {len(group_of)})}.")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"Expected a level between 0 and 1, such as 0.95, got {level}.")
     _, number_of = np.unique(group_of, return_inverse=True)
     order = np.argsort(number_of, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(number_of))[:-1])  # clips of each group
@@ -86,8 +81,10 @@ def bootstrap_interval(
         sampled = random.integers(len(members), size=len(members))
         rows = np.concatenate([members[group] for group in sampled])
         values.append(statistic(*(column[rows] for column in columns)))
-    ends = [_quantile(np.asarray(values, dtype=np.float64), (1 + sign * level) / 2) for sign in (-1, 1)]
-    return ends[0], ends[1]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanquantile(np.asarray(values, dtype=np.float64), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
 
 
 def intervals_over(predictions: Predictions) -> Literal["speakers", "clips"]:
@@ -97,54 +94,26 @@ def intervals_over(predictions: Predictions) -> Literal["speakers", "clips"]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of a paired comparison of two models.
-
-    Attributes:
-        metric: its name.
-        first: value of the first model, the mean over its runs.
-        second: value of the second model.
-        difference: first minus second.
-        interval: 95 % interval of the difference.
-        relative: `difference / second`.
-        relative_interval: 95 % interval of `relative`, over the resamples in which the second is above 0; NaN if it
-            never is.
-        p_value: two-sided, of the null hypothesis that the models are exchangeable for every speaker.
-        units: number of speakers, or clips, that the permutation test exchanges.
-        unit: `"speakers"` or `"clips"`.
-        intervals_over: what both intervals resample, `"speakers"` or `"clips"`; see `intervals_over`.
-        runs: number of pairs of runs (seeds).
-    """
+    """Result of a paired comparison of two models."""
 
     metric: str
-    first: float
+    first: float  # value of the first model, the mean over its runs
     second: float
-    difference: float
-    interval: tuple[float, float]
-    relative: float
-    relative_interval: tuple[float, float]
-    p_value: float
-    units: int
-    unit: str
-    intervals_over: str
-    runs: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    difference: float  # first minus second
+    interval: tuple[float, float]  # 95 %, of the difference
+    relative: float  # difference / second; NaN unless the second is above 0
+    relative_interval: tuple[float, float]  # 95 %, over the resamples in which it is not NaN
+    p_value: float  # two-sided, of the null hypothesis that the models are exchangeable for every speaker
+    units: int  # number of speakers, or clips, that the permutation test exchanges
+    unit: Literal["speakers", "clips"]
+    intervals_over: Literal["speakers", "clips"]  # what both intervals resample
+    runs: int  # number of pairs of runs (seeds)
 
 
 def aggregate(
     runs: Sequence[Predictions], metric: str, dimensions: Sequence[str], repeats: int = 1000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """Mean of a metric over runs (seeds) on the same clips, and its 95 % bootstrap interval.
-
-    Args:
-        runs: one per seed; pool the folds of a seed first.
-        metric: `uar`, `accuracy`, `macro_f1`, or `ccc_`, `pearson_`, `mae_` and a dimension.
-        dimensions: names in column order.
-        repeats: bootstrap samples.
-        seed: random seed.
-    """
+    """Mean of a metric over runs (seeds) on the same clips, and its 95 % bootstrap interval; see `compare`."""
     statistic, predicted, target, speakers = _columns(runs, metric, dimensions)
 
     def mean(target: np.ndarray, *predicted: np.ndarray) -> float:
@@ -179,9 +148,6 @@ def compare(
         repeats: bootstrap samples, and permutations at most.
         seed: random seed of both.
 
-    Raises:
-        ValueError: if clips, labels or the number of runs of the two models differ.
-
     Source:
         Efron & Tibshirani 1993, An introduction to the bootstrap, chapters 13 and 15; for exchanging whole clusters,
         Good 2005, Permutation, parametric and bootstrap tests of hypotheses, chapter 3.
@@ -204,11 +170,11 @@ def compare(
 
     groups = _resampled(first[0], speakers)
     value = means(target, *ours, *theirs)
-    ends = bootstrap_interval(means, target, *ours, *theirs, groups=groups, repeats=repeats, seed=seed)
-    low, high = np.asarray(ends[0]), np.asarray(ends[1])  # (4,) each
+    low, high = bootstrap_interval(means, target, *ours, *theirs, groups=groups, repeats=repeats, seed=seed)  # (4,)
 
-    exchanged, unit = _exchanged(speakers)
-    _, unit_of = np.unique(exchanged, return_inverse=True)
+    # Every clip is exchanged by itself if there is no second speaker, or none with a second clip.
+    over_clips = len(set(speakers.tolist())) in (1, len(speakers))
+    _, unit_of = np.unique(np.arange(len(speakers)) if over_clips else speakers, return_inverse=True)
     units = int(unit_of.max()) + 1
     if 2**units <= repeats:
         permutations = np.array(list(product([False, True], repeat=units)))
@@ -231,7 +197,7 @@ def compare(
         relative_interval=(float(low[3]), float(high[3])),
         p_value=float(extreme / len(permutations)),
         units=units,
-        unit=unit,
+        unit="clips" if over_clips else "speakers",
         intervals_over="speakers" if groups is speakers else "clips",
         runs=count,
     )
@@ -266,12 +232,6 @@ def _resampled(run: Predictions, speakers: np.ndarray) -> np.ndarray:
     return speakers if over_speakers else np.arange(len(speakers))
 
 
-def _exchanged(speakers: np.ndarray) -> tuple[np.ndarray, str]:
-    """Groups of a permutation test, `(n,)`: the speakers; every clip by itself if there is no second speaker."""
-    count = len(set(speakers.tolist()))
-    return (np.arange(len(speakers)), "clips") if count in (1, len(speakers)) else (speakers, "speakers")
-
-
 def _require_same_clips(one: Predictions, other: Predictions) -> None:
     if one.ids != other.ids:
         unpaired = sorted(set(one.ids) ^ set(other.ids))
@@ -279,11 +239,3 @@ def _require_same_clips(one: Predictions, other: Predictions) -> None:
             f"Expected the same clips from both, got {len(one.ids)} and {len(other.ids)}, of which {len(unpaired)} "
             f"are in one only, such as {unpaired[:3]}. Scores on different clips cannot be compared."
         )
-
-
-def _quantile(values: np.ndarray, probability: float) -> float | np.ndarray:
-    """Quantile over the first axis, NaN left out."""
-    if values.ndim == 1:
-        known = values[~np.isnan(values)]
-        return float(np.quantile(known, probability)) if known.size else float("nan")
-    return np.stack([np.asarray(_quantile(column, probability)) for column in np.moveaxis(values, 1, 0)])

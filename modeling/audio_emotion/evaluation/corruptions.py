@@ -26,9 +26,6 @@ def get_corruption(name: str) -> Callable[[np.ndarray, str, int], np.ndarray]:
     """A function that corrupts the waveform `(S,)` of a clip, given its id; the same each time.
 
     The corruptions are the augmentations of the training recipes (`AugmentationStrengths`), at one strength.
-
-    Raises:
-        ValueError: for an unknown corruption.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"Expected a corruption among {sorted(CORRUPTIONS)}, got {name!r}.")

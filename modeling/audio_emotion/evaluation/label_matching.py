@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from audio_emotion.configuration_emotion import EmotionConfig
 from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
 from audio_emotion.layers import EmotionOutput
+from audio_emotion.pretrained_emotion import loading_options
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     # names of one emotion in corpora and public models, in any case
@@ -36,17 +37,11 @@ DIMENSION_SYNONYMS: dict[str, tuple[str, ...]] = {"activation": ("arousal",), "v
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Mapping from the classes of a model to the emotions of a corpus.
+    """Mapping from the classes of a model to the emotions of a corpus."""
 
-    Attributes:
-        emotions: of the corpus that are scored, in its order.
-        sources: for each of them, the indices of the matching classes.
-        left_out: emotions of the corpus whose clips count as unlabeled.
-    """
-
-    emotions: tuple[str, ...]
-    sources: tuple[tuple[int, ...], ...]
-    left_out: tuple[str, ...]
+    emotions: tuple[str, ...]  # of the corpus that are scored, in its order
+    sources: tuple[tuple[int, ...], ...]  # for each of them, the indices of the matching classes
+    left_out: tuple[str, ...]  # emotions of the corpus whose clips count as unlabeled
 
     def logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Logits `(B, C)` of the model to `(B, K)` of the scored emotions; probabilities of one emotion are added."""
@@ -62,16 +57,10 @@ class ClassMatch:
 def match_classes(
     classes: Sequence[str], emotions: Sequence[str], label_map: Mapping[str, str | None] | None = None
 ) -> ClassMatch:
-    """Match classes of a model with emotions of a corpus by name, else by `SYNONYMS`.
+    """Match classes of a model, in the order of its logits, with emotions of a corpus by name, else by `SYNONYMS`.
 
-    Args:
-        classes: of the model, in the order of its logits.
-        emotions: of the corpus.
-        label_map: for names that do not match: from a class to an emotion of the corpus, or to None to ignore the
-            class; and from an emotion that the model does not have to None, to leave its clips out.
-
-    Raises:
-        ValueError: naming classes and emotions without a match, or unknown names in `label_map`.
+    A label map is for names that do not match: from a class to an emotion of the corpus, or to None to ignore the
+    class; and from an emotion that the model does not have to None, to leave its clips out.
     """
     given = dict(label_map or {})
     wrong = sorted({*given} - {*classes, *emotions}) + sorted({*filter(None, given.values())} - {*emotions})
@@ -123,11 +112,7 @@ def canonical_label(name: str) -> str:
 
 
 def canonical_labels(names: Sequence[str], where: str) -> list[str]:
-    """Canonical names of all classes of a teacher; where several are synonyms (`joy`, `happy`), each keeps its name.
-
-    Raises:
-        ValueError: if names are numbers only (`LABEL_0`), or two are the same.
-    """
+    """Canonical names of all classes of a teacher; of several synonyms (`joy`, `happy`), each keeps its name."""
     words = [canonical_label(name) for name in names]
     words = [word if words.count(word) == 1 else name.strip().lower() for name, word in zip(names, words, strict=True)]
     if any(word.startswith("label_") or word.isdigit() for word in words):
@@ -140,6 +125,18 @@ def canonical_labels(names: Sequence[str], where: str) -> list[str]:
     return words
 
 
+def load_complete(auto_class: Any, name: str, **options: Any) -> Any:
+    """A model in float32 of which no weight is missing in the checkpoint; the outputs of others would be random."""
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+    model, info = auto_class.from_pretrained(name, **options)
+    if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        raise ValueError(
+            f"Expected all weights of {type(model).__name__} in {name!r}, got none for {absent}. Its outputs would be "
+            "random: choose a checkpoint that is fine-tuned as a classifier, or load it with the code that wrote it."
+        )
+    return model
+
+
 class MatchedClassifier(nn.Module):
     """Any audio classifier with its outputs matched to the emotions and dimensions of a corpus, by name.
 
@@ -148,20 +145,9 @@ class MatchedClassifier(nn.Module):
 
     Args:
         name: Hub id or folder.
-        emotions: of the corpus.
-        dimensions: of the corpus.
+        emotions: of the corpus; the attribute has those that are scored, in the order of the logits.
+        dimensions: of the corpus; the attribute has those that are scored, in column order.
         label_map: see `match_classes`.
-
-    Attributes:
-        model: the model itself.
-        match: of classes and emotions; None for a model without categories.
-        emotions: that are scored, in the order of the logits.
-        dimensions: that are scored, in column order.
-        training_data: of the checkpoint; empty for an external model.
-        public_models: names of the model itself and of its encoders, to be looked up in `PUBLIC_MODELS`.
-
-    Raises:
-        ValueError: if weights are missing, naming them, or classes have no match.
     """
 
     def __init__(
@@ -172,12 +158,13 @@ class MatchedClassifier(nn.Module):
         label_map: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
-        config = AutoConfig.from_pretrained(name)
-        self.public_models = [name]
-        self.training_data: list[dict] = []
+        options = loading_options(name)
+        config = AutoConfig.from_pretrained(name, **options)
+        self.public_models = [name]  # the model itself and its encoders, to be looked up in `PUBLIC_MODELS`
+        self.training_data: list[dict] = []  # empty for an external model
         self.extractor: Any = None  # of an external model
         if isinstance(config, EmotionConfig):
-            self.model = AutoModelForAudioClassification.from_pretrained(name)
+            self.model = AutoModelForAudioClassification.from_pretrained(name, dtype=torch.float32, **options)
             self.training_data = list(config.training_data)
             if isinstance(config, FusedEmotionConfig):
                 self.public_models += [stream["source"] for stream in config.streams if stream["kind"] == "encoder"]
@@ -185,16 +172,8 @@ class MatchedClassifier(nn.Module):
             self.dimensions = [each for each in config.dimensions if each in dimensions]
             self.columns = [list(config.dimensions).index(each) for each in self.dimensions]
         else:
-            self.model, info = AutoModelForAudioClassification.from_pretrained(
-                name, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-            if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
-                raise ValueError(
-                    f"Expected all weights of {type(self.model).__name__} in {name!r}, got none for {absent}. Its "
-                    "outputs would be random: the checkpoint is of another architecture. Load it with the code that "
-                    "wrote it."
-                )
-            self.extractor = AutoFeatureExtractor.from_pretrained(name)
+            self.model = load_complete(AutoModelForAudioClassification, name, **options)
+            self.extractor = AutoFeatureExtractor.from_pretrained(name, **options)
             classes = [config.id2label[place] for place in range(config.num_labels)]
             self.columns = dimension_columns(classes, dimensions) or []
             self.dimensions = list(dimensions) if self.columns else []

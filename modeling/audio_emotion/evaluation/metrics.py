@@ -1,101 +1,102 @@
 """Metrics of dimensional and categorical emotion, in numpy and float64.
 
-Each is computed over the whole set at once, never averaged over batches. Predictions come first, references second,
-clips along the first axis.
+Each is computed over the whole set at once, never averaged over batches. Predictions come first, references second.
+
+Metrics of dimensions take (N,) and return a float, or (N, D) and return (D,). References are NaN where a clip has no
+label: each column leaves out its own unlabeled clips. Unequal shapes, and a prediction that is not finite beside a
+reference, raise a ValueError. Metrics of classes take names or numbers, (N,), and return NaN without clips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
-def concordance_correlation(predictions: ArrayLike, references: ArrayLike) -> float | np.ndarray:
-    """Concordance correlation coefficient of each column, with population moments (divided by N, not N - 1).
+def each_column(
+    metric: Callable[[np.ndarray, np.ndarray], float],
+) -> Callable[[ArrayLike, ArrayLike], float | np.ndarray]:
+    """Apply a metric of (N,) and (N,) to every column, without the clips that have no reference in it."""
+
+    @wraps(metric)
+    def columns(predictions: ArrayLike, references: ArrayLike) -> float | np.ndarray:
+        predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
+        if predicted.shape != true.shape or predicted.ndim not in (1, 2):
+            raise ValueError(
+                f"Expected predictions and references of one shape, (N,) or (N, D), got {predicted.shape} and "
+                f"{true.shape}."
+            )
+        labeled = ~np.isnan(true)
+        if not np.isfinite(predicted[labeled]).all():
+            first = np.argwhere(labeled & ~np.isfinite(predicted))[0]
+            raise ValueError(
+                f"Expected finite predictions, got {predicted[tuple(first)]} for clip {first[0]}. Find out why the "
+                "model outputs it before evaluating the model."
+            )
+        if predicted.ndim == 1:
+            return metric(predicted[labeled], true[labeled])
+        pairs = zip(predicted.T, true.T, labeled.T, strict=True)
+        return np.array([metric(p[known], r[known]) for p, r, known in pairs])
+
+    return columns
+
+
+@each_column
+def concordance_correlation(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Concordance correlation coefficient in [-1, 1], with population moments (divided by N, not N - 1).
 
         CCC = 2 cov(p, r) / (var(p) + var(r) + (mean(p) - mean(r))^2)
 
-    Unlike Pearson's coefficient it falls when predictions are shifted or scaled.
-
-    Args:
-        predictions: (N,) or (N, D), finite wherever there is a reference.
-        references: same shape; NaN where a clip has no label. Each column leaves out its own unlabeled clips.
-
-    Returns:
-        A float for (N,), else (D,), in [-1, 1]. Exactly 0 if a column's predictions or references are constant, even
-        if they are equal; NaN if it has fewer than two labeled clips.
-
-    Raises:
-        ValueError: for unequal shapes, or a prediction that is not finite beside a reference.
+    Unlike Pearson's coefficient it falls when predictions are shifted or scaled. Exactly 0 if predictions or
+    references are constant, even if they are equal; NaN with fewer than two labeled clips.
 
     Source:
         Lin 1989, A concordance correlation coefficient to evaluate reproducibility, Biometrics 45(1), 255-268.
     """
-    return _each_column(_concordance, predictions, references)
+    if len(references) < 2:
+        return float("nan")
+    if np.ptp(predictions) == 0 or np.ptp(references) == 0:  # not variance == 0: that of equal floats may differ
+        return 0.0
+    covariance = np.mean((predictions - predictions.mean()) * (references - references.mean()))
+    distance = (predictions.mean() - references.mean()) ** 2
+    return float(2 * covariance / (predictions.var() + references.var() + distance))
 
 
-def pearson_correlation(predictions: ArrayLike, references: ArrayLike) -> float | np.ndarray:
-    """Pearson's correlation coefficient of each column: cov(p, r) / (std(p) std(r)).
+@each_column
+def pearson_correlation(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Pearson's correlation coefficient in [-1, 1]: cov(p, r) / (std(p) std(r)).
 
-    Args:
-        predictions: (N,) or (N, D), finite wherever there is a reference.
-        references: same shape; NaN where a clip has no label.
-
-    Returns:
-        A float for (N,), else (D,), in [-1, 1]. 0 if a column's predictions or references are constant; NaN if it has
-        fewer than two labeled clips.
-
-    Raises:
-        ValueError: for unequal shapes, or a prediction that is not finite beside a reference.
-
-    Source:
-        Pearson 1895, Note on regression and inheritance in the case of two parents, Proc. R. Soc. Lond. 58, 240-242.
+    0 if predictions or references are constant; NaN with fewer than two labeled clips.
     """
-    return _each_column(_pearson, predictions, references)
+    if len(references) < 2:
+        return float("nan")
+    if np.ptp(predictions) == 0 or np.ptp(references) == 0:
+        return 0.0
+    covariance = np.mean((predictions - predictions.mean()) * (references - references.mean()))
+    return float(np.clip(covariance / (predictions.std() * references.std()), -1.0, 1.0))
 
 
-def mean_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float | np.ndarray:
-    """Mean of |p - r| in each column, in the unit of the references.
-
-    Args:
-        predictions: (N,) or (N, D), finite wherever there is a reference.
-        references: same shape; NaN where a clip has no label.
-
-    Returns:
-        A float for (N,), else (D,), 0 or more; NaN if a column has no labeled clip.
-
-    Raises:
-        ValueError: for unequal shapes, or a prediction that is not finite beside a reference.
-    """
-    return _each_column(_absolute_error, predictions, references)
+@each_column
+def mean_absolute_error(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Mean of |p - r|, in the unit of the references; NaN without labeled clips."""
+    return float(np.mean(np.abs(predictions - references))) if len(references) else float("nan")
 
 
 def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Fraction of clips whose class is right (weighted average recall), in [0, 1]; NaN without clips.
-
-    Args:
-        predictions: (N,) class names or numbers.
-        references: (N,) of the same kind.
-    """
+    """Fraction of clips whose class is right (weighted average recall), in [0, 1]."""
     counts = _confusion_counts(predictions, references)
     return float(np.trace(counts) / counts.sum()) if counts.size else float("nan")
 
 
 def unweighted_average_recall(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Unweighted average recall (UAR, balanced accuracy): the mean over classes of each class's recall.
+    """Unweighted average recall (UAR, balanced accuracy) in [0, 1]: the mean over classes of each class's recall.
 
         UAR = 1/C sum_c  correct_c / N_c
 
-    Classes without a reference clip have no recall and are left out of the mean.
-
-    Args:
-        predictions: (N,) class names or numbers.
-        references: (N,) of the same kind.
-
-    Returns:
-        A float in [0, 1]; chance is 1/C; NaN without clips.
+    Classes without a reference clip have no recall and are left out of the mean. Chance is 1/C.
 
     Source:
         Schuller et al. 2009, The INTERSPEECH 2009 emotion challenge.
@@ -106,17 +107,10 @@ def unweighted_average_recall(predictions: ArrayLike, references: ArrayLike) -> 
 
 
 def macro_f1(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Mean over classes of 2 correct_c / (N_c + predicted_c), the harmonic mean of precision and recall.
+    """Mean over classes of 2 correct_c / (N_c + predicted_c), in [0, 1].
 
     The mean is over the classes that occur in predictions or references: a class that is predicted but has no
     reference clip counts as 0.
-
-    Args:
-        predictions: (N,) class names or numbers.
-        references: (N,) of the same kind.
-
-    Returns:
-        A float in [0, 1]; NaN without clips.
     """
     counts = _confusion_counts(predictions, references)
     scores = 2 * np.diag(counts) / (counts.sum(axis=0) + counts.sum(axis=1))
@@ -137,9 +131,6 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
 
     Returns:
         A float in [0, 1]; 0 is perfectly calibrated; NaN without clips.
-
-    Raises:
-        ValueError: if a row is not a probability distribution, or shapes do not match.
 
     Source:
         Guo et al. 2017, On calibration of modern neural networks, https://arxiv.org/abs/1706.04599, equation 3.
@@ -171,47 +162,3 @@ def _confusion_counts(predictions: ArrayLike, references: ArrayLike) -> np.ndarr
     classes, numbers = np.unique(np.concatenate([true, predicted]), return_inverse=True)
     pairs = numbers[: len(true)] * len(classes) + numbers[len(true) :]
     return np.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
-
-
-def _each_column(
-    metric: Callable[[np.ndarray, np.ndarray], float], predictions: ArrayLike, references: ArrayLike
-) -> float | np.ndarray:
-    """Apply a metric of (N,) and (N,) to every column, without the clips that have no reference in it."""
-    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
-    if predicted.shape != true.shape or predicted.ndim not in (1, 2):
-        raise ValueError(
-            f"Expected predictions and references of one shape, (N,) or (N, D), got {predicted.shape} and "
-            f"{true.shape}."
-        )
-    labeled = ~np.isnan(true)
-    if not np.isfinite(predicted[labeled]).all():
-        first = np.argwhere(labeled & ~np.isfinite(predicted))[0]
-        raise ValueError(
-            f"Expected finite predictions, got {predicted[tuple(first)]} for clip {first[0]}. Find out why the model "
-            f"outputs it before evaluating the model."
-        )
-    if predicted.ndim == 1:
-        return metric(predicted[labeled], true[labeled])
-    return np.array([metric(p[known], r[known]) for p, r, known in zip(predicted.T, true.T, labeled.T, strict=True)])
-
-
-def _concordance(predicted: np.ndarray, true: np.ndarray) -> float:
-    if len(true) < 2:
-        return float("nan")
-    if np.ptp(predicted) == 0 or np.ptp(true) == 0:  # not variance == 0: that of equal floats may differ from 0
-        return 0.0
-    covariance = np.mean((predicted - predicted.mean()) * (true - true.mean()))
-    return float(2 * covariance / (predicted.var() + true.var() + (predicted.mean() - true.mean()) ** 2))
-
-
-def _pearson(predicted: np.ndarray, true: np.ndarray) -> float:
-    if len(true) < 2:
-        return float("nan")
-    if np.ptp(predicted) == 0 or np.ptp(true) == 0:
-        return 0.0
-    covariance = np.mean((predicted - predicted.mean()) * (true - true.mean()))
-    return float(np.clip(covariance / (predicted.std() * true.std()), -1.0, 1.0))
-
-
-def _absolute_error(predicted: np.ndarray, true: np.ndarray) -> float:
-    return float(np.mean(np.abs(predicted - true))) if len(true) else float("nan")

@@ -22,18 +22,7 @@ GENDERS = {"female": ORANGE, "male": BLUE, "": GRAY}
 def save_plots(
     folder: str | Path, predictions: Predictions, emotions: list[str], dimensions: list[str], results: dict[str, Any]
 ) -> list[Path]:
-    """Draw and save every plot for which there are labels.
-
-    Args:
-        folder: created if missing.
-        predictions: of all clips.
-        emotions: class names in logit order.
-        dimensions: names in column order.
-        results: from `measure`, with `groups` from `measure_groups`.
-
-    Returns:
-        Paths of the files.
-    """
+    """Draw every plot for which there are labels; `results` are of `measure`, with `groups` of `measure_groups`."""
     figures = {}
     if emotions and (predictions.labels >= 0).any():
         figures["confusion"] = confusion_plot(predictions, emotions)
@@ -147,12 +136,7 @@ def reliability_diagram(predictions: Predictions, bins: int = 10) -> Figure:
 
 
 def per_speaker(predictions: Predictions, results: Mapping[str, Any]) -> Figure:
-    """UAR and CCC of every speaker, worst first; the line is the score of all speakers together.
-
-    Args:
-        predictions: with the genders.
-        results: with `groups`, `speaker`.
-    """
+    """UAR and CCC of every speaker, worst first; the line is the score of all speakers together."""
     scores = results["groups"]["speaker"]
     metrics = [name for name in results if name == "uar" or name.startswith("ccc_")]
     speakers = sorted(scores, key=lambda name: np.nan_to_num(scores[name][metrics[0]], nan=-1.0))
@@ -167,7 +151,7 @@ def per_speaker(predictions: Predictions, results: Mapping[str, Any]) -> Figure:
         axes.hlines(places, np.fmin(values, results[metric]), np.fmax(values, results[metric]), "#cccccc", zorder=1)
         axes.axvline(results[metric], color=GRAY, linewidth=1, zorder=1)
         axes.scatter(values, places, s=36, color=colors, zorder=2)
-        axes.set_title(_title(metric), loc="left", fontsize=11)
+        axes.set_title(metric_title(metric), loc="left", fontsize=11)
         lowest = min(0.0, float(np.nanmin(values)) - 0.05)
         axes.set(xlim=(lowest, 1.03), ylim=(len(speakers) - 0.4, -0.6), xticks=(0, 0.25, 0.5, 0.75, 1))
         axes.set_xticklabels(("0", "", "0.5", "", "1"))
@@ -181,16 +165,9 @@ def per_speaker(predictions: Predictions, results: Mapping[str, Any]) -> Figure:
 
 
 def model_comparison(results: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Several models side by side, one panel per metric, with intervals.
-
-    Args:
-        results: from the name of a model to its scores from `measure`; readable for up to ten models.
-    """
-    metrics = [
-        name
-        for name in ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")
-        if any(name in scores for scores in results.values())
-    ]
+    """Scores of `measure` of up to ten models side by side, one panel per metric, with intervals."""
+    columns = ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")
+    metrics = [name for name in columns if any(name in scores for scores in results.values())]
     names = list(results)
     figure = Figure(figsize=(2.0 + 2.4 * len(metrics), 1.3 + 0.36 * max(len(names), 3)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -203,7 +180,7 @@ def model_comparison(results: Mapping[str, Mapping[str, Any]]) -> Figure:
                 axes.plot(interval, [place, place], color=BLUE, linewidth=2.5, alpha=0.45, solid_capstyle="round")
             axes.plot(value, place, "o", color=BLUE, markersize=6)
             axes.annotate(f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-        axes.set_title(_title(metric), loc="left", fontsize=11)
+        axes.set_title(metric_title(metric), loc="left", fontsize=11)
         axes.set_ylim(len(names) - 0.5, -0.6)
         axes.margins(x=0.15)
         axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
@@ -213,7 +190,8 @@ def model_comparison(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _title(metric: str) -> str:
+def metric_title(metric: str) -> str:
+    """`UAR`, or `CCC` and the dimension."""
     return "UAR" if metric == "uar" else f"CCC {metric.removeprefix('ccc_')}"
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
 from audio_emotion.data.dataset import Batch
 from audio_emotion.layers import EmotionOutput
@@ -23,29 +24,17 @@ MIN_DURATION = 0.25  # seconds; shorter clips are rejected, so a shorter input i
 
 @dataclass
 class Predictions:
-    """Predictions and labels of `N` clips, sorted by clip id.
-
-    Attributes:
-        ids: clip ids.
-        speakers: `(N,)` names, "" where unknown.
-        logits: `(N, C)`.
-        dimensions: `(N, 3)` in 0..1.
-        embedding: `(N, D)`.
-        labels: `(N,)` class numbers, -100 where unlabeled.
-        dimension_labels: `(N, 3)`, NaN where unlabeled.
-        durations: `(N,)` seconds, NaN where no audio was decoded (frames came from a cache); None if unknown.
-        genders: `(N,)` of the speakers, "" where unknown; None if unknown for all.
-    """
+    """Predictions and labels of `N` clips, sorted by clip id."""
 
     ids: list[str]
-    speakers: np.ndarray
-    logits: np.ndarray
-    dimensions: np.ndarray
-    embedding: np.ndarray
-    labels: np.ndarray
-    dimension_labels: np.ndarray
-    durations: np.ndarray | None = None
-    genders: np.ndarray | None = None
+    speakers: np.ndarray  # (N,) names, "" where unknown
+    logits: np.ndarray  # (N, C)
+    dimensions: np.ndarray  # (N, A) in 0..1
+    embedding: np.ndarray  # (N, D)
+    labels: np.ndarray  # (N,) class numbers, -100 where unlabeled
+    dimension_labels: np.ndarray  # (N, A), NaN where unlabeled
+    durations: np.ndarray | None = None  # (N,) seconds, NaN where no audio was decoded (frames came from a cache)
+    genders: np.ndarray | None = None  # (N,) of the speakers, "" where unknown
 
     def take(self, chosen: np.ndarray) -> Predictions:
         """The clips at the given indices, or where a mask is true."""
@@ -65,18 +54,16 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    accelerator: Accelerator, model: Callable[[Batch], EmotionOutput], batches: Iterable[Batch]
+    accelerator: Accelerator, model: nn.Module | Callable[[Batch], EmotionOutput], batches: Iterable[Batch]
 ) -> Predictions:
-    """Run a model on batches, drop clips of weight 0, and gather the predictions of all processes.
+    """Run a model in evaluation mode on the batches of this process; gather the predictions of all processes.
 
-    Args:
-        accelerator: of the run.
-        model: from a batch to the model's output; it must be in evaluation mode.
-        batches: of this process.
+    A module is called with waveforms and their mask, a function with the batch. Clips of weight 0 are dropped.
     """
     rows = []
     for batch in batches:
-        output = model(batch)
+        waveforms = (each.to(accelerator.device) for each in (batch.input_values, batch.attention_mask))
+        output = model(*waveforms) if isinstance(model, nn.Module) else model(batch)
         assert output.embedding is not None
         absent = output.embedding.new_zeros(len(batch.ids), 0)  # for a head that the model does not have
         logits = absent if output.logits is None else output.logits
@@ -89,27 +76,14 @@ def predict(
             if batch.weight[index] > 0:
                 rows.append((name, batch.speakers[index] or "", *(array[index] for array in arrays), seconds[index]))
     gathered = sorted(gather_object(rows) if accelerator.num_processes > 1 else rows, key=lambda row: row[0])
-    ids, speakers, all_logits, all_dimensions, embedding, labels, dimension_labels, durations = zip(
-        *gathered, strict=True
-    )
-    return Predictions(
-        list(ids),
-        np.array(speakers),
-        np.stack(all_logits),
-        np.stack(all_dimensions),
-        np.stack(embedding),
-        np.array(labels).astype(int),
-        np.stack(dimension_labels),
-        np.array(durations),
-    )
+    ids, *values = zip(*gathered, strict=True)
+    predictions = Predictions(list(ids), *map(np.array, values))
+    predictions.labels = predictions.labels.astype(int)
+    return predictions
 
 
 def pool_folds(folds: Sequence[Predictions]) -> Predictions:
-    """The test sets of several folds as one set, sorted by clip.
-
-    Raises:
-        ValueError: if a clip is in two of them.
-    """
+    """The test sets of several folds as one set, sorted by clip."""
     ids = [name for fold in folds for name in fold.ids]
     if len(set(ids)) < len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
@@ -128,39 +102,32 @@ def save_predictions(
 
     Columns: `id`, `speaker`, `gender`, `duration` (seconds), `emotion` (null where unlabeled), `logit_<emotion>`,
     `predicted_<dimension>` and `rated_<dimension>` (null where unlabeled). 240 clips take about 20 kB.
-
-    Args:
-        predictions: of `N` clips.
-        path: of the file; its folder is created.
-        emotions: class names in logit order.
-        dimensions: names in column order.
     """
     known = [emotions[label] if label >= 0 else None for label in predictions.labels]
     genders = [None] * len(known) if predictions.genders is None else [name or None for name in predictions.genders]
+
+    def numbers(values: np.ndarray) -> pa.Array:  # NaN as null
+        return pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+
     columns = {
         "id": pa.array(predictions.ids, pa.string()),
         "speaker": pa.array([name or None for name in predictions.speakers.tolist()], pa.string()),
         "gender": pa.array(genders, pa.string()),
-        "duration": _numbers(np.full(len(known), np.nan) if predictions.durations is None else predictions.durations),
+        "duration": numbers(np.full(len(known), np.nan) if predictions.durations is None else predictions.durations),
         "emotion": pa.array(known, pa.string()),
     }
     for index, name in enumerate(emotions):
-        columns[f"logit_{name}"] = _numbers(predictions.logits[:, index])
+        columns[f"logit_{name}"] = numbers(predictions.logits[:, index])
     for index, name in enumerate(dimensions):
-        columns[f"predicted_{name}"] = _numbers(predictions.dimensions[:, index])
-        columns[f"rated_{name}"] = _numbers(predictions.dimension_labels[:, index])
+        columns[f"predicted_{name}"] = numbers(predictions.dimensions[:, index])
+        columns[f"rated_{name}"] = numbers(predictions.dimension_labels[:, index])
     names = {"emotions": json.dumps(list(emotions)), "dimensions": json.dumps(list(dimensions))}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns).replace_schema_metadata(names), path, compression="zstd", use_dictionary=True)
 
 
 def load_predictions(path: str | Path) -> tuple[Predictions, list[str], list[str]]:
-    """Read a file of `save_predictions`: predictions (embeddings `(N, 0)`), emotions and dimensions.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for any other parquet file.
-    """
+    """Read a file of `save_predictions`: predictions (embeddings `(N, 0)`), emotions and dimensions."""
     table = pq.read_table(path)
     names = table.schema.metadata or {}
     if b"emotions" not in names or b"dimensions" not in names:
@@ -169,34 +136,23 @@ def load_predictions(path: str | Path) -> tuple[Predictions, list[str], list[str
             "Write it with `save_predictions`, or run recipes/evaluate.py again."
         )
     emotions, dimensions = json.loads(names[b"emotions"]), json.loads(names[b"dimensions"])
-    count = table.num_rows
 
-    def numbers(prefix: str, wanted: list[str]) -> np.ndarray:
-        read = [_floats(table[f"{prefix}_{name}"]) for name in wanted]
-        return np.stack(read, axis=1) if read else np.zeros((count, 0), np.float32)
+    def numbers(*names: str) -> np.ndarray:  # (N, number of names), null as NaN
+        columns = [np.array(table[name].to_pylist(), dtype=np.float32) for name in names]
+        return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0), np.float32)
 
-    return (
-        Predictions(
-            ids=table["id"].to_pylist(),
-            speakers=np.array([name or "" for name in table["speaker"].to_pylist()], dtype=np.str_),
-            logits=numbers("logit", emotions),
-            dimensions=numbers("predicted", dimensions),
-            embedding=np.zeros((count, 0), np.float32),
-            labels=np.array([-100 if name is None else emotions.index(name) for name in table["emotion"].to_pylist()]),
-            dimension_labels=numbers("rated", dimensions),
-            durations=_floats(table["duration"]),
-            genders=np.array([name or "" for name in table["gender"].to_pylist()], dtype=np.str_),
-        ),
-        emotions,
-        dimensions,
+    def texts(name: str) -> np.ndarray:
+        return np.array([text or "" for text in table[name].to_pylist()], dtype=np.str_)
+
+    predictions = Predictions(
+        ids=table["id"].to_pylist(),
+        speakers=texts("speaker"),
+        logits=numbers(*(f"logit_{name}" for name in emotions)),
+        dimensions=numbers(*(f"predicted_{name}" for name in dimensions)),
+        embedding=np.zeros((table.num_rows, 0), np.float32),
+        labels=np.array([-100 if name is None else emotions.index(name) for name in table["emotion"].to_pylist()]),
+        dimension_labels=numbers(*(f"rated_{name}" for name in dimensions)),
+        durations=numbers("duration")[:, 0],
+        genders=texts("gender"),
     )
-
-
-def _numbers(values: np.ndarray) -> pa.Array:
-    """A column of float32, NaN as null."""
-    return pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of float32, null as NaN, writable."""
-    return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=np.float32)
+    return predictions, emotions, dimensions

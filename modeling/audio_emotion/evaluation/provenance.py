@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -9,20 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublicModel:
-    """What is known about the training data of a public model.
+    """What is known about the training data of a public model."""
 
-    Attributes:
-        name: "owner/name" on the Hub; also matches longer names that begin with it.
-        corpora: it was trained on, entirely or in part.
-        source: of this information.
-        speakers: it was trained on, if known; else all speakers of the corpora count.
-    """
+    name: str  # "owner/name" on the Hub; also matches longer names that begin with it
+    corpora: tuple[str, ...]  # it was trained on, entirely or in part
+    source: str  # of this information
+    speakers: tuple[str, ...] = ()  # it was trained on; all speakers of the corpora if unknown
 
-    name: str
-    corpora: tuple[str, ...]
-    source: str
-    speakers: tuple[str, ...] = ()
 
+HASHED = "sha256-"  # of a speaker whose name is not published
 
 EMOBOX = "the emotion2vec README: fine-tuned on EmoBox, whose README lists both"
 PUBLIC_MODELS = (
@@ -47,6 +43,17 @@ PUBLIC_MODELS = (
 def training_speakers(training_data: Iterable[dict]) -> set[str]:
     """All speakers in `config.training_data`, including those of the teachers, recursively."""
     return {name for seen in _with_teachers(training_data) for name in seen.get("speakers") or ()}
+
+
+def hashed_speaker(name: str) -> str:
+    """A speaker as published if the recordings are not public: `corpus/sha256-...`; a hashed one is unchanged.
+
+    The hash does not hold the name, but for a known name one can check whether it is in the training data.
+    """
+    if re.fullmatch(rf"(?:[^/]*/)?{HASHED}[0-9a-f]{{16}}", name):
+        return name
+    corpus = name[: name.find("/") + 1]
+    return f"{corpus}{HASHED}{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def public_model(name: str) -> PublicModel | None:
@@ -77,10 +84,10 @@ def contamination(
     trained_on, public = set(), set(models)
     for seen in _with_teachers(training_data):
         public |= {seen["model"]} if seen.get("model") else set()
-        if _plain(seen.get("corpus") or "") == _plain(corpus):
-            trained_on |= set(seen.get("speakers") or speakers)
-        trained_on |= set(seen.get("speakers") or ())
-    found = sorted(trained_on & set(speakers))
+        is_same = _plain(seen.get("corpus") or "") == _plain(corpus)
+        trained_on |= set(seen.get("speakers") or (speakers if is_same else ()))
+    hashed = set(map(hashed_speaker, trained_on))
+    found = sorted(name for name in set(speakers) if hashed_speaker(name) in hashed)
     for name in sorted(public):
         known = public_model(name)
         if known is not None and _plain(corpus) in {_plain(each) for each in known.corpora}:
@@ -98,21 +105,9 @@ def require_uncontaminated(
     models: Iterable[str] = (),
     contaminated: bool = False,
 ) -> list[str]:
-    """Raise an error if a model, or a teacher of it, was trained on the evaluation set.
+    """Raise an error if a model, or a teacher of it, was trained on the evaluation set; see `contamination`.
 
-    Args:
-        model: name for the message.
-        corpus: see `contamination`, as for the next three.
-        speakers: see `contamination`.
-        training_data: see `contamination`.
-        models: see `contamination`.
-        contaminated: do not raise; the results must then be marked with the returned list.
-
-    Returns:
-        The list of `contamination`, for `contaminated_by` in the results.
-
-    Raises:
-        ValueError: naming the speakers and public models.
+    With `contaminated`, return the list of `contamination` instead, with which the results must be marked.
     """
     found = contamination(corpus, speakers, training_data, models)
     if found and not contaminated:

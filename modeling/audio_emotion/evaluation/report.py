@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.metrics import recall_score
 
 from audio_emotion.data.affective_norms import DIMENSIONS as NORM_DIMENSIONS
@@ -103,14 +104,11 @@ def measure_groups(
         `gender`, `speaker` and `length`, if known: from the name of the group to its scores.
     """
     parts: dict[str, dict[str, np.ndarray]] = {"gender": {}, "speaker": {}, "length": {}}
-    if predictions.genders is not None:
-        for name in sorted({*predictions.genders.tolist()} - {""}):
-            parts["gender"][name] = predictions.genders == name
-    for name in sorted(set(predictions.speakers.tolist()) - {""}):
-        parts["speaker"][name] = predictions.speakers == name
+    for kind, names in (("gender", predictions.genders), ("speaker", predictions.speakers)):
+        if names is not None:
+            parts[kind] = {name: names == name for name in sorted({*names.tolist()} - {""})}
     if predictions.durations is not None:
-        edges = (0.0, *LENGTHS, np.inf)
-        for low, high in pairwise(edges):
+        for low, high in pairwise((0.0, *LENGTHS, np.inf)):
             inside = (predictions.durations >= low) & (predictions.durations < high)
             if inside.any():
                 parts["length"][f"{low:g} to {high:g} s" if high < np.inf else f"{low:g} s or more"] = inside
@@ -128,8 +126,8 @@ def measure_groups(
 
 def posterior(logits: np.ndarray) -> np.ndarray:
     """Softmax over classes in float64, `(N, C)` to `(N, C)`."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True, initial=-np.inf))
-    return shifted / shifted.sum(-1, keepdims=True)
+    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
+    return probabilities
 
 
 def control_dimensions(logits: np.ndarray, emotions: list[str]) -> np.ndarray:

@@ -43,7 +43,7 @@ METADATA_ONLY = {
 POSSIBLY_EMPTY = {"emotions", "dimensions"}  # lists that a model without that head leaves empty
 
 
-def render_card(template: Template, facts: dict[str, Any], described: Mapping[str, CorpusInfo] | None = None) -> str:
+def render_card(template: Template, facts: dict[str, Any], own: Mapping[str, CorpusInfo] | None = None) -> str:
     """Render the card of a model, a data set or a metric.
 
     `ModelCard.from_template` leaves a variable without a value silently empty. Here that is an error.
@@ -52,7 +52,8 @@ def render_card(template: Template, facts: dict[str, Any], described: Mapping[st
         template: name of a file in `hub_cards/`.
         facts: a value for every variable of the template, as computed by `card_facts.py`; those in `OPTIONAL` may
             be missing. `eval_results` (a list of `EvalResult`) goes into the metadata of a model alone.
-        described: corpora that a file of the user describes, by name.
+        own: corpora that the run was trained on, by name; they state the language and, if they are described by a
+            file of the user, the citation.
 
     Returns:
         The content of `README.md`: YAML metadata and Markdown.
@@ -76,7 +77,7 @@ def render_card(template: Template, facts: dict[str, Any], described: Mapping[st
     if "dimensions_meaning" in variables:
         computed["dimensions_meaning"] = dimensions_meaning(facts.get("dimensions_source"))
     if "corpora" in variables:
-        computed["corpora"] = corpora_facts(facts.get("training_data") or [], described or {})
+        computed["corpora"] = corpora_facts(facts.get("training_data") or [], own or {})
     variables -= computed.keys()
     if unknown := sorted(facts.keys() - variables):
         raise ValueError(f"Expected facts that {path.name} uses, got {unknown}. Remove them.")
@@ -116,9 +117,7 @@ def dimension_ends(dimension: str) -> tuple[str, str]:
     return DIMENSION_ENDS.get(dimension, ("lowest", "highest"))
 
 
-def corpora_facts(
-    training_data: Sequence[Mapping[str, Any]], described: Mapping[str, CorpusInfo]
-) -> list[dict[str, Any]]:
+def corpora_facts(training_data: Sequence[Mapping[str, Any]], own: Mapping[str, CorpusInfo]) -> list[dict[str, Any]]:
     """Name, citation, languages and kind of speech of each training corpus, public models left out."""
     from audio_emotion.data.registry import corpus_info  # slow: imports `datasets`
 
@@ -126,14 +125,14 @@ def corpora_facts(
     names = {str(entry["corpus"]) for entry in training_data if "corpus" in entry and "model" not in entry}
     for name in sorted(names):
         try:
-            info = described.get(name) or corpus_info(name)
+            info = own.get(name) or corpus_info(name)
         except ValueError:  # of another installation, which described it by a file
             info = None
         facts.append(
             {
                 "name": name,
                 "citation": info.citation if info else "as its owners request",
-                "languages": list(info.languages) if info else [],
+                "languages": list(info.languages) if info and (name in own or not own) else [],
                 "speech": info.speech if info and info.speech else "not described here: check how it was recorded",
             }
         )

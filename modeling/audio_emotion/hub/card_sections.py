@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from audio_emotion.evaluation.provenance import contamination
+from audio_emotion.evaluation.provenance import HASHED, contamination
 
 MAX_NAMES = 20  # listed in a sentence
 MAX_GROUPS = 12  # of one kind in a card's table; results.json has all of them
@@ -149,6 +149,8 @@ def speaker_names(entry: dict[str, Any]) -> list[str]:
     if not entry.get("speakers"):
         return ["all"]
     names = sorted(str(name).removeprefix(f"{entry.get('corpus')}/") for name in entry["speakers"])
+    if hashed := sum(name.startswith(HASHED) for name in names):
+        return [f"{hashed} speakers, hashed", *(name for name in names if not name.startswith(HASHED))]
     ranges: list[str] = []
     numbered = enumerate(names)
     for _, members in groupby(numbered, lambda each: int(each[1]) - each[0] if each[1].isdecimal() else each[1]):
@@ -207,9 +209,10 @@ def results_note(
         dimensions: of the model.
     """
     speakers = sorted(str(name) for name in scores["speakers"])
+    named = "" if any(f"/{HASHED}" in name for name in speakers) else f" ({join_names(speakers)})"
     caution = "" if split == "test" else ", which also selected the weights: optimistic"
     clips = (
-        f"{scores['clips']} clips of {len(speakers)} speakers ({join_names(speakers)}), the {split} split of "
+        f"{scores['clips']} clips of {len(speakers)} speakers{named}, the {split} split of "
         f"`{results['protocol']}`{caution}. Intervals: bootstrap over {scores.get('intervals_over', 'clips')}."
     )
     if "seed" in results and "folds" not in results:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
 from transformers import AutoModelForAudioClassification, PreTrainedModel
 
+from audio_emotion.pretrained_emotion import ADAPTER, loading_options
+
 RepositoryType = Literal["model", "dataset", "space"]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz"}
+EVERYWHERE = ("README.md", "LICENSE*", ".gitattributes", "training/config.yaml")
+PUBLISHED: dict[RepositoryType, tuple[str, ...]] = {  # patterns of the files of a repository; no other is uploaded
+    "model": (
+        *EVERYWHERE,
+        *("config.json", "preprocessor_config.json", "results.json", "plots/*.png"),
+        *("*.safetensors", "*.safetensors.index.json", "adapter_config.json"),
+        *(f"{ADAPTER}/*.safetensors", f"{ADAPTER}/adapter_config.json"),
+        *(path.name for path in Path(__file__).parents[1].glob("*.py")),  # the code that a checkpoint carries
+    ),
+    "dataset": (*EVERYWHERE, "data/*.parquet", "teachers.json"),
+    "space": (*EVERYWHERE, "*.py"),
+}
 LOCAL_CLASS = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # `module.Class`, without a repository or folder
 
 
@@ -19,18 +34,36 @@ def check_folder(folder: Path, kind: RepositoryType = "model", encoders: dict[st
     """Check the folder of a repository before it is uploaded.
 
     Args:
-        folder: with a card, and without what `check_files` refuses.
+        folder: with a card, and without what `check_published` and `check_files` refuse.
         kind: of the repository; a model has to load strictly.
         encoders: for a teacher published as an adapter, see `load_strictly`.
 
     Raises:
         ValueError: if a check fails.
     """
-    check_files(folder)
+    check_published(folder, kind)
     if not (folder / "README.md").is_file():
         raise ValueError(f"Expected a card, README.md, in {folder}, got none.")
     if kind == "model":
         load_strictly(folder, encoders)
+
+
+def check_published(folder: Path, kind: RepositoryType) -> None:
+    """Refuse every file that is not one of a published repository, such as keys, notebooks and optimizer states.
+
+    Raises:
+        ValueError: with the names of the files.
+    """
+    check_files(folder)
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    others = [
+        name
+        for name in names
+        if not name.startswith((".git/", ".cache/huggingface/"))  # never uploaded
+        and not any(name.count("/") == each.count("/") and fnmatchcase(name, each) for each in PUBLISHED[kind])
+    ]
+    if others:
+        raise ValueError(f"Expected only files of a published {kind} in {folder}, got {others}. Move them elsewhere.")
 
 
 def check_files(folder: Path) -> None:
@@ -49,10 +82,7 @@ def check_files(folder: Path) -> None:
     for name in ("config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
             _check_local_code(folder, json.loads((folder / name).read_text(encoding="utf-8")), name)
-    for index in folder.glob("*.safetensors.index.json"):
-        for file in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
-            if file != Path(file).name or "\\" in file or not (folder / file).is_file():
-                raise ValueError(f"Expected shards beside {index}, got {file!r}.")
+    loading_options(folder)  # refuses shards that are not beside their index
 
 
 def _check_local_code(folder: Path, values: dict[str, Any], name: str) -> None:
@@ -83,10 +113,11 @@ def load_strictly(checkpoint: Path, encoders: dict[str, str] | None = None) -> P
     check_files(checkpoint)
     if (checkpoint / "adapter_config.json").is_file():
         return _load_adapter_strictly(checkpoint)
-    adapter_options = {"encoders": encoders} if encoders else {}
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": False}  # encoders can be on the Hub
+    options |= {"encoders": encoders} if encoders else {}
     try:
         model, report = AutoModelForAudioClassification.from_pretrained(
-            checkpoint, use_safetensors=True, output_loading_info=True, **adapter_options
+            checkpoint, use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"Expected a checkpoint that loads from safetensors, got {checkpoint}: {error}") from error
@@ -108,7 +139,7 @@ def _load_adapter_strictly(checkpoint: Path) -> PreTrainedModel:
 
     base = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:
-        model = AutoModelForAudioClassification.from_pretrained(base, use_safetensors=True)
+        model = AutoModelForAudioClassification.from_pretrained(base, use_safetensors=True, trust_remote_code=False)
         model.load_adapter(str(checkpoint))
         with safe_open(checkpoint / "adapter_model.safetensors", framework="pt") as file:
             given = {name.removeprefix("base_model.model."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

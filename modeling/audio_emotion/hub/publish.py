@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from filecmp import cmp
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,16 +18,19 @@ from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
+from audio_emotion.evaluation.provenance import hashed_speaker
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.hub.card import Template, render_card
 from audio_emotion.hub.card_facts import metric_facts, model_facts, pseudo_label_facts
 from audio_emotion.hub.checkpoint import BASE_ENCODERS, write_checkpoint
-from audio_emotion.hub.checks import RepositoryType, check_files, load_strictly
+from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
 from audio_emotion.pretrained_emotion import ADAPTER
 
 ROWS_PER_FILE = 100_000  # of a data set
 # In a card, what precedes the id that the model or data set is loaded from.
 BEFORE_ID = r"(?:(?<=load_dataset\(\")|(?<=, model=\")|(?<= --model )|(?<=audio-emotion info ))"
+PATH = r"/|[A-Za-z]:[/\\]|(?:~|\.\.?)[/\\]|[^/:=]*\\"  # how a path begins, or else, with FILE, how it ends
+FILE = r"\.(?:ya?ml|json|csv|tsv|txt|parquet|onnx|tflite|safetensors|wav)(?:=|$)"
 LOADED_FROM = re.compile(r"(?:load_dataset\(|pipeline\(\"audio-emotion\", model=)\"([^\"]+)\"")
 
 
@@ -62,9 +66,9 @@ def assemble(
             raise ValueError(f"Expected a run folder to take the adapters from, got {source}, which is complete.")
         original = (source / "README.md").read_text(encoding="utf-8")
         card = _replace_id(original, repo)
+        check_published(source, kind)  # before copying, which would replace links by their targets
         if card == original:
             return source
-        check_files(source)  # before copying, which would replace links by their targets
     elif adapter_only and kind != "model":
         raise ValueError(f"Expected `--adapter-only` with a model, got it with a {kind}. Leave it out.")
     if folder.is_dir() and any(folder.iterdir()):
@@ -147,8 +151,10 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     if not checkpoint.is_dir():
         present = sorted(each.name for each in (run_folder / "checkpoints").glob("*")) or "no checkpoint"
         raise ValueError(f"Expected a run folder with checkpoints/{which}, got {present} in {run_folder}.")
-    results = _read_results(run_folder)
     model = load_strictly(checkpoint)
+    own = _run_corpora(run_folder)
+    results = without_private_names(_read_results(run_folder), own)
+    model.config.training_data = without_private_names(model.config.training_data, own)
     has_feature_extractor = (checkpoint / "preprocessor_config.json").is_file()  # an adapter alone has none
     if adapter_only:
         _record_base_encoders(model, checkpoint)
@@ -159,17 +165,16 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
     plots = []
-    for plot in sorted(run_folder.rglob("*.png")):
-        if not {"checkpoints", "published", "state"} & set(plot.relative_to(run_folder).parts):
-            (folder / "plots").mkdir(exist_ok=True)
-            shutil.copyfile(plot, folder / "plots" / plot.name)
-            plots.append(f"plots/{plot.name}")
+    for plot in sorted((run_folder / "plots").glob("*.png")):
+        (folder / "plots").mkdir(exist_ok=True)
+        shutil.copyfile(plot, folder / "plots" / plot.name)
+        plots.append(f"plots/{plot.name}")
     megabytes = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
     facts = model_facts(model, repo, results, megabytes, plots, _has_last_weights(run_folder, checkpoint))
     if adapter_only:
         facts["adapter_encoders"] = [each for each in model.config.streams if each["kind"] == "encoder"]
     template: Template = "student" if model.config.model_type == "student-emotion" else "teacher"
-    card = render_card(template, facts, _described_corpora(run_folder))
+    card = render_card(template, facts, own)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
@@ -236,7 +241,9 @@ def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: st
             f"Expected {config_file}, which holds the license and the dimensions for the card, got none. A run of "
             "recipes/experiments/face_teacher.py keeps no checkpoint: its outputs are for recipes/distill.py."
         )
-    outputs = TeacherOutputs.load(run_folder / "teacher_outputs")
+    outputs, own = TeacherOutputs.load(run_folder / "teacher_outputs"), _run_corpora(run_folder)
+    results = without_private_names(_read_results(run_folder), own)
+    outputs.training_data = without_private_names(outputs.training_data, own)
     config = json.loads(config_file.read_text(encoding="utf-8"))
     probabilities = outputs.logits.float().softmax(-1)  # (N, C)
     dimensions = outputs.dimensions.float()  # (N, A)
@@ -253,8 +260,7 @@ def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: st
         path = folder / "data" / f"train-{number:05d}-of-{num_files:05d}.parquet"
         table.shard(num_files, number).to_parquet(path)
     _write_training_configuration(run_folder, folder)
-    facts = pseudo_label_facts(outputs, config, repo, _read_results(run_folder))
-    card = render_card("pseudo_labels", facts, _described_corpora(run_folder))
+    card = render_card("pseudo_labels", pseudo_label_facts(outputs, config, repo, results), own)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
@@ -284,24 +290,25 @@ def encoder_folders(run_folder: Path) -> dict[str, str]:
     return {Path(source).name: source for source in values.get("encoders", []) if Path(source).is_dir()}
 
 
-def _described_corpora(run_folder: Path) -> dict[str, CorpusInfo]:
-    """Corpora that the run's configuration describes by files, by name.
+def _run_corpora(run_folder: Path) -> dict[str, CorpusInfo]:
+    """The corpora that a run was trained on, by name: known ones, and those that files describe.
 
     Raises:
         ValueError: if such a file does not exist.
     """
-    from audio_emotion.data.registry import corpus_info  # slow: imports `datasets`
+    from audio_emotion.data.registry import CORPORA, corpus_info  # slow: imports `datasets`
 
     values = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
-    named = [values.get("corpus", ""), *(each.partition("=")[0] for each in values.get("mix", []))]
     corpora = {}
-    for description in (name for name in named if name.endswith(".yaml")):
-        copy = run_folder / re.split(r"[/\\]", description)[-1]
+    for name in filter(None, [values.get("corpus", ""), *(each.partition("=")[0] for each in values.get("mix", []))]):
+        if not name.endswith(".yaml") and name.split("/")[0] not in CORPORA:
+            continue  # registered by a program that is not running
+        copy = run_folder / re.split(r"[/\\]", name)[-1]
         try:
-            info = corpus_info(str(copy) if copy.is_file() else description)
+            info = corpus_info(str(copy) if name.endswith(".yaml") and copy.is_file() else name)
         except OSError as error:
             raise ValueError(
-                f"Expected `{description}`, the description of a training corpus that the card cites, got no such "
+                f"Expected `{name}`, the description of a training corpus that the card cites, got no such "
                 f"file. Publish from the folder in which the run was started, or copy the file to `{copy}`."
             ) from error
         corpora[info.name] = info
@@ -316,7 +323,7 @@ def _has_last_weights(run_folder: Path, checkpoint: Path) -> bool:
 
 
 def _read_results(run_folder: Path) -> dict[str, Any]:
-    """`results.json` of a finished run, without absolute paths.
+    """`results.json` of a finished run.
 
     Raises:
         ValueError: if there is none.
@@ -324,36 +331,61 @@ def _read_results(run_folder: Path) -> dict[str, Any]:
     path = run_folder / "results.json"
     if not path.is_file():
         raise ValueError(f"Expected {path}, got none: a card needs results. Let the run end, or evaluate it first.")
-    return without_absolute_paths(json.loads(path.read_text(encoding="utf-8")))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_training_configuration(run_folder: Path, folder: Path) -> None:
-    """Write the run's configuration, which the training command in the card refers to, without absolute paths."""
-    values = without_absolute_paths(yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8")))
+    """Write the run's configuration, which the training command in the card refers to, without paths."""
+    values = without_private_names(yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8")))
     (folder / "training").mkdir()
     (folder / "training" / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
-def without_absolute_paths(value: Any) -> Any:
-    """The same nested value with absolute paths cut to their last part, as they are private and of no use elsewhere.
+def without_private_names(value: Any, own: Mapping[str, CorpusInfo] | None = None) -> Any:
+    """The same nested value with paths cut to their last part, and the speakers of private recordings hashed.
 
-    Paths after a name or kind (`second=speech:PATH`) are cut as well; URLs and Hub ids stay.
+    Paths after a name or kind (`second=speech:PATH`) are cut as well; URLs, Hub ids and names of corpora stay.
+
+    Args:
+        value: of JSON or YAML, with names of speakers in lists `speakers`; they are replaced everywhere.
+        own: corpora of the run, by name: one that a file describes can have the name of a public one.
     """
+    from audio_emotion.data.registry import CORPORA  # slow: imports `datasets`
+
+    known = {name: corpus.info.citation for name, corpus in CORPORA.items()}
+    described = {name for name, info in (own or {}).items() if info.citation != known.get(name)}
+    public = known.keys() - described
+    speakers = {name: name if name.split("/")[0] in public else hashed_speaker(name) for name in _speakers(value)}
+    return _replace_names(value, speakers)
+
+
+def _speakers(value: Any) -> Iterator[str]:
+    """Every name in a list `speakers`, at any depth."""
     if isinstance(value, dict):
-        return {without_absolute_paths(key): without_absolute_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_absolute_paths(item) for item in value]
-    return _without_absolute_path(value) if isinstance(value, str) else value
+        yield from value.get("speakers") or ()
+        value = list(value.values())
+    for each in value if isinstance(value, list | tuple) else ():
+        yield from _speakers(each)
 
 
-def _without_absolute_path(text: str) -> str:
+def _replace_names(value: Any, speakers: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {_replace_names(key, speakers): _replace_names(item, speakers) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_names(item, speakers) for item in value]
+    return (speakers.get(value) or _without_path(value)) if isinstance(value, str) else value
+
+
+def _without_path(text: str) -> str:
     """The last part of a path, also of one after `name=` or `kind:`."""
-    for path in (PurePosixPath(text), PureWindowsPath(text)):
-        if path.is_absolute():
-            return path.name
-    prefix = re.match(r"[^=:]*[=:]", text)
-    if not prefix:
-        return text
-    rest = text[prefix.end() :]
-    is_url = prefix[0].endswith(":") and rest.startswith("//") and prefix[0] != "file:"  # https://..., hf://...
-    return text if is_url else prefix[0] + _without_absolute_path(rest)
+    from audio_emotion.data.registry import CORPORA  # slow: imports `datasets`
+
+    last = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    if re.match(PATH, text):
+        return last
+    if prefix := re.match(r"[^=:/\\]*[=:]", text):
+        rest = text[prefix.end() :]
+        is_url = prefix[0].endswith(":") and rest.startswith("//") and prefix[0] != "file:"  # https://..., hf://...
+        return text if is_url else prefix[0] + _without_path(rest)
+    is_long = text.count("/") > 1 and text.split("/")[0] not in CORPORA  # unlike a Hub id, and a variant of a corpus
+    return last if is_long or re.search(FILE, last) or ("/" in text and Path(text).exists()) else text

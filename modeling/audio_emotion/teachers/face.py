@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import softmax
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-from audio_emotion.evaluation.label_matching import canonical_labels
+from audio_emotion.evaluation.label_matching import canonical_labels, load_complete
+from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.load import MODEL_FILES, TeacherDescription, get_revision, public_source, read_description
-from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction, logits_from_probabilities, softmax
+from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction, logits_from_probabilities
 
 FACES_PER_BATCH = 32
 PILLOW_MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
@@ -25,18 +27,8 @@ Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 class FaceTeacher:
     """Predicts from the speaker's face.
 
-    Args:
-        name: column of the pseudo-labels.
-        source: Hub id or folder of an image classifier, or a YAML file that describes it, or an ONNX or LiteRT file:
-            see docs/pseudo_labels.md.
-        device: of a Hugging Face model.
-
-    Attributes:
-        info: description of the teacher.
-
-    Raises:
-        ValueError: for missing weights, classes without names, or an invalid description.
-        ImportError: if the runtime of a file is not installed.
+    The source is the Hub id or folder of an image classifier, or a YAML file that describes it or an ONNX or LiteRT
+    file: see docs/pseudo_labels.md.
     """
 
     def __init__(self, name: str, source: str, device: torch.device | str = "cpu") -> None:
@@ -90,25 +82,14 @@ class FaceTeacher:
 
 
 class ImageClassifier:
-    """A Hugging Face checkpoint.
-
-    Args:
-        source: Hub id or folder; safetensors only.
-        device: of the model.
-    """
+    """A Hugging Face checkpoint; safetensors only."""
 
     def __init__(self, source: str, device: torch.device | str) -> None:
-        self.model, info = AutoModelForImageClassification.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True
-        )
-        if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
-            raise ValueError(
-                f"Expected all weights of {type(self.model).__name__} in {source!r}, got none for {absent}. Its "
-                "outputs would be random: choose a checkpoint that is fine-tuned on facial expressions."
-            )
-        self.model = self.model.to(device).eval()
-        self.config = AutoConfig.from_pretrained(source)
-        self.processor = AutoImageProcessor.from_pretrained(source)
+        options = loading_options(source)
+        model = load_complete(AutoModelForImageClassification, source, use_safetensors=True, **options)
+        self.model = model.to(device).eval()
+        self.config = AutoConfig.from_pretrained(source, **options)
+        self.processor = AutoImageProcessor.from_pretrained(source, **options)
 
     @torch.no_grad()
     def __call__(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -117,26 +98,28 @@ class ImageClassifier:
         output = self.model(**pixels, output_hidden_states=True)
         hidden = output.hidden_states[-1].float()  # (N, P, D) of a transformer, (N, D, H, W) of a CNN
         embedding = hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)  # (N, D)
-        return softmax(output.logits.float().cpu().numpy()), embedding.cpu().numpy()
+        return softmax(output.logits.float().cpu().numpy(), axis=-1), embedding.cpu().numpy()
 
 
 class FileClassifier:
-    """An ONNX or LiteRT file; the size and layout of its input are read from the file, the rest is described.
-
-    Args:
-        description: of the file.
-    """
+    """An ONNX or LiteRT file; the size and layout of its input are read from the file, the rest is described."""
 
     def __init__(self, description: TeacherDescription) -> None:
         self.description = description
         load = _load_onnx if description.model.endswith(".onnx") else _load_litert
         self.input_shape, self.run = load(description.model)
+        sizes = self.input_shape[1:]
+        if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(
+                f"{description.model}: expected an input of one image, (1, H, W, 3) or (1, 3, H, W), got "
+                f"{list(self.input_shape)}. Export the model with a fixed size."
+            )
 
     def __call__(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Probabilities `(N, C)` of faces, one at a time: the batch size of a file is often fixed to 1."""
         scores = np.stack([self.run(self._preprocess(face)).reshape(-1) for face in faces]).astype(np.float32)
         if self.description.outputs == "logits":
-            return softmax(scores), None
+            return softmax(scores, axis=-1), None
         return scores / scores.sum(-1, keepdims=True), None
 
     def _preprocess(self, face: np.ndarray) -> np.ndarray:
@@ -152,7 +135,7 @@ class FileClassifier:
         return np.ascontiguousarray((pixels.transpose(2, 0, 1) if channels_first else pixels)[None], np.float32)
 
 
-def _load_onnx(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
+def _load_onnx(file: str) -> tuple[Sequence[Any], Callable[[np.ndarray], np.ndarray]]:
     """Input shape of a file, and a function that runs it."""
     try:
         runtime = importlib.import_module("onnxruntime")
@@ -162,11 +145,10 @@ def _load_onnx(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]
     options.intra_op_num_threads = 1  # cores are shared by processes, not threads
     session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     (tensor,) = session.get_inputs()
-    _check_input_shape(file, tensor.shape)
-    return list(tensor.shape), lambda pixels: session.run(None, {tensor.name: pixels})[0]
+    return tensor.shape, lambda pixels: session.run(None, {tensor.name: pixels})[0]
 
 
-def _load_litert(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
+def _load_litert(file: str) -> tuple[Sequence[Any], Callable[[np.ndarray], np.ndarray]]:
     """Input shape of a file, and a function that runs it."""
     try:
         runtime = importlib.import_module("ai_edge_litert.interpreter")
@@ -175,7 +157,6 @@ def _load_litert(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarra
     interpreter = runtime.Interpreter(model_path=file, num_threads=1)
     interpreter.allocate_tensors()
     (tensor,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
-    _check_input_shape(file, list(tensor["shape"]))
     if tensor["dtype"] is not np.float32:
         raise ValueError(f"{file}: expected an input of float32, got {tensor['dtype'].__name__}. Convert the model.")
 
@@ -184,13 +165,4 @@ def _load_litert(file: str) -> tuple[list[int], Callable[[np.ndarray], np.ndarra
         interpreter.invoke()
         return interpreter.get_tensor(output["index"])
 
-    return [int(size) for size in tensor["shape"]], run
-
-
-def _check_input_shape(file: str, shape: Sequence[Any]) -> None:
-    sizes = list(shape)[1:]
-    if len(sizes) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
-        raise ValueError(
-            f"{file}: expected an input of one image, (1, H, W, 3) or (1, 3, H, W), got {list(shape)}. Export the "
-            "model with a fixed size."
-        )
+    return tensor["shape"].tolist(), run

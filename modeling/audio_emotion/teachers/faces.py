@@ -13,6 +13,8 @@ from PIL import Image
 
 from audio_emotion.teachers.video import Video, check_durations
 
+SAMPLING_RATE = 16000  # hertz, of waveforms
+
 # From pixels `(H, W, 3)` to boxes `(N, 4)`: left, top, right, bottom in pixels, right and bottom exclusive.
 Detector = Callable[[np.ndarray], np.ndarray]
 
@@ -32,12 +34,7 @@ SMOOTHING_SECONDS = 0.2  # window of the moving average over mouth motion and lo
 
 
 class NoFaceError(ValueError):
-    """No face can be attributed to the speaker.
-
-    Attributes:
-        num_faces: faces tracked through the clip.
-        rate: fraction of the searched frames with the most frequent face.
-    """
+    """No face can be attributed to the speaker; of `num_faces` tracked, the best is in a `rate` of the frames."""
 
     def __init__(self, reason: str, num_faces: int, rate: float) -> None:
         super().__init__(reason)
@@ -47,17 +44,11 @@ class NoFaceError(ValueError):
 
 @dataclass
 class FaceTrack:
-    """One face through a clip.
+    """One face through a clip."""
 
-    Attributes:
-        times: seconds since the start of the audio.
-        boxes: `(4,)` each.
-        crops: `(CROP_PIXELS, CROP_PIXELS, 3)` each.
-    """
-
-    times: list[float] = field(default_factory=list)
-    boxes: list[np.ndarray] = field(default_factory=list)
-    crops: list[np.ndarray] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # seconds since the start of the audio
+    boxes: list[np.ndarray] = field(default_factory=list)  # (4,) each
+    crops: list[np.ndarray] = field(default_factory=list)  # (CROP_PIXELS, CROP_PIXELS, 3) each
 
     def add(self, time: float, pixels: np.ndarray, box: np.ndarray) -> None:
         """Append a detection in a frame `(H, W, 3)`."""
@@ -73,27 +64,16 @@ class FaceTrack:
 
 @dataclass(frozen=True)
 class SpeakingFace:
-    """The face of a clip's speaker.
+    """The face of a clip's speaker."""
 
-    Attributes:
-        times: `(N,)` seconds since the start of the audio.
-        crops: `(N, CROP_PIXELS, CROP_PIXELS, 3)`.
-        rate: fraction of the searched frames with this face.
-        num_faces: faces tracked through the clip.
-    """
-
-    times: np.ndarray
-    crops: np.ndarray
-    rate: float
-    num_faces: int
+    times: np.ndarray  # (N,) seconds since the start of the audio
+    crops: np.ndarray  # (N, CROP_PIXELS, CROP_PIXELS, 3)
+    rate: float  # fraction of the searched frames with this face
+    num_faces: int  # tracked through the clip
 
 
 class HaarDetector:
-    """OpenCV's frontal face cascade (Viola & Jones 2001; Lienhart & Maydt 2002), whose weights come with OpenCV 4.
-
-    Raises:
-        ImportError: without OpenCV 4; OpenCV 5 has no cascades.
-    """
+    """OpenCV's frontal face cascade (Viola & Jones 2001; Lienhart & Maydt 2002), which OpenCV 5 no longer has."""
 
     max_side_pixels = 360  # of the searched image: detects the same faces as 480 in two thirds of the time
 
@@ -120,23 +100,16 @@ class HaarDetector:
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def find_speaking_face(
-    video: Video, waveform: np.ndarray, detect: Detector, sampling_rate: int = 16000, min_rate: float = 0.5
-) -> SpeakingFace:
+def find_speaking_face(video: Video, waveform: np.ndarray, detect: Detector, min_rate: float = 0.5) -> SpeakingFace:
     """The face of the speaker: the only face, or the one whose mouth motion correlates with the loudness.
 
-    Args:
-        video: of the clip.
-        waveform: `(S,)` of the clip.
-        detect: face detector.
-        sampling_rate: of the waveform, in hertz.
-        min_rate: smallest fraction of the searched frames with the face.
+    The face must be in at least a `min_rate` of the searched frames. The waveform is `(S,)`.
 
     Raises:
         VideoError: if the video cannot be read, or differs from the audio in duration.
         NoFaceError: if no face, or no single one, can be attributed to the speaker.
     """
-    duration = len(waveform) / sampling_rate
+    duration = len(waveform) / SAMPLING_RATE
     tracks: list[FaceTrack] = []
     times: list[float] = []
     next_detection = 0.0
@@ -156,7 +129,7 @@ def find_speaking_face(
         raise NoFaceError("no face", 0, best_rate)
     speaker = candidates[0]
     if len(candidates) > 1:
-        scores = speech_correlations([tracks[index] for index in candidates], video, waveform, sampling_rate)
+        scores = speech_correlations([tracks[index] for index in candidates], video, waveform)
         order = np.argsort(scores)[::-1]
         if scores[order[0]] < MIN_CORRELATION or scores[order[0]] - scores[order[1]] < MIN_CORRELATION_LEAD:
             raise NoFaceError(
@@ -173,13 +146,9 @@ def find_speaking_face(
 
 
 def update_tracks(tracks: list[FaceTrack], time: float, pixels: np.ndarray, boxes: np.ndarray) -> None:
-    """Assign the detections of a frame to tracks, the largest overlaps first; start new tracks for the others.
+    """Assign boxes `(N, 4)` in a frame `(H, W, 3)` to tracks, the largest overlaps first; start tracks for the others.
 
-    Args:
-        tracks: changed in place.
-        time: of the frame, later than all before.
-        pixels: `(H, W, 3)`.
-        boxes: `(N, 4)`.
+    Changes `tracks`, all of which end before `time`.
     """
     pairs = [
         (intersection_over_union(track.boxes[-1], box), index, number)
@@ -218,22 +187,19 @@ def crop_face(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(square).resize((CROP_PIXELS, CROP_PIXELS), Image.Resampling.BILINEAR))
 
 
-def speech_correlations(
-    tracks: list[FaceTrack], video: Video, waveform: np.ndarray, sampling_rate: int
-) -> list[float]:
+def speech_correlations(tracks: list[FaceTrack], video: Video, waveform: np.ndarray) -> list[float]:
     """Correlation of each track's mouth motion with the loudness; reads all frames of the video once more."""
     times, motion = mouth_motion(tracks, video)
     steps = np.diff(times)
     width = min(max(1, round(SMOOTHING_SECONDS / float(np.median(steps)))), len(times)) if len(steps) else 1
-    level = _moving_average(loudness(waveform, times, sampling_rate), width)
+    level = _moving_average(loudness(waveform, times), width)
     return [_correlation(_moving_average(each, width), level) for each in motion]
 
 
 def mouth_motion(tracks: list[FaceTrack], video: Video) -> tuple[np.ndarray, np.ndarray]:
-    """Change of each mouth patch from frame to frame, minus the change of the upper face.
+    """Times `(F,)` of all frames but the first, and motion `(N, F)`: change of the mouth minus that of the upper face.
 
-    Returns:
-        times `(F,)` of all frames but the first, in seconds, and motion `(N, F)`, NaN where a face is out of view.
+    NaN where a face is out of view.
     """
     times: list[float] = []
     motion: list[list[float]] = []
@@ -259,12 +225,12 @@ def mouth_motion(tracks: list[FaceTrack], video: Video) -> tuple[np.ndarray, np.
     return np.array(times), np.array(motion).reshape(-1, len(tracks)).T
 
 
-def loudness(waveform: np.ndarray, times: Iterable[float], sampling_rate: int) -> np.ndarray:
+def loudness(waveform: np.ndarray, times: Iterable[float]) -> np.ndarray:
     """Root mean square of the 40 ms around each time, `(F,)`; 0 outside the waveform."""
-    half = sampling_rate // 50
+    half = SAMPLING_RATE // 50
     levels = []
     for time in times:
-        middle = round(time * sampling_rate)
+        middle = round(time * SAMPLING_RATE)
         part = waveform[max(0, middle - half) : max(0, middle + half)]
         levels.append(float(np.sqrt(np.square(part, dtype=np.float64).mean())) if len(part) else 0.0)
     return np.array(levels)

@@ -1,92 +1,65 @@
 """Loading of teachers: the YAML description of a model, and the outputs of teachers for a training set."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
 from accelerate import Accelerator
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoModelForAudioClassification
 
-from audio_emotion.data.dataset import Batch, ClipStream, batches
+from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.evaluation.predictions import predict
-from audio_emotion.layers import EmotionOutput
+from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.teachers.pseudo_labels import read_teacher_outputs
 
 MODEL_FILES = (".onnx", ".tflite")
-CHOICES = {"color": ("rgb", "bgr", "gray"), "outputs": ("logits", "probabilities")}
 
 
+@strict
 @dataclass
 class TeacherDescription:
-    """A model as described in a YAML file; see docs/pseudo_labels.md.
+    """A model as described in a YAML file; see docs/pseudo_labels.md."""
 
-    Attributes:
-        model: Hub id, folder, or ONNX or LiteRT file.
-        classes: names of the outputs, in order; None to take them from the model's configuration.
-        outputs: "logits" or "probabilities".
-        color: of the input image: "rgb", "bgr" or "gray".
-        mean: subtracted from pixels in 0..1.
-        std: divides them then.
-        license: of the weights, SPDX.
-        training_data: as in a checkpoint's configuration; None for a public model whose training data are unknown.
-    """
+    model: str  # Hub id, folder, or ONNX or LiteRT file
+    classes: list[str] | None = None  # of the outputs, in order; None to take them from the model's configuration
+    outputs: Literal["logits", "probabilities"] = "logits"
+    color: Literal["rgb", "bgr", "gray"] = "rgb"  # of the input image
+    mean: int | float = 0.0  # subtracted from pixels in 0..1
+    std: int | float = 1.0  # divides them then
+    license: str = "LicenseRef-unknown"  # of the weights, SPDX
+    training_data: list[dict] | None = None  # as in a checkpoint's configuration; None if unknown
 
-    model: str
-    classes: list[str] | None = None
-    outputs: str = "logits"
-    color: str = "rgb"
-    mean: float = 0.0
-    std: float = 1.0
-    license: str = "LicenseRef-unknown"
-    training_data: list[dict] | None = None
+    def validate_std(self) -> None:
+        """Called by the constructor."""
+        if self.std <= 0:
+            raise ValueError(f"Expected `std` above 0, got {self.std}.")
 
 
 def read_description(source: str) -> TeacherDescription:
-    """Read the description of a teacher.
-
-    Args:
-        source: a YAML file, in which paths are relative to its folder; anything else is the model itself.
-
-    Raises:
-        FileNotFoundError: if the YAML file or its model file does not exist.
-        ValueError: for unknown keys, missing ones, or invalid values.
-    """
+    """The description of a teacher: a YAML file, in which paths are relative to its folder, or the model itself."""
     if not source.endswith((".yaml", ".yml")):
         return TeacherDescription(source)
     if not Path(source).is_file():
         raise FileNotFoundError(f"Expected the description of a teacher in `{source}`, got no such file.")
     values = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or not isinstance(values.get("model"), str):
-        raise ValueError(f"{source}: expected `model:`, a file or a Hub id, got {values!r}.")
-    known = {each.name for each in fields(TeacherDescription)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{source}: expected keys among {sorted(known)}, got {unknown}. Correct or remove them.")
-    for key, allowed in CHOICES.items():
-        if key in values and values[key] not in allowed:
-            raise ValueError(f"{source}: expected `{key}` among {allowed}, got {values[key]!r}.")
-    for key in ("mean", "std"):
-        if key in values and (type(values[key]) not in (int, float) or (key == "std" and values[key] <= 0)):
-            raise ValueError(f"{source}: expected `{key}` as one number, for pixels in 0..1, got {values[key]!r}.")
-    classes = values.get("classes", [])
-    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
-        raise ValueError(
-            f"{source}: expected `classes` as a list of names in the order of the outputs, got {classes!r}."
-        )
-    path = Path(source).parent / values["model"]
-    if values["model"].endswith(MODEL_FILES) and not path.is_file():
+    try:
+        description = TeacherDescription(**values)
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(f"{source}: {error}. Describe the teacher as in docs/pseudo_labels.md.") from error
+    path = Path(source).parent / description.model
+    if description.model.endswith(MODEL_FILES) and not path.is_file():
         raise FileNotFoundError(f"{source}: expected the model in `{path}`, got no such file.")
-    if path.exists():
-        values["model"] = str(path)
-    return TeacherDescription(**values)
+    return replace(description, model=str(path)) if path.exists() else description
 
 
 def public_source(source: str) -> str:
@@ -98,14 +71,10 @@ def public_source(source: str) -> str:
 def get_revision(source: str, config: Any = None) -> str:
     """Commit on the Hub, or the digest of a file or of the weights in a folder."""
     path = Path(source)
-    if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
-    elif path.is_file():
-        files = [path]
-    else:
+    if not path.exists():
         return str(config._commit_hash or "unknown")
     digest = hashlib.sha256()
-    for file in files:
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
         digest.update(file.read_bytes())
     return f"sha256:{digest.hexdigest()[:16]}"
 
@@ -117,23 +86,10 @@ def load_teacher_outputs(
     emotions: Sequence[str],
     dimensions: Sequence[str],
 ) -> dict[str, TeacherOutputs]:
-    """Outputs of each teacher for the training clips, by the teacher's name.
+    """Outputs of each teacher for the training clips, by the teacher's name; for the sources see [`find_teacher`].
 
-    Args:
-        sources: `NAME=FOLDER` or `FOLDER`: saved outputs, a data set of `recipes/pseudo_label.py` (`hf://...` too), or
-            a run of `recipes/train_teacher.py`.
-        accelerator: of the run.
-        stream: of the training clips.
-        emotions: of the corpus, in logit order.
-        dimensions: of the corpus.
-
-    Returns:
-        Outputs in the order of the clips, masked where the teacher has none. Embeddings are standardized over the
-        training clips; dimensions are those of the corpus, `(N, 0)` if the teacher has none of them.
-
-    Raises:
-        ValueError: for two teachers of one name, and for a teacher without output for any of the clips or with
-            dimensions without names.
+    They are in the order of the clips, masked where the teacher has none. Embeddings are standardized over the
+    training clips; dimensions are those of the corpus, `(N, 0)` if the teacher has none of them.
     """
     clips = list(stream.table["id"])
     training_clips = set(clips)
@@ -153,6 +109,46 @@ def load_teacher_outputs(
     return teachers
 
 
+def find_teacher(source: str) -> tuple[str, Literal["data set", "outputs", "model"], str]:
+    """Name of a teacher, empty if not given, what it is, and where.
+
+    Args:
+        source: `NAME=TEACHER` or `TEACHER`: a data set of `recipes/pseudo_label.py` (a folder or `hf://...`), a folder
+            of teacher outputs, a run folder, a folder with a checkpoint, or the id of a model on the Hub.
+
+    Raises:
+        FileNotFoundError: if there is no such teacher.
+    """
+    name, _, place = source.rpartition("=")
+    folder = Path(place)
+    if place.startswith("hf://") or (folder / "teachers.json").exists():
+        return name, "data set", place
+    for path in (folder, folder / "teacher_outputs"):
+        if (path / "teacher_outputs.json").exists():
+            return name, "outputs", str(path)
+    return name, "model", find_checkpoint(place)
+
+
+def find_checkpoint(source: str) -> str:
+    """The folder of a checkpoint, given it or its run folder; or an id on the Hub, which is looked up there.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+    """
+    for path in (Path(source), Path(source) / "checkpoints" / "last"):
+        if (path / "config.json").exists():
+            return str(path)
+    expected = "Expected a run folder, a checkpoint, teacher outputs or an id on the Hub"
+    if Path(source).exists() or Path(source).parent.is_dir():
+        raise FileNotFoundError(f"{expected}, got `{source}`: there is no checkpoint there.")
+    try:
+        if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+            HfApi().model_info(source, timeout=10)  # unlike a download, it does not try for a minute
+    except Exception as error:
+        raise FileNotFoundError(f"{expected}, got `{source}`: no such folder, and on the Hub: {error}") from error
+    return source
+
+
 def training_data_of_teachers(teachers: Mapping[str, TeacherOutputs]) -> list[dict]:
     """Training data of all teachers, without duplicates."""
     entries: list[dict] = []
@@ -165,39 +161,33 @@ def _load_outputs(
     source: str, accelerator: Accelerator, stream: ClipStream, emotions: Sequence[str], dimensions: Sequence[str]
 ) -> TeacherOutputs:
     """Saved outputs, or those of the checkpoint of a run, computed now; see [`load_teacher_outputs`]."""
-    name, _, folder = source.rpartition("=")
-    if folder.startswith("hf://") or (Path(folder) / "teachers.json").exists():  # of recipes/pseudo_label.py
-        return read_teacher_outputs(folder, name)
-    for path in (Path(folder), Path(folder) / "teacher_outputs"):
-        if (path / "teacher_outputs.json").exists():
-            outputs = TeacherOutputs.load(path)
-            return replace(outputs, name=name or outputs.name)
+    name, kind, place = find_teacher(source)
+    if kind == "data set":
+        return read_teacher_outputs(place, name)
+    if kind == "outputs":
+        outputs = TeacherOutputs.load(place)
+        return replace(outputs, name=name or outputs.name)
 
-    teacher = AutoModelForAudioClassification.from_pretrained(Path(folder) / "checkpoints" / "last")
+    teacher = AutoModelForAudioClassification.from_pretrained(place, **loading_options(place))
     teacher = teacher.to(accelerator.device).eval()
     config = teacher.config
-    batch_size = 16 // accelerator.num_processes * accelerator.num_processes
-    sampler = ResumableSampler.from_table(stream.table, batch_size, num_processes=accelerator.num_processes)
+    if not hasattr(config, "training_data"):
+        raise ValueError(
+            f"Expected a model of this package as the teacher `{place}`, got a {config.model_type} model. Compute its "
+            "outputs with recipes/pseudo_label.py and pass their folder."
+        )
+    sampler = ResumableSampler.in_order(stream.table, 16, accelerator.num_processes)
 
-    def forward(batch: Batch) -> EmotionOutput:
-        return teacher(batch.input_values.to(accelerator.device), batch.attention_mask.to(accelerator.device))
-
-    predictions = predict(accelerator, forward, batches(stream, sampler, emotions, dimensions))
+    predictions = predict(accelerator, teacher, batches(stream, sampler, emotions, dimensions))
     return TeacherOutputs.from_predictions(
         predictions, config.emotions, list(config.training_data), name or "teacher", config.dimensions, config.license
     )
 
 
 def standardize_embedding(embedding: Tensor, teacher: Tensor, has_output: Tensor) -> Tensor:
-    """Zero mean and unit standard deviation of each feature, separately for each cross-fitted teacher.
+    """Zero mean and unit standard deviation of each feature `(N, D)`, separately for each cross-fitted teacher `(N,)`.
 
-    Args:
-        embedding: `(N, D)`.
-        teacher: `(N,)`, index of the teacher of each clip.
-        has_output: `(N,)`, which clips count.
-
-    Returns:
-        `(N, D)`; 0 for clips that do not count, and for the only clip of a teacher.
+    0 for clips without output, which do not count, and for the only clip of a teacher.
     """
     embedding = embedding.float()  # pseudo-labels are stored in half precision
     result = torch.zeros_like(embedding)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import rel_entr, softmax
 from torch import Tensor
 
 from audio_emotion.configuration_emotion import DIMENSIONS
@@ -19,86 +20,45 @@ from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.teachers.faces import SpeakingFace
 
 MIN_PROBABILITY = 1e-4  # smaller class probabilities are raised to it, so that their logits stay finite
-REQUIRED_TENSORS = ("logits", "dimensions", "embedding", "teacher")
 OPTIONAL_TENSORS = ("confidence", "agreement", "mask")
 
 
 @dataclass
 class TeacherInfo:
-    """Name, origin and output space of one teacher.
+    """Name, origin and output space of one teacher."""
 
-    Attributes:
-        name: column of the pseudo-labels.
-        kind: "speech", "face" or "votes".
-        source: Hub id, or name of a folder or file.
-        revision: commit, or digest of the weights.
-        classes: names of the logits, in order, mapped to the names of this package where a synonym is known.
-        dimensions: names of the dimensions, in order; empty for a classifier.
-        training_data: corpora and speakers of its training, as in a checkpoint's configuration; `{"model": id}` for a
-            public model.
-        license: of the weights, SPDX.
-    """
-
-    name: str
-    kind: str
-    source: str
-    revision: str
-    classes: list[str]
-    dimensions: list[str] = field(default_factory=list)
-    training_data: list[dict] = field(default_factory=list)
-    license: str = "LicenseRef-unknown"
+    name: str  # column of the pseudo-labels
+    kind: str  # "speech", "face" or "votes"
+    source: str  # Hub id, or name of a folder or file
+    revision: str  # commit, or digest of the weights
+    classes: list[str]  # of the logits, in order; the names of this package where a synonym is known
+    dimensions: list[str] = field(default_factory=list)  # in order; empty for a classifier
+    training_data: list[dict] = field(default_factory=list)  # as in a configuration; `{"model": id}` if public
+    license: str = "LicenseRef-unknown"  # of the weights, SPDX
 
 
 @dataclass
 class Clip:
-    """Input of a teacher.
-
-    Attributes:
-        id: of the clip.
-        waveform: `(S,)` at 16 kHz.
-        face: of the speaker; None without a usable one.
-        no_face_reason: why `face` is None.
-        num_faces: faces tracked through the clip; None if no face detection was run.
-        face_rate: fraction of the searched frames with the speaker's face, or else with the most frequent face.
-    """
+    """Input of a teacher."""
 
     id: str
-    waveform: np.ndarray
-    face: SpeakingFace | None = None
-    no_face_reason: str = "the clip has no video"
-    num_faces: int | None = None
-    face_rate: float | None = None
+    waveform: np.ndarray  # (S,) at 16 kHz
+    face: SpeakingFace | None = None  # None without a usable one
+    no_face_reason: str = "the clip has no video"  # why `face` is None
+    num_faces: int | None = None  # tracked through the clip; None if no face detection was run
+    face_rate: float | None = None  # fraction of the searched frames with the speaker's or most frequent face
 
 
 @dataclass
 class TeacherPrediction:
-    """Output of one teacher for one clip.
+    """Output of one teacher for one clip."""
 
-    Attributes:
-        logits: `(C,)`; None for a regression model, or without output.
-        dimensions: `(A,)` in 0..1, or None.
-        embedding: `(D,)`, or None.
-        frame_times: `(F,)` seconds since the start of the clip's audio, or None.
-        frame_logits: `(F, C)`, or None.
-        reason: why there is no output; None if there is one.
-    """
-
-    logits: np.ndarray | None = None
-    dimensions: np.ndarray | None = None
-    embedding: np.ndarray | None = None
-    frame_times: np.ndarray | None = None
-    frame_logits: np.ndarray | None = None
-    reason: str | None = None
-
-
-class Teacher(Protocol):
-    """Interface of the teachers of `recipes/pseudo_label.py`."""
-
-    info: TeacherInfo
-
-    def predict(self, clip: Clip) -> TeacherPrediction:
-        """Output for one clip."""
-        ...
+    logits: np.ndarray | None = None  # (C,); None for a regression model
+    dimensions: np.ndarray | None = None  # (A,) in 0..1
+    embedding: np.ndarray | None = None  # (D,)
+    frame_times: np.ndarray | None = None  # (F,) seconds since the start of the clip's audio
+    frame_logits: np.ndarray | None = None  # (F, C)
+    reason: str | None = None  # why there is no output; None if there is one
 
 
 def logits_from_probabilities(probabilities: np.ndarray) -> np.ndarray:
@@ -106,27 +66,13 @@ def logits_from_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, MIN_PROBABILITY)).astype(np.float32)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def compute_agreement(
     logits: np.ndarray, classes: Sequence[str], other_logits: np.ndarray, other_classes: Sequence[str]
 ) -> float | None:
     """Agreement of two teachers on a clip: 1 minus the Jensen-Shannon divergence in bits, 0..1.
 
-    Only classes of both teachers count; the probabilities of each are normalized to a sum of 1 over these.
-
-    Args:
-        logits: `(C,)` of one teacher.
-        classes: their names.
-        other_logits: `(K,)` of the other teacher.
-        other_classes: their names.
-
-    Returns:
-        None if the teachers have fewer than two classes in common.
+    Only classes of both teachers count; the probabilities of each are normalized to a sum of 1 over these. None if the
+    teachers, with logits `(C,)` and `(K,)`, have fewer than two classes in common.
     """
     shared = [name for name in classes if name in other_classes]
     if len(shared) < 2:
@@ -134,14 +80,8 @@ def compute_agreement(
     p = softmax(logits[[list(classes).index(name) for name in shared]].astype(np.float64))
     q = softmax(other_logits[[list(other_classes).index(name) for name in shared]].astype(np.float64))
     mean = (p + q) / 2
-    divergence = (_kl_divergence(p, mean) + _kl_divergence(q, mean)) / 2
-    return float(min(max(1.0 - divergence, 0.0), 1.0))
-
-
-def _kl_divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """Kullback-Leibler divergence of `p` from `q`, in bits."""
-    positive = p > 0
-    return float(np.sum(p[positive] * np.log2(p[positive] / q[positive])))
+    divergence = (rel_entr(p, mean).sum() + rel_entr(q, mean).sum()) / (2 * np.log(2))
+    return float(np.clip(1.0 - divergence, 0.0, 1.0))
 
 
 @dataclass
@@ -150,36 +90,21 @@ class TeacherOutputs:
 
     Teachers of different kinds, such as a speech and a face teacher, have one `TeacherOutputs` each, with classes of
     their own.
-
-    Attributes:
-        ids: clip names.
-        logits: `(N, C)` before the softmax.
-        dimensions: `(N, A)` in 0..1; NaN for dimensions without a value, or `(N, 0)`.
-        embedding: `(N, D)`, in a separate space for each cross-fitted teacher; `D` is 0 without embeddings.
-        teacher: `(N,)`, index of the cross-fitted teacher of each clip.
-        emotions: names of the `C` classes.
-        training_data: corpora and speakers of the teachers' training, as in a checkpoint's configuration.
-        name: prefix of the names of its loss terms.
-        confidence: `(N,)` in 0..1, largest class probability; None if not recorded.
-        agreement: `(N,)` in 0..1, agreement with the other teachers of the clip; None if not computed.
-        mask: `(N,)`, 0 for clips without output, such as those without a face; None if all clips have one.
-        dimension_names: of the `A` columns; three columns without names are activation, valence and dominance.
-        license: of the teacher's weights, an SPDX expression; empty if unknown.
     """
 
     ids: list[str]
-    logits: Tensor
-    dimensions: Tensor
-    embedding: Tensor
-    teacher: Tensor
-    emotions: list[str]
-    training_data: list[dict]
-    name: str = "teacher"
-    confidence: Tensor | None = None
-    agreement: Tensor | None = None
-    mask: Tensor | None = None
-    dimension_names: list[str] = field(default_factory=list)
-    license: str = ""
+    logits: Tensor  # (N, C)
+    dimensions: Tensor  # (N, A) in 0..1, NaN without a value; or (N, 0)
+    embedding: Tensor  # (N, D), in a separate space for each cross-fitted teacher; or (N, 0)
+    teacher: Tensor  # (N,) index of the cross-fitted teacher
+    emotions: list[str]  # names of the C classes
+    training_data: list[dict]  # of the teachers, as in a checkpoint's configuration
+    name: str = "teacher"  # prefix of the names of its loss terms
+    confidence: Tensor | None = None  # (N,) in 0..1, largest class probability
+    agreement: Tensor | None = None  # (N,) in 0..1, with the other teachers of the clip
+    mask: Tensor | None = None  # (N,) 0 for clips without output, such as those without a face; None if all have one
+    dimension_names: list[str] = field(default_factory=list)  # of the A columns; of three by default `DIMENSIONS`
+    license: str = ""  # of the teacher's weights, SPDX
 
     def __post_init__(self) -> None:
         if not self.dimension_names and self.dimensions.shape[1] == len(DIMENSIONS):
@@ -201,15 +126,14 @@ class TeacherOutputs:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that is not None, by name; the first axis is the clips."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def save(self, folder: str | Path) -> None:
         """Write `teacher_outputs.safetensors` and `teacher_outputs.json`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_file(self.tensors(), Path(folder) / "teacher_outputs.safetensors")
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        index = {name: value for name, value in values.items() if name not in (*REQUIRED_TENSORS, *OPTIONAL_TENSORS)}
+        index = {name: value for name, value in values.items() if not (value is None or isinstance(value, Tensor))}
         (Path(folder) / "teacher_outputs.json").write_text(json.dumps(index))
 
     @classmethod
@@ -243,11 +167,7 @@ class TeacherOutputs:
         )
 
     def select(self, ids: Sequence[str]) -> TeacherOutputs:
-        """The rows of the given clips, in that order.
-
-        Raises:
-            ValueError: naming clips without a row.
-        """
+        """The rows of the given clips, in that order."""
         if missing := [name for name in ids if name not in self._row_of_id]:
             raise ValueError(f"No teacher output for {len(missing)} clips, {missing[:3]} among them.")
         rows = torch.tensor([self._row_of_id[name] for name in ids])
@@ -255,11 +175,7 @@ class TeacherOutputs:
         return replace(self, ids=list(ids), **selected)
 
     def align(self, ids: Sequence[str]) -> TeacherOutputs:
-        """The rows of the given clips, in that order, with masked rows for clips without one.
-
-        Raises:
-            ValueError: if the teacher has no output for any of them.
-        """
+        """The rows of the given clips, in that order, with masked rows for clips without one."""
         present = [name for name in ids if name in self._row_of_id]
         if not present or not self.select(present).has_output.any():
             raise ValueError(
@@ -279,9 +195,6 @@ class TeacherOutputs:
         """The same outputs with the given dimensions, matched by name: NaN where the teacher has no such dimension.
 
         If it has none of them, `dimensions` becomes `(N, 0)`. Columns without names are taken in the given order.
-
-        Raises:
-            ValueError: if there are columns without names, and their number differs from the given one.
         """
         present, width = self.dimension_names, self.dimensions.shape[1]
         if width and not present:
@@ -306,21 +219,17 @@ class TeacherOutputs:
         """
         counts = [part.num_teachers for part in parts]
         first = [sum(counts[:index]) for index in range(len(parts))]
-        optional = {
+        optional: dict[str, Any] = {
             name: torch.cat([part.tensors().get(name, torch.ones(len(part.ids))) for part in parts])
             for name in OPTIONAL_TENSORS
             if any(name in part.tensors() for part in parts)
         }
-        return TeacherOutputs(
-            [name for part in parts for name in part.ids],
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.dimensions for part in parts]),
-            torch.cat([part.embedding for part in parts]),
-            torch.cat([part.teacher + offset for part, offset in zip(parts, first, strict=True)]),
-            parts[0].emotions,
-            parts[0].training_data,
-            parts[0].name,
-            dimension_names=parts[0].dimension_names,
-            license=parts[0].license,
+        return replace(
+            parts[0],
+            ids=[name for part in parts for name in part.ids],
+            logits=torch.cat([part.logits for part in parts]),
+            dimensions=torch.cat([part.dimensions for part in parts]),
+            embedding=torch.cat([part.embedding for part in parts]),
+            teacher=torch.cat([part.teacher + offset for part, offset in zip(parts, first, strict=True)]),
             **optional,
         )

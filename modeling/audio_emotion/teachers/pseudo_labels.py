@@ -24,16 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.special import softmax
 
 from audio_emotion.data.shards import write_atomically
-from audio_emotion.teachers.outputs import (
-    Clip,
-    TeacherInfo,
-    TeacherOutputs,
-    TeacherPrediction,
-    compute_agreement,
-    softmax,
-)
+from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherOutputs, TeacherPrediction, compute_agreement
 
 TEACHER_STRUCT = pa.struct(
     [
@@ -62,14 +56,7 @@ CLIP_COLUMNS = [
 def build_row(
     clip: Clip, speaker: str | None, predictions: Sequence[TeacherPrediction], teachers: Sequence[TeacherInfo]
 ) -> dict[str, Any]:
-    """The row of a clip.
-
-    Args:
-        clip: input of the teachers.
-        speaker: of the clip; None if unknown.
-        predictions: of each teacher.
-        teachers: in the same order.
-    """
+    """The row of a clip, with the predictions of the teachers in the same order."""
     row: dict[str, Any] = {"id": clip.id, "speaker": speaker, "duration": len(clip.waveform) / 16000}
     row |= {"faces": clip.num_faces, "face_detection_rate": clip.face_rate}
     classified: dict[str, list[tuple[np.ndarray, list[str]]]] = {"speech": [], "face": [], "votes": []}
@@ -98,8 +85,10 @@ def build_row(
 
 
 def _to_list(values: np.ndarray | None, dtype: type = np.float32) -> list[Any] | None:
-    """A list of numpy scalars: Arrow takes half precision only from these."""
-    return None if values is None else list(np.asarray(values).astype(dtype))
+    """A list of numpy scalars, in the range of their type: Arrow takes half precision only from these."""
+    if values is None:
+        return None
+    return list(np.clip(values, np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype))
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], teachers: Sequence[TeacherInfo]) -> None:
@@ -117,14 +106,7 @@ def write_teachers(folder: Path, teachers: Sequence[TeacherInfo]) -> None:
 
 
 def read_teachers(folder: str | Path) -> dict[str, TeacherInfo]:
-    """The teachers of a data set, by the name of the column.
-
-    Args:
-        folder: `dataset/` of a run, or `hf://datasets/owner/name` on the Hub.
-
-    Raises:
-        FileNotFoundError: if the folder has no `teachers.json`.
-    """
+    """The teachers of a data set, `dataset/` of a run or `hf://datasets/owner/name`, by the name of the column."""
     files, root = fsspec.core.url_to_fs(str(folder))
     if not files.isfile(f"{root}/teachers.json"):
         raise FileNotFoundError(
@@ -134,15 +116,10 @@ def read_teachers(folder: str | Path) -> dict[str, TeacherInfo]:
     return {info["name"]: TeacherInfo(**info) for info in json.loads(files.cat_file(f"{root}/teachers.json"))}
 
 
-def read_rows(folder: str | Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a data set, with one batch of rows in memory at a time.
-
-    Args:
-        folder: as for `read_teachers`.
-        columns: names, fields of a struct with a dot (`"face.logits"`); by default all.
-    """
+def read_rows(folder: str | Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a data set, one batch in memory at a time, with some columns (`"id"`, `"face.logits"`) or all."""
     for shard in _shards(folder):
-        for batch in shard.iter_batches(columns=None if columns is None else list(columns)):
+        for batch in shard.iter_batches(columns=columns):
             yield from batch.to_pylist()
 
 
@@ -158,13 +135,6 @@ def read_teacher_outputs(folder: str | Path, name: str) -> TeacherOutputs:
     """Outputs of one teacher for all clips of a data set; the mask is 0 for clips without output.
 
     Without embeddings, `embedding` is `(N, 0)`; missing dimensions are NaN; the agreement is 1 for clips without one.
-
-    Args:
-        folder: as for `read_teachers`.
-        name: column of the teacher.
-
-    Raises:
-        ValueError: for an unknown teacher, one without classes, or one without output for any clip.
     """
     teachers = read_teachers(folder)
     if name not in teachers:

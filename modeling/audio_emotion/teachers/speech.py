@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoFeatureExtractor
 
 from audio_emotion.configuration_emotion import DIMENSIONS, EmotionConfig
 from audio_emotion.evaluation.label_matching import MatchedClassifier, canonical_labels, dimension_columns
+from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.load import get_revision, public_source, read_description
 from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction
 
@@ -18,22 +19,14 @@ SAMPLING_RATE = 16000  # hertz
 class SpeechTeacher:
     """Predicts from the audio of a clip.
 
-    Args:
-        name: column of the pseudo-labels.
-        source: Hub id or folder, or a YAML file that names the classes of a model without class names.
-        device: of the model.
-
-    Attributes:
-        info: description of the teacher.
-
-    Raises:
-        ValueError: for missing weights, or classes without names.
+    The source is a Hub id or folder, or a YAML file that names the classes of a model without class names.
     """
 
     def __init__(self, name: str, source: str, device: torch.device | str = "cpu") -> None:
         description = read_description(source)
         model, classes = description.model, description.classes
-        config = AutoConfig.from_pretrained(model)
+        options = loading_options(model)
+        config = AutoConfig.from_pretrained(model, **options)
         native = isinstance(config, EmotionConfig)
         outputs = list(config.emotions) if native else [config.id2label[index] for index in range(config.num_labels)]
         if classes is not None and len(classes) != len(outputs):
@@ -42,7 +35,9 @@ class SpeechTeacher:
         regression = not native and dimension_columns(outputs, dimensions) is not None
         self.native = native
         self.classifier = MatchedClassifier(model, outputs, dimensions).to(device).eval()
-        self.extractor: Any = AutoFeatureExtractor.from_pretrained(model) if native else self.classifier.extractor
+        self.extractor: Any = self.classifier.extractor
+        if native:
+            self.extractor = AutoFeatureExtractor.from_pretrained(model, **options)
         training_data = list(self.classifier.training_data) if native else description.training_data
         self.info = TeacherInfo(
             name=name,
@@ -64,7 +59,7 @@ class SpeechTeacher:
             output = self.classifier.model(**features)
             return TeacherPrediction(
                 logits=output.logits[0].float().cpu().numpy() if self.info.classes else None,  # (C,)
-                dimensions=output.dimensions[0].float().cpu().numpy(),  # (A,)
+                dimensions=output.dimensions[0].float().cpu().numpy() if self.info.dimensions else None,  # (A,)
                 embedding=output.embedding[0].float().cpu().numpy(),  # (D,)
             )
         output = self.classifier.model(**features, output_hidden_states=True)

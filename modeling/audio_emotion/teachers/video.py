@@ -34,15 +34,10 @@ class NoVideoStreamError(VideoError):
 
 @dataclass
 class VideoFrame:
-    """One decoded frame.
+    """One decoded frame."""
 
-    Attributes:
-        time: seconds since the start of the audio.
-        decoded: PyAV's frame; converting it to pixels takes longer than decoding it.
-    """
-
-    time: float
-    decoded: Any
+    time: float  # seconds since the start of the audio
+    decoded: Any  # PyAV's frame; converting it to pixels takes longer than decoding it
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -73,17 +68,21 @@ class Video:
         Raises:
             NoVideoStreamError: if the file has no video stream, or only cover art.
             VideoError: if the file is empty, cannot be decoded, or has a single frame.
-            ImportError: without PyAV.
         """
         if av is None:
             raise ImportError("Reading video needs PyAV: `pip install 'audio-emotion[video]'`.")
         count, last = 0, -math.inf
         try:
-            with av.open(self._file()) as container:
-                stream = _video_stream(container)
+            if Path(self.source).stat().st_size == 0 if isinstance(self.source, str) else not self.source:
+                raise VideoError("expected a video, got an empty file (0 bytes)")
+            with av.open(io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source) as container:
+                # Cover art is a video stream too.
+                streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+                if not streams:
+                    raise NoVideoStreamError("expected a video stream, got a file without one")
                 audio = container.streams.audio[0] if self.has_clip_audio and container.streams.audio else None
                 origin = None if audio is None or audio.start_time is None else audio.start_time * audio.time_base
-                for decoded in container.decode(stream):
+                for decoded in container.decode(streams[0]):
                     if decoded.pts is None:
                         continue
                     seconds = float(decoded.pts * decoded.time_base)
@@ -102,23 +101,9 @@ class Video:
         if count < 2:
             raise VideoError(f"expected a video of at least 2 frames, got {count}")
 
-    def _file(self) -> Any:
-        path = None if isinstance(self.source, bytes) else Path(self.source)
-        if self.source == b"" or (path is not None and path.is_file() and path.stat().st_size == 0):
-            raise VideoError("expected a video, got an empty file (0 bytes)")
-        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-
 
 def check_durations(audio_seconds: float, video_seconds: float) -> None:
-    """Refuse a clip whose audio and video do not belong together.
-
-    Args:
-        audio_seconds: duration of the audio.
-        video_seconds: from the start of the audio to the end of the last frame.
-
-    Raises:
-        VideoError: if they differ by more than `MAX_DURATION_DIFFERENCE_SECONDS` and `..._FRACTION`.
-    """
+    """Refuse a clip whose audio and video, from the start of the audio to the end of the last frame, do not match."""
     tolerance = max(
         MAX_DURATION_DIFFERENCE_SECONDS, MAX_DURATION_DIFFERENCE_FRACTION * max(audio_seconds, video_seconds)
     )
@@ -126,11 +111,3 @@ def check_durations(audio_seconds: float, video_seconds: float) -> None:
         raise VideoError(
             f"expected audio and video of the same duration, got {audio_seconds:.2f} s and {video_seconds:.2f} s"
         )
-
-
-def _video_stream(container: Any) -> Any:
-    """The first video stream that is not cover art."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    raise NoVideoStreamError("expected a video stream, got a file without one")

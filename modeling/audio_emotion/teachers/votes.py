@@ -15,13 +15,8 @@ from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction,
 class VotesTeacher:
     """Logits whose softmax is the distribution of the raters' votes.
 
-    Args:
-        name: column of the pseudo-labels.
-        source: `crema-d/voice`, `crema-d/face` or `crema-d/audio-visual`: what was presented to the raters.
-        root: the corpus, or a folder with `tabulatedVotes.csv`; by default `$AUDIO_EMOTION_DATA/crema-d`.
-
-    Attributes:
-        info: description of the teacher; it has no training data.
+    The source is `crema-d/voice`, `crema-d/face` or `crema-d/audio-visual`: what was presented to the raters. `root`
+    is the corpus, or a folder with `tabulatedVotes.csv`; by default `$AUDIO_EMOTION_DATA/crema-d`.
     """
 
     def __init__(self, name: str, source: str, root: str | Path | None = None) -> None:

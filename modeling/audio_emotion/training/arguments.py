@@ -1,12 +1,11 @@
 """Command-line arguments of the recipes: a YAML file and flags into one checked dataclass."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import yaml
 from huggingface_hub.dataclasses import strict
@@ -15,12 +14,36 @@ from transformers import HfArgumentParser
 Arguments = TypeVar("Arguments")
 
 
+def option(default: Any, help: str) -> Any:
+    """A field of a class of arguments with its default, which is copied if it is a list, and its text for `--help`."""
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(field, option))
+def argument_group(title: str = "") -> Callable[[type[Arguments]], type[Arguments]]:
+    """Make a class a dataclass that checks the types of its values, and list its flags by `--help` under a title."""
+
+    def decorate(cls: type) -> Any:
+        if title:
+            cls.group = title  # type: ignore[attr-defined]
+        return strict(dataclass(kw_only=True)(cls))
+
+    return decorate
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in ("", [], None) else super()._get_help_string(action)
+
+
 def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Arguments:
     """Read `--config FILE`, then the flags that override single values of it.
 
     Args:
         cls: a `@strict` dataclass, so that a value of the wrong type (PyYAML reads `1e-4` as a string) is an error
-            that names the field. Fields inherited from a class with a `group` are listed under that name by `--help`.
+            that names the field; see [`argument_group`].
         argv: flags; `sys.argv` if None.
 
     Raises:
@@ -30,7 +53,7 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Argu
     first.add_argument("--config")
     known, flags = first.parse_known_args(argv)
     usage = "%(prog)s [--config FILE] [--flag VALUE ...]"
-    parser = HfArgumentParser(cls, description=cls.__doc__, usage=usage)  # type: ignore[arg-type]
+    parser = HfArgumentParser(cls, description=cls.__doc__, usage=usage, formatter_class=_HelpFormatter)
     fields = {action.dest: action for action in parser._actions if not action.option_strings[0].startswith("--no_")}
     _group_actions(parser, cls)
     file_help = "YAML file of arguments; flags override its values."
@@ -73,87 +96,58 @@ def tracker_values(arguments: Any) -> dict[str, bool | int | float | str]:
     return {name: value if isinstance(value, plain) else str(value) for name, value in values}
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("run")
 class RunArguments:
     """The run: its folder, seed, precision and checkpoints."""
 
-    group: ClassVar[str] = "run"
-
     output: str = field(metadata={"help": "Run folder: configuration, metrics, checkpoints, results."})
-    restart: bool = field(
-        default=False, metadata={"help": "Delete the state and results of another run in `--output` and start anew."}
-    )
-    save_every: int = field(
-        default=200, metadata={"help": "Steps between two saved training states, from which a killed run resumes."}
-    )
-    seed: int = field(default=0, metadata={"help": "Random seed."})
-    mixed_precision: str = field(
-        default="", metadata={"help": "Mixed precision: no or bf16. Empty: as set by `accelerate launch`."}
-    )
-    trackers: list[str] = field(
-        default_factory=list, metadata={"help": "Experiment trackers to log to: tensorboard, trackio."}
-    )
+    restart: bool = option(False, "Delete the state and results of another run in `--output` and start anew.")
+    save_every: int = option(200, "Steps between two saved training states, from which a killed run resumes.")
+    seed: int = option(0, "Random seed.")
+    mixed_precision: str = option("", "Mixed precision: no or bf16. Empty: as set by `accelerate launch`.")
+    trackers: list[str] = option([], "Experiment trackers to log to: tensorboard, trackio.")
 
 
-@strict
-@dataclass(kw_only=True)
-class DataArguments:
+@argument_group("data")
+class CorpusArguments:
+    """The corpus."""
+
+    corpus: str = option("synthetic", "Name of a corpus, or path of the YAML file that describes one.")
+    corpus_path: str = option("", "Folder of the corpus. Empty: the folder in $AUDIO_EMOTION_DATA named after it.")
+    corpus_count: int = option(600, "Number of clips of the synthetic corpus.")
+
+
+@argument_group("data")
+class DataArguments(CorpusArguments):
     """The corpus, its protocol, and how its clips are read."""
 
-    group: ClassVar[str] = "data"
-
-    corpus: str = field(
-        default="synthetic", metadata={"help": "Name of a corpus, or path of the YAML file that describes one."}
-    )
-    corpus_path: str = field(
-        default="", metadata={"help": "Folder of the corpus. Empty: the folder in $AUDIO_EMOTION_DATA named after it."}
-    )
-    corpus_count: int = field(default=600, metadata={"help": "Number of clips of the synthetic corpus."})
-    protocol: str = field(
-        default="",
-        metadata={"help": "Name of the protocol, which assigns speakers to splits. Empty: the corpus's default."},
-    )
-    train_on_validation: bool = field(
-        default=False, metadata={"help": "Add the validation speakers to the training speakers; no validation."}
-    )
-    max_bad_fraction: float = field(
-        default=0.05, metadata={"help": "Fraction of unreadable clips, 0 to 1, above which the run stops."}
-    )
-    num_workers: int = field(default=0, metadata={"help": "Worker processes that load batches, per training process."})
+    protocol: str = option("", "Name of the protocol, which assigns speakers to splits. Empty: the corpus's default.")
+    train_on_validation: bool = option(False, "Add the validation speakers to the training speakers; no validation.")
+    balance_classes: bool = option(False, "Sample every class equally often per epoch; otherwise every clip.")
+    max_bad_fraction: float = option(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
+    num_workers: int = option(0, "Worker processes that load batches, per training process.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("optimization")
 class OptimizationArguments:
     """The optimizer, its schedule and regularization."""
 
-    group: ClassVar[str] = "optimization"
-
-    epochs: int = field(default=20, metadata={"help": "Number of training epochs."})
-    batch_size: int = field(
-        default=32, metadata={"help": "Clips per optimizer step, over all processes; the CCC loss is taken over them."}
-    )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the one-cycle schedule."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    dropout: float = field(default=0.2, metadata={"help": "Dropout probability in the trunk and the heads."})
+    epochs: int = option(20, "Number of training epochs.")
+    batch_size: int = option(32, "Clips per optimizer step, over all processes; the CCC loss is taken over them.")
+    learning_rate: float = option(1e-3, "Peak learning rate of the one-cycle schedule.")
+    weight_decay: float = option(0.01, "Weight decay of AdamW.")
+    dropout: float = option(0.2, "Dropout probability in the trunk and the heads.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("supervised loss")
 class LossArguments:
     """The supervised loss."""
 
-    group: ClassVar[str] = "supervised loss"
-
-    dimensions_weight: float = field(default=1.0, metadata={"help": "Weight of the CCC loss with rated dimensions."})
-    emotions_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy with emotion labels."})
-    label_smoothing: float = field(
-        default=0.1, metadata={"help": "Label smoothing of the cross-entropy, 0 (none) to 1."}
-    )
+    dimensions_weight: float = option(1.0, "Weight of the CCC loss with rated dimensions.")
+    emotions_weight: float = option(1.0, "Weight of the cross-entropy with emotion labels.")
+    label_smoothing: float = option(0.1, "Label smoothing of the cross-entropy, 0 (none) to 1.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class TrainingArguments(LossArguments, OptimizationArguments, DataArguments, RunArguments):
     """Arguments that all training recipes share."""

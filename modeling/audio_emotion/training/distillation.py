@@ -23,18 +23,13 @@ from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.optim import gather_with_gradient
 from audio_emotion.training.teacher_ensemble import clip_weights, fit_exponents, product_of_teachers
 
-TEACHER_HEADS = ("", "separate", "shared")
-
 
 class StudentWithProjections(nn.Module):
-    """A student, and linear projections of its embedding into the embedding spaces of its teachers.
-
-    The projections are used in training only.
+    """A student, and for training linear projections of its embedding into the embedding spaces of its teachers.
 
     Args:
         student: a `StudentEmotionForAudioClassification`.
-        spaces: for each teacher with embeddings, by name: the number of its cross-fitted teachers `K`, which have a
-            space each, and the size of their embeddings `D_t`.
+        spaces: by teacher, the number of its cross-fitted teachers `K`, which have a space each, and their size `D_t`.
     """
 
     def __init__(self, student: nn.Module, spaces: Mapping[str, tuple[int, int]]) -> None:
@@ -49,15 +44,7 @@ class StudentWithProjections(nn.Module):
         )
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[EmotionOutput, dict[str, Tensor]]:
-        """Compute the student's output, and its embedding in each teacher's spaces.
-
-        Args:
-            features: `(B, T, F)`, steps of log-mel frames.
-            lengths: `(B,)`, number of steps.
-
-        Returns:
-            The output, and `(B, K, D_t)` for each teacher.
-        """
+        """Output for steps of log-mel frames `(B, T, F)`, and the embedding in each teacher's spaces `(B, K, D_t)`."""
         output = self.student(features=features, lengths=lengths)
         return output, {
             name: torch.stack([project(output.embedding) for project in projections], dim=1)  # type: ignore[union-attr]
@@ -67,25 +54,15 @@ class StudentWithProjections(nn.Module):
 
 @dataclass
 class TermInputs:
-    """Outputs of the student and of one teacher for the `B` clips of a global batch.
+    """Outputs of the student and of one teacher for the `B` clips of a global batch."""
 
-    Attributes:
-        logits: `(B, C)` of the student, in the teacher's classes.
-        dimensions: `(B, A)` of the student; None if it has none.
-        projected: `(B, K, D_t)`, the student's embedding in the space of each cross-fitted teacher; None without one.
-        teacher: the teacher's outputs; embeddings are standardized.
-        weight: `(B,)`, 0 for padding and for clips without an output of the teacher, 1 on average for the others.
-        dimension_weights: one weight per dimension.
-        temperature: softmax temperature of student and teacher.
-    """
-
-    logits: Tensor
-    dimensions: Tensor | None
-    projected: Tensor | None
-    teacher: TeacherOutputs
-    weight: Tensor
+    logits: Tensor  # (B, C) of the student, in the teacher's classes
+    dimensions: Tensor | None  # (B, A) of the student
+    projected: Tensor | None  # (B, K, D_t), the student's embedding in the space of each cross-fitted teacher
+    teacher: TeacherOutputs  # with standardized embeddings
+    weight: Tensor  # (B,), 0 for padding and clips without an output of the teacher, 1 on average for the others
     dimension_weights: list[float]
-    temperature: float
+    temperature: float  # of the softmax of student and teacher
 
     @property
     def embedding(self) -> Tensor | None:
@@ -142,12 +119,7 @@ DISTILLATION_TERMS: dict[str, Callable[[TermInputs], Tensor | None]] = {
 
 
 def distillation_terms(inputs: TermInputs, contrastive: bool = False) -> dict[str, Tensor]:
-    """All terms of one teacher, by name and unweighted.
-
-    Args:
-        inputs: outputs of student and teacher.
-        contrastive: whether embeddings are compared by the term `contrastive` instead of `embedding`.
-    """
+    """All terms of one teacher, by name and unweighted; `contrastive` in place of `embedding` on request."""
     left_out = "embedding" if contrastive else "contrastive"
     terms = {name: term(inputs) for name, term in DISTILLATION_TERMS.items() if name != left_out}
     return {name: value for name, value in terms.items() if value is not None}
@@ -156,14 +128,8 @@ def distillation_terms(inputs: TermInputs, contrastive: bool = False) -> dict[st
 def softened_divergence(logits: Tensor, target: Tensor, weight: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of the softened student from a target distribution (Hinton et al. 2015, section 2).
 
-    It is multiplied by `temperature ** 2`, so that the size of its gradient does not depend on the temperature
-    (https://arxiv.org/abs/1503.02531).
-
-    Args:
-        logits: `(B, C)` of the student.
-        target: `(B, C)`, rows sum to 1; softened already.
-        weight: `(B,)`, 0 for clips that do not count.
-        temperature: softmax temperature of the student.
+    https://arxiv.org/abs/1503.02531. Times `temperature ** 2`, so that the size of its gradient does not depend on it.
+    The target `(B, C)` is softened already, the logits `(B, C)` are not; `weight (B,)` is 0 for clips to leave out.
     """
     log_probabilities = (logits.float() / temperature).log_softmax(-1)  # (B, C)
     each = nn.functional.kl_div(log_probabilities, target.to(logits.device), reduction="none").sum(-1)  # (B,)
@@ -201,25 +167,15 @@ def _weighted_mean(each: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass
 class DistillationLoss:
-    """The loss terms between a student and its teachers.
+    """The loss terms between a student and its teachers; mappings are by the teacher's name."""
 
-    Attributes:
-        outputs: outputs of each teacher for the same `N` clips, by the teacher's name.
-        args: arguments of the recipe: `temperature`, `contrastive`, and the weights of the terms.
-        teacher_weights: weight of each teacher.
-        clip_weights: `(N,)` for each teacher.
-        separate_heads: teachers with a head of their own in the student.
-        target: `(N, C)`, product of the teachers; None if not used.
-        exponents: exponent of each teacher in the product.
-    """
-
-    outputs: Mapping[str, TeacherOutputs]
-    args: Any
+    outputs: Mapping[str, TeacherOutputs]  # for the same `N` clips
+    args: Any  # of the recipe: `temperature`, `contrastive`, and the weights of the terms
     teacher_weights: Mapping[str, float]
-    clip_weights: Mapping[str, Tensor]
-    separate_heads: list[str]
-    target: Tensor | None
-    exponents: dict[str, float]
+    clip_weights: Mapping[str, Tensor]  # (N,)
+    separate_heads: list[str]  # teachers with a head of their own in the student
+    target: Tensor | None  # (N, C), product of the teachers; None if not used
+    exponents: dict[str, float]  # of each teacher in the product
 
     @classmethod
     def from_arguments(
@@ -228,13 +184,10 @@ class DistillationLoss:
         """Compute weights, heads and product from the arguments of the recipe.
 
         Args:
-            outputs: outputs of each teacher for the same `N` clips, by the teacher's name.
+            outputs: for the same `N` clips, by the teacher's name.
             emotions: classes of the corpus, in logit order.
             labels: `(N,)` class numbers, -100 for clips whose label is not used; for `--product_fit`.
             args: arguments of `distill.py`.
-
-        Raises:
-            ValueError: if there is not one weight per teacher, and for options that the terms do not know.
         """
         teachers = list(outputs.values())
         target, exponents = None, [1.0] * len(teachers)
@@ -246,6 +199,8 @@ class DistillationLoss:
             raise ValueError(
                 f"Expected one of `--teacher_weights` per teacher, {len(teachers)}, got {len(args.teacher_weights)}."
             )
+        if unknown := sorted({*args.contrastive} - {*outputs}):
+            raise ValueError(f"Expected names of teachers, {list(outputs)}, in `--contrastive`, got {unknown}.")
         return cls(
             outputs,
             args,
@@ -265,6 +220,23 @@ class DistillationLoss:
             if each.embedding.numel()
         }
 
+    def without_teacher(
+        self, emotions: Sequence[str], dimensions: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """Emotions and dimensions of the student's own heads that no teacher trains: they need labels.
+
+        Args:
+            emotions: classes of the corpus.
+            dimensions: of the corpus, in the order of the teachers' outputs.
+        """
+        shared = [name for name in self.outputs if name not in self.separate_heads]
+        has_teacher = self.target is not None or (bool(shared) and self.args.teacher_emotions_weight > 0)
+        rated = [each.dimensions for each in self.outputs.values() if self.args.teacher_dimensions_weight > 0]
+        known = [each.isfinite().any(0).tolist() for each in rated if each.shape[-1]]  # per teacher and dimension
+        return [] if has_teacher else emotions, [
+            name for column, name in enumerate(dimensions) if not any(each[column] for each in known)
+        ]
+
     @cached_property
     def _row_of_id(self) -> dict[str, int]:
         return {name: row for outputs in self.outputs.values() for row, name in enumerate(outputs.ids)}
@@ -282,11 +254,11 @@ class DistillationLoss:
 
         Args:
             ids: `B` clips of this process; padding has an empty or repeated name.
-            output: output of the student for the global batch, but `teacher_logits` of this process.
-            projected: the student's embedding in each teacher's spaces, `(B, K, D_t)`, of this process.
-            weight: `(W B,)` of the global batch; 0 for padding.
+            output: of the student for the global batch, but `teacher_logits` of this process.
+            projected: see [`StudentWithProjections`], of this process.
+            weight: `(W B,)` of the global batch of `W` processes; 0 for padding.
             dimension_weights: one weight per dimension.
-            accelerator: accelerator of the run, with `W` processes.
+            accelerator: of the run.
         """
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
@@ -328,17 +300,8 @@ class DistillationLoss:
 
 
 def separate_teacher_heads(choice: str, outputs: Mapping[str, TeacherOutputs], emotions: Sequence[str]) -> list[str]:
-    """Names of the teachers that get a head of their own in the student, with their classes.
-
-    Args:
-        choice: `separate`, `shared`, or empty: separate if there are several teachers, or one with other classes.
-        outputs: outputs of each teacher, by name.
-        emotions: classes of the corpus, in logit order.
-
-    Raises:
-        ValueError: for another choice, and for a shared head if classes differ.
-    """
-    if choice not in TEACHER_HEADS:
+    """Names of the teachers that get a head of their own in the student, by `--teacher_heads` and their classes."""
+    if choice not in ("", "separate", "shared"):
         raise ValueError(f"Expected `--teacher_heads` separate or shared, got {choice!r}.")
     different = [name for name, each in outputs.items() if each.emotions != list(emotions)]
     if choice == "shared" and different:

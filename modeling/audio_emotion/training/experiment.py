@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -18,7 +18,7 @@ from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugme
 from audio_emotion.data.dataset import Augment, Batch, ClipStream, batches
 from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers, shard_files
 from audio_emotion.data.sampler import ResumableSampler
-from audio_emotion.data.training_set import mix_corpora
+from audio_emotion.data.training_set import class_numbers, mix_corpora
 from audio_emotion.evaluation.predictions import Predictions, predict, save_predictions
 from audio_emotion.evaluation.provenance import contamination
 from audio_emotion.evaluation.report import headline, measure
@@ -28,13 +28,7 @@ from audio_emotion.training.trainer_state import RunFolder
 
 
 def start_run(args: TrainingArguments, title: str, plan: Mapping[str, Any]) -> tuple[Accelerator, RunFolder]:
-    """Set up processes and run folder of a training, which may be one that was killed, and print what it will do.
-
-    Args:
-        args: arguments of the recipe.
-        title: what the run does, in a few words.
-        plan: what the user should know before it starts, by a short name.
-    """
+    """Set up processes and run folder of a training, which may be one that was killed, and print title and plan."""
     # Their progress bars would cut through that of the training.
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -73,9 +67,9 @@ class ExperimentData:
     """The splits of a corpus, and other corpora to train on.
 
     Args:
-        args: arguments of the recipe.
-        accelerator: accelerator of the run.
-        run: run folder, for the quarantine.
+        args: of the recipe.
+        accelerator: of the run.
+        run: its folder, for the quarantine.
         mix: other corpora to train on, `name=weight`.
 
     Attributes:
@@ -96,9 +90,8 @@ class ExperimentData:
         self.info = corpus_info(args.corpus)
         self.emotions, self.dimensions = list(self.info.emotions), list(self.info.dimensions)
         path = args.corpus_path or None
-        table, speakers = apply_protocol(
-            args.corpus, corpus_table(args.corpus, path, args.corpus_count), args.protocol, path
-        )
+        table = corpus_table(args.corpus, path, args.corpus_count)
+        table, speakers = apply_protocol(args.corpus, table, args.protocol, path)
         self.mixed = mix_corpora(table, shard_files(args.corpus, path), self.info, mix)
         self.table, self.license = self.mixed.table, self.mixed.license
         validation = () if args.train_on_validation else speakers.validation
@@ -129,35 +122,28 @@ class ExperimentData:
         )
 
     def gather_quarantine(self, clips: ClipStream) -> None:
-        """Add the clips that any process had to exclude to `quarantine.jsonl`.
-
-        Raises:
-            TooManyBadClipsError: if all processes together have excluded too many.
-        """
+        """Add the clips that any process had to exclude to `quarantine.jsonl`."""
         clips.gather_quarantine()
         self.quarantine |= clips.quarantine
         self.run.quarantine(self.quarantine)
 
-    def contaminated_by(self, training_data: Iterable[dict], models: Iterable[str] = ()) -> list[str]:
-        """Held-out speakers and corpora that a model or its teachers were trained on; prints a warning if any.
-
-        Args:
-            training_data: `training_data` of the model's configuration.
-            models: public models that the model contains.
-        """
-        speakers = {name for rows in self.held_out.values() for name in rows["speaker"] if name}
-        found = contamination(self.info.name, speakers, training_data, models)
-        if found:
-            self.accelerator.print(
-                f"WARNING: the model or a teacher was trained on held-out data: {', '.join(found)}. Scores on it do "
-                "not measure generalization to unseen speakers; `results.json` lists it in `contaminated_by`. Choose "
-                "another protocol, or a model and teachers that were not trained on these speakers."
-            )
+    def contaminated_by(self, training_data: Iterable[dict], models: Iterable[str] = ()) -> dict[str, list[str]]:
+        """By held-out split, its speakers that a model or its teachers were trained on, and public models; warns."""
+        training_data, models, found = [*training_data], [*models], {}
+        for split, rows in self.held_out.items():
+            speakers = {name for name in rows["speaker"] if name}
+            if names := contamination(self.info.name, speakers, training_data, models):
+                found[split] = names
+                self.accelerator.print(
+                    f"WARNING: the model or a teacher was trained on {split} data: {', '.join(names)}. Its scores do "
+                    "not measure generalization to unseen speakers; `contaminated_by` in `results.json` lists them. "
+                    "Choose another protocol, or a model and teachers that were not trained on it."
+                )
         return found
 
-    def training_sampler(self, rows: Dataset) -> ResumableSampler:
-        """Sampler of training batches: rows shuffled by seed and epoch, each corpus with its weight."""
-        return ResumableSampler.from_table(
+    def training_sampler(self, rows: Dataset, labeled: Collection[str] | None = None) -> ResumableSampler:
+        """Rows shuffled by seed and epoch; `--balance_classes` counts the labels of the clips in `labeled`, or all."""
+        sampler = ResumableSampler.from_table(
             rows,
             self.args.batch_size,
             self.mixed.weights,
@@ -166,6 +152,9 @@ class ExperimentData:
             num_processes=self.accelerator.num_processes,
             num_workers=self.args.num_workers,
         )
+        if not self.args.balance_classes:
+            return sampler
+        return sampler.with_balanced_classes(class_numbers(rows, self.emotions, labeled))
 
     def predict(
         self,
@@ -177,17 +166,12 @@ class ExperimentData:
     ) -> Predictions:
         """Predict some rows in evaluation mode.
 
-        Args:
-            model: the model, not wrapped for several processes.
-            rows: rows of the table.
-            batch_size: clips per batch, over all processes; has no influence on the predictions.
-            forward: from model and batch to the output; the waveforms through the model if None.
-            waveforms: whether `forward` needs waveforms; without, clips are not decoded.
+        `model` is not wrapped for several processes, `batch_size` is over all of them. `forward` maps model and batch
+        to the output, by default from waveforms; if it needs no waveforms, clips are not decoded.
         """
         model.eval()
         forward = forward or self.forward
-        processes = self.accelerator.num_processes
-        sampler = ResumableSampler.from_table(rows, batch_size // processes * processes, num_processes=processes)
+        sampler = ResumableSampler.in_order(rows, batch_size, self.accelerator.num_processes)
         clips = self.clips(rows)
         each = batches(clips, sampler, self.emotions, self.dimensions, waveforms=waveforms)
         predictions = predict(self.accelerator, lambda batch: forward(model, batch), each)
@@ -204,15 +188,14 @@ class ExperimentData:
         return measure(predictions, self.emotions, self.dimensions, self.info.dimensions_source, 0)
 
     def evaluate(
-        self, predict: Callable[[Dataset], Predictions], contaminated_by: Sequence[str] = ()
-    ) -> dict[str, dict]:
-        """Metrics with intervals of every held-out split, by its name; writes `predictions.parquet` of the test split.
+        self, predict: Callable[[Dataset], Predictions], contaminated_by: Mapping[str, list[str]]
+    ) -> dict[str, Any]:
+        """Metrics with intervals by held-out split, and `contaminated_by` of the test, or without one the validation.
 
-        Args:
-            predict: from rows to predictions.
-            contaminated_by: result of `contaminated_by`, to mark the scores that are printed.
+        Prints the scores, and writes `predictions.parquet` of the test.
         """
-        results = {}
+        scored = "test" if "test" in self.held_out else "validation"
+        results: dict[str, Any] = {"contaminated_by": contaminated_by.get(scored, [])}
         for split, rows in self.held_out.items():
             predictions = predict(rows)
             predictions.name_genders(dict(zip(rows["id"], rows["gender"], strict=True)))
@@ -220,7 +203,9 @@ class ExperimentData:
             if split == "test" and self.accelerator.is_main_process:
                 save_predictions(predictions, self.run.path / "predictions.parquet", self.emotions, self.dimensions)
             scores = headline(results[split], self.dimensions).items()
-            mark = " (contaminated)" if contaminated_by else ""
+            mark = ""
+            if split in contaminated_by:
+                mark, results[split]["contaminated_by"] = " (contaminated)", contaminated_by[split]
             self.accelerator.print(f"{split}{mark}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores))
         return results
 

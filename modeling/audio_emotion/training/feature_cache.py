@@ -1,14 +1,13 @@
 """Caches of what is computed once per clip: encoder states, and log-mel frames of augmented versions.
 
-Tensors are stored in float16, a hundred clips per safetensors file. A cache identifies a clip by its id: delete the
-cache folder if audio has changed under the same ids.
+Tensors are stored in float16, a hundred clips per safetensors file with its checksum in its name. A cache identifies a
+clip by its id: delete the cache folder if audio has changed under the same ids.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -27,10 +25,12 @@ from audio_emotion.data.dataset import ClipStream
 from audio_emotion.encoders import average_steps
 from audio_emotion.layers import LogMel
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
+from audio_emotion.training.checksums import check_tensors, save_tensors
 
 STATES_VERSION = 3  # increase when the numbers of `FusedEmotionModel.encode` change
 FRAMES_VERSION = 2  # increase when the numbers of `LogMel.compute_log_mel` or of the augmentation change
 CLIPS_PER_FILE = 100
+LARGEST = torch.finfo(torch.float16).max  # some encoders have larger states
 
 
 def digest_of(facts: Any) -> str:
@@ -55,36 +55,31 @@ class TensorCache:
     def __contains__(self, name: str) -> bool:
         return name in self.file_of
 
-    def __getitem__(self, name: str) -> list[Tensor]:
-        """All tensors of a clip."""
-        return [self.tensor(name, number) for number in range(self.count)]
-
     def tensor(self, name: str, number: int) -> Tensor:
         """One tensor of a clip."""
+        check_tensors(self.file_of[name])
         return self._open(self.file_of[name]).get_tensor(f"{name}/{number}")
 
     def refresh(self) -> None:
         """Index the files on disk, including those that other processes have written since."""
-        for file in set(self.folder.glob("*.safetensors")) - set(self.file_of.values()):
-            with safe_open(file, framework="pt") as tensors:
-                self.file_of |= {key.rsplit("/", 1)[0]: file for key in tensors.keys()}  # noqa: SIM118 - no dict
+        for file in sorted(set(self.folder.glob("*.*.safetensors")) - set(self.file_of.values())):
+            try:
+                keys = self._open(file).keys()
+            except SafetensorError:
+                check_tensors(file)
+                raise
+            self.file_of |= {key.rsplit("/", 1)[0]: file for key in keys}
 
     @torch.no_grad()
     def compute(self, stream: ClipStream, function: Callable[[Tensor, str], Sequence[Tensor]], label: str) -> None:
-        """Compute the tensors of all clips that are not cached, one by one.
-
-        Args:
-            stream: the clips.
-            function: from a waveform `(S,)` and the clip's id to its tensors.
-            label: label of the progress bar.
-        """
+        """Compute the tensors of all clips that are not cached, from each waveform `(S,)` and id by a function."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.refresh()
         computed: dict[str, Tensor] = {}
         missing = [index for index, name in enumerate(stream.table["id"]) if name not in self]
         for example in tqdm(stream.clips(missing), label, len(missing), disable=not missing):
             for number, tensor in enumerate(function(torch.as_tensor(example["waveform"]), example["id"])):
-                computed[f"{example['id']}/{number}"] = tensor.half().cpu().contiguous()
+                computed[f"{example['id']}/{number}"] = tensor.clamp(-LARGEST, LARGEST).half().cpu().contiguous()
             if len(computed) >= CLIPS_PER_FILE * self.count:
                 self._write(computed)
                 computed = {}
@@ -92,11 +87,7 @@ class TensorCache:
             self._write(computed)
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
-        """Write one file, atomically, with a name that depends on its clips."""
-        file = self.folder / f"{hashlib.sha256(''.join(sorted(tensors)).encode()).hexdigest()[:16]}.safetensors"
-        partial_file = file.with_suffix(f".{os.getpid()}.partial")  # another run may be writing the same file
-        save_file(tensors, partial_file)
-        partial_file.rename(file)
+        file = save_tensors(tensors, self.folder / digest_of(sorted(tensors)))
         self.file_of |= {key.rsplit("/", 1)[0]: file for key in tensors}
 
 
@@ -135,10 +126,8 @@ class EncoderStateCache:
 
     def fill(self, clips: ClipStream) -> None:
         """Encode the clips that are not cached."""
-        self.model.eval()
-        for facts, stream, cache in zip(
-            self.model.config.streams, self.model.teacher.streams, self.caches, strict=True
-        ):
+        model = self.model.eval()
+        for facts, stream, cache in zip(model.config.streams, model.teacher.streams, self.caches, strict=True):
             cache.compute(clips, partial(self._encode, stream), f"encoding by {facts['name']}")
 
     def _encode(self, stream: nn.Module, waveform: Tensor, name: str) -> list[Tensor]:
@@ -169,14 +158,14 @@ class AugmentedFrameCache(TensorCache):
 
     Args:
         folder: cache folder, with a subfolder per front end and augmentation.
-        front_end: front end of the student; its statistics are not used.
-        strengths: parameters of the augmentation.
+        front_end: of the student; its statistics are not used.
+        strengths: of the augmentation.
         versions: number of versions per clip; the first is not augmented.
     """
 
     def __init__(self, folder: str | Path, front_end: LogMel, strengths: AugmentationStrengths, versions: int) -> None:
         facts = [FRAMES_VERSION, front_end.num_mel_bins, front_end.sampling_rate, asdict(strengths), versions]
-        facts += [front_end.level]
+        facts.append(front_end.level)
         self.front_end, self.augmentation = front_end, WaveformAugmentation(strengths)
         super().__init__(Path(folder) / digest_of(facts), versions)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.encoders import LayerStatistics
 from audio_emotion.layers import LogMel
+from audio_emotion.training.checksums import check_tensors, save_tensors
 from audio_emotion.training.feature_cache import FRAMES_VERSION, EncoderStateCache, digest_of
 
 SAMPLE_CLIPS = 500  # clips from which statistics are computed; of a smaller corpus, all clips
@@ -31,15 +31,11 @@ def statistics_sample(count: int) -> list[int]:
 
 @torch.no_grad()
 def set_log_mel_statistics(model: nn.Module, clips: ClipStream, cache: str | Path | None = None) -> None:
-    """Set the statistics of every log-mel front end of a model to those of a sample of the training clips.
+    """Set the statistics of all log-mel front ends, which are alike, to those of a sample of the training clips.
 
     The main process decodes the sample once and stores the statistics; other processes, and later runs on the same
     clips, read the file. Clips of the sample that cannot be decoded are stored with it and enter the quarantine.
-
-    Args:
-        model: a model whose front ends all have the same number of bins.
-        clips: the training clips, not augmented.
-        cache: cache folder; None to compute the statistics on every process and store nothing.
+    Without a cache folder, every process computes the statistics.
     """
     front_ends = [module for module in model.modules() if isinstance(module, LogMel)]
     if not front_ends:
@@ -48,14 +44,18 @@ def set_log_mel_statistics(model: nn.Module, clips: ClipStream, cache: str | Pat
     if cache is None:
         statistics, _ = _compute_log_mel_statistics(front_ends[0], clips, rows)
     else:
-        file = Path(cache) / "log_mel_statistics" / f"{_statistics_key(front_ends[0], clips, rows)}.safetensors"
+        folder = Path(cache) / "log_mel_statistics"
+        key = _statistics_key(front_ends[0], clips, rows)
         with PartialState().main_process_first():
-            if file.exists():
-                statistics, bad = _read_statistics(file)
-                clips.add_to_quarantine(bad)
+            if file := min(folder.glob(f"{key}.*.safetensors"), default=None):
+                check_tensors(file)
+                with safe_open(file, framework="pt") as stored:
+                    statistics = {name: stored.get_tensor(name) for name in ("mean", "std")}
+                    clips.add_to_quarantine(json.loads(stored.metadata()["quarantine"]))
             else:
                 statistics, bad = _compute_log_mel_statistics(front_ends[0], clips, rows)
-                _write_statistics(file, statistics, bad)
+                folder.mkdir(parents=True, exist_ok=True)
+                save_tensors(statistics, folder / key, {"quarantine": json.dumps(bad)})
     for front_end in front_ends:
         front_end.set_statistics(statistics["mean"], statistics["std"])
 
@@ -76,15 +76,8 @@ def _statistics_key(front_end: LogMel, clips: ClipStream, rows: list[int]) -> st
     """Hash of all that decides the statistics: the front end, and ids and stored audio of the sample."""
     table = clips.table.select(rows)
     audio = [_audio_key(row, clips.reader.files) for row in table.select_columns(["audio", "shard", "row"])]
-    facts = [
-        FRAMES_VERSION,
-        front_end.num_mel_bins,
-        front_end.sampling_rate,
-        front_end.level,
-        list(table["id"]),
-        audio,
-    ]
-    return digest_of(facts)
+    facts = [FRAMES_VERSION, front_end.num_mel_bins, front_end.sampling_rate, front_end.level]
+    return digest_of([*facts, list(table["id"]), audio])
 
 
 def _audio_key(row: dict, files: Sequence[str]) -> list:
@@ -98,28 +91,9 @@ def _audio_key(row: dict, files: Sequence[str]) -> list:
     return [os.path.getsize(path) if path and os.path.exists(path) else None]
 
 
-def _read_statistics(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(file, framework="pt") as stored:
-        statistics = {name: stored.get_tensor(name) for name in ("mean", "std")}
-        return statistics, json.loads(stored.metadata()["quarantine"])
-
-
-def _write_statistics(file: Path, statistics: dict[str, Tensor], bad: dict[str, str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_suffix(f".{os.getpid()}.partial")  # another run may be writing the same file
-    save_file(statistics, partial_file, metadata={"quarantine": json.dumps(bad)})
-    partial_file.rename(file)
-
-
 @torch.no_grad()
 def set_layer_statistics(model: nn.Module, cache: EncoderStateCache, ids: Sequence[str]) -> None:
-    """Set the layer statistics of every encoder stream to those of cached clips.
-
-    Args:
-        model: a fused teacher with heads.
-        cache: states of its encoders.
-        ids: clips of the sample; all are cached.
-    """
+    """Set the layer statistics of every encoder stream of a teacher to those of cached clips."""
     for number, stream in enumerate(model.teacher.streams):  # type: ignore[union-attr, arg-type]
         for module in stream.modules():
             if isinstance(module, LayerStatistics):
@@ -137,7 +111,7 @@ def _mean_and_std(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the first axis of parts `(N_i, ...)`, computed in float64; at least 0.001."""
     count, total, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for part in parts:
-        wide = part.double().cpu()
+        wide = part.cpu().double()
         count, total, square = count + len(wide), total + wide.sum(0), square + wide.square().sum(0)
     mean = total / count
     return mean.float(), (square / count - mean.square()).clamp(min=1e-6).sqrt().float()

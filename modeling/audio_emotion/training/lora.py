@@ -16,10 +16,7 @@ TRAINED_PARTS = ("layer_mix", "projection", "log_mel")  # of a stream, beside th
 def add_lora(model: FusedEmotionForAudioClassification) -> None:
     """Add LoRA adapters to the feed-forward layers of every encoder, and freeze the encoders' own weights.
 
-    All layers after the encoders are trained in full.
-
-    Args:
-        model: a teacher. `freeze_encoders` must not be called before: it also stops the gradient of the adapters.
+    All layers after the encoders are trained in full. `freeze_encoders` would stop the gradient of the adapters, too.
     """
     if any(stream.frozen for stream in model.teacher.streams if isinstance(stream, EncoderStream)):
         raise ValueError("Expected encoders that are not frozen, got frozen ones. Add adapters instead of freezing.")

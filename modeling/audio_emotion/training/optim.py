@@ -1,23 +1,33 @@
-"""The one-cycle learning rate, and gathering over processes with gradient."""
+"""Learning rates of parameter groups, the one-cycle schedule, and gathering over processes with gradient."""
 
 from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from audio_emotion.data.dataset import Batch
+from audio_emotion.encoders import EncoderStream
 from audio_emotion.layers import EmotionOutput
+
+
+def parameter_groups(model: nn.Module, learning_rate: float, encoder_learning_rate: float) -> list[dict]:
+    """Trained parameters in two groups: all but pretrained encoders, and these or their adapters."""
+    streams = [module for module in model.modules() if isinstance(module, EncoderStream)]
+    encoders = {id(parameter) for stream in streams for parameter in stream.encoder.parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    inside = [parameter for parameter in trained if id(parameter) in encoders]
+    others = [parameter for parameter in trained if id(parameter) not in encoders]
+    groups = [{"params": others, "lr": learning_rate}, {"params": inside, "lr": encoder_learning_rate}]
+    return [group for group in groups if group["params"]]
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
     """One-cycle schedule (Smith & Topin 2017, https://arxiv.org/abs/1708.07120): warm-up over a fifth of the steps.
 
-    Args:
-        optimizer: the learning rate of each parameter group is its peak.
-        steps: optimizer steps of the training, of any number.
+    The learning rate of each parameter group is its peak.
     """
     steps = max(steps, 3)  # OneCycleLR needs a step of warm-up and one of decay
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -25,17 +35,10 @@ def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
 
 
 def gather_with_gradient(accelerator: Accelerator, tensor: Tensor) -> Tensor:
-    """Concatenate a tensor over all processes; the rows of this process keep their gradient.
+    """Concatenate `(B, ...)` of `W` processes to `(W B, ...)`; the rows of this process keep their gradient.
 
     CCC is not additive over clips, so every process computes it over the global batch. Each process then has the
     gradient of its own rows, and DistributedDataParallel averages them: multiply the loss by `W` to undo the average.
-
-    Args:
-        accelerator: accelerator of the run, with `W` processes.
-        tensor: `(B, ...)`, of the same shape on every process.
-
-    Returns:
-        `(W * B, ...)` in process order.
     """
     if accelerator.num_processes == 1:
         return tensor

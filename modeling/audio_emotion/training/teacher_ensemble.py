@@ -32,10 +32,7 @@ def product_of_teachers(
         exponents: power to which the probabilities of each teacher are raised; 1 each if None. See [`fit_exponents`].
 
     Returns:
-        `(N, C)`, rows sum to 1.
-
-    Raises:
-        ValueError: if none of a teacher's classes is an emotion of the corpus.
+        `(N, C)` probabilities.
     """
     total = torch.zeros(len(teachers[0].ids), len(emotions))
     for teacher, exponent in zip(teachers, exponents or [1.0] * len(teachers), strict=True):
@@ -52,10 +49,7 @@ def fit_exponents(teachers: Sequence[TeacherOutputs], emotions: Sequence[str], l
     Args:
         teachers: outputs for the same `N` clips; none of the teachers is fitted to the labels of these clips.
         emotions: classes of the corpus, in logit order.
-        labels: `(N,)` class numbers, -100 for clips without a label or whose label is not to be used.
-
-    Returns:
-        One number of at least 0 per teacher; 1 each if there is no label.
+        labels: `(N,)` class numbers, -100 where not used; without any, exponents are 1.
     """
     known = labels >= 0
     scores = torch.stack([each.has_output[:, None] * log_probabilities(each, emotions) for each in teachers])
@@ -95,7 +89,7 @@ def log_probabilities(teacher: TeacherOutputs, emotions: Sequence[str], temperat
 def clip_weights(
     teachers: Mapping[str, TeacherOutputs], emotions: Sequence[str], confidence: str = "", agreement: bool = False
 ) -> dict[str, Tensor]:
-    """Weight of each clip in each teacher's loss terms.
+    """Weight of each clip in the terms of each teacher, `(N,)`: 0 without output, 1 on average over the others.
 
     Args:
         teachers: outputs for the same `N` clips, by name.
@@ -104,12 +98,6 @@ def clip_weights(
             the highest class probability; `"entropy"` for 1 - entropy / log(classes).
         agreement: whether to multiply by the stored agreement, or if there is none by the overlap of the teachers'
             probabilities: the Bhattacharyya coefficient in 0..1, averaged over the other teachers with an output.
-
-    Returns:
-        `(N,)` for each teacher: 0 for clips without output, 1 on average over the others.
-
-    Raises:
-        ValueError: for an unknown `confidence`, or `"given"` with outputs that store none.
     """
     if confidence not in CONFIDENCES:
         raise ValueError(f"Expected `--confidence` among {CONFIDENCES}, got {confidence!r}.")

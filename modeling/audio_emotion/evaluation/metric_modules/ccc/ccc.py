@@ -1,12 +1,4 @@
-"""Concordance correlation coefficient (CCC) of predicted and rated values, with population moments.
-
-    CCC = 2 cov(p, r) / (var(p) + var(r) + (mean(p) - mean(r))^2)
-
-Moments are divided by N and computed once over the whole set: the mean of the CCCs of batches is another, lower
-number.
-
-It does not import the audio-emotion package, so that the file works on the Hub.
-"""
+"""Concordance correlation coefficient. Works on the Hub, because it does not import the audio-emotion package."""
 
 # SPDX-License-Identifier: Apache-2.0
 

@@ -1,11 +1,4 @@
-"""Expected calibration error (ECE): the mean difference between confidence and accuracy.
-
-    ECE = sum_b  n_b / N  |accuracy_b - confidence_b|
-
-over bins of equal width, each ((b - 1) / bins, b / bins], of the largest probability of each clip.
-
-It does not import the audio-emotion package, so that the file works on the Hub.
-"""
+"""Expected calibration error. Works on the Hub, because it does not import the audio-emotion package."""
 
 # SPDX-License-Identifier: Apache-2.0
 
