@@ -139,11 +139,12 @@ class AudioClip:
 
     def flags_between(self, start: float, end: float) -> tuple[str, ...]:
         """The flags of the part from `start` to `end` seconds; `"narrow_band"` is that of the whole clip."""
-        begins = self.measurements["start"]
-        ends = begins + self.measurements["seconds"]
-        is_inside = (ends > start + FRAME / 100) & (begins < end - FRAME / 100)  # (N,)
+        begins = self.measurements["start"]  # (N,)
+        first = np.searchsorted(begins, start + FRAME / 100) - 1  # the frame that `start` is in
+        last = np.searchsorted(begins, end - FRAME / 100)
         waveform = self.waveform[round(start * self.sampling_rate) : round(end * self.sampling_rate)]  # (S',)
-        return _find_flags(self.measurements[is_inside], waveform, self.sampling_rate, "narrow_band" in self.flags)
+        inside = self.measurements[max(first, 0) : last]
+        return _find_flags(inside, waveform, self.sampling_rate, "narrow_band" in self.flags)
 
     def channel(self, number: int, max_duration: float) -> "AudioClip":
         """One channel of the source, counted from 1, as a clip of its own.

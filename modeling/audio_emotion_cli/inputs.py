@@ -99,22 +99,23 @@ def load_pipeline(model: str | None, revision: str | None, device: str | None) -
                 "It needs code of its own, which this command never runs. Review that code, and pass "
                 "`trust_remote_code=True` to `pipeline` in Python."
             )
-        elif base := None if hub_id or model is None else _base_of_adapter(model):
+        elif base := None if hub_id or model is None else _base_on_hub(model):
             reason = (
                 f"It is an adapter of {base}, and a folder is loaded without the network: `hf download {base}` first. "
-                f"{reason}"
+                f"{reason.splitlines()[0]}"
             )
         raise UsageError(f"cannot load {model or 'the default model'}{where}. {reason}") from error
     finally:
         constants.HF_HUB_OFFLINE = was_offline
 
 
-def _base_of_adapter(folder: str) -> str | None:
+def _base_on_hub(folder: str) -> str | None:
     """The Hub id that the adapter in a folder names as its base."""
     try:
-        return str(json.loads(Path(folder, "adapter_config.json").read_text())["base_model_name_or_path"])
+        base = str(json.loads(Path(folder, "adapter_config.json").read_text())["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return None if os.path.isdir(base) else base
 
 
 def predict_clips(

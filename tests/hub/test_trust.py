@@ -137,9 +137,7 @@ assert pipeline("audio-emotion")(sys.argv[1])["emotions"]
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-def test_import_inference_and_info_of_hostile_folders_open_no_socket_and_no_other_file(
-    checkpoint, tmp_path, speech, monkeypatch
-):
+def test_import_inference_and_info_of_hostile_folders_open_no_socket_and_no_other_file(checkpoint, tmp_path, speech):
     clip, secret, proof = tmp_path / "clip.wav", tmp_path / "secret.safetensors", tmp_path / "proof"
     soundfile.write(clip, speech, 16000)
     shutil.copytree(checkpoint, tmp_path / "index")
@@ -153,6 +151,7 @@ def test_import_inference_and_info_of_hostile_folders_open_no_socket_and_no_othe
     begin = ["strace", "-f", "-qq", "-e", "trace=network,open,openat", "-e", "signal=none", "-o", str(log)]
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     environment |= {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["USER"] = "somebody"  # which the C library would otherwise look up
     environment["PYTHONPATH"] = str(Path(audio_emotion.__file__).parents[1])
 
     if subprocess.run([*begin, "true"], check=False, capture_output=True).returncode:
