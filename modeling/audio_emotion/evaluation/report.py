@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import recall_score
 
 from audio_emotion.data.affective_norms import DIMENSIONS as NORM_DIMENSIONS
-from audio_emotion.data.affective_norms import NORMS, norm_derived_dimensions
+from audio_emotion.data.affective_norms import NORM_SETS, norm_derived_dimensions
 from audio_emotion.evaluation.bootstrap import CLASS_METRICS, bootstrap_interval, intervals_over
 from audio_emotion.evaluation.metrics import (
     concordance_correlation,
@@ -39,7 +39,7 @@ def measure(
         predictions: of all clips.
         emotions: class names in logit order; empty for a model without categories.
         dimensions: names in column order; empty for a model without dimensions.
-        dimensions_source: `"norm-derived"` adds the control.
+        dimensions_source: norm-derived ones add the control.
         repeats: bootstrap samples; 0 for no intervals.
 
     Returns:
@@ -72,9 +72,10 @@ def measure(
         results["recall"] = {emotions[c]: float(recall) for c, recall in zip(present, recalls, strict=True)}
         results["ece"] = expected_calibration_error(posterior(logits), labels)
     # Categories of a custom corpus may have no norms, and its dimensions may not be among them: no control then.
-    normed = bool(emotions) and set(emotions) <= set(NORMS) and set(dimensions) <= set(NORM_DIMENSIONS)
-    derived = dimensions_source == "norm-derived" and normed and bool(dimensions)
-    controls = control_dimensions(predictions.logits, emotions) if derived else None
+    norms = NORM_SETS[dimensions_source or ""][0] if dimensions_source in NORM_SETS else {}
+    normed = bool(emotions) and set(emotions) <= set(norms) and set(dimensions) <= set(NORM_DIMENSIONS)
+    derived = dimensions_source if normed and dimensions else None
+    controls = control_dimensions(predictions.logits, emotions, derived) if derived else None
     for column, name in enumerate(dimensions):
         rated = np.isfinite(predictions.dimension_labels[:, column])
         predicted, target = predictions.dimensions[rated, column], predictions.dimension_labels[rated, column]
@@ -132,13 +133,13 @@ def posterior(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def control_dimensions(logits: np.ndarray, emotions: list[str]) -> np.ndarray:
-    """Norms of the emotion words averaged under the category posterior, `(N, C)` to `(N, 3)`.
+def control_dimensions(logits: np.ndarray, emotions: list[str], source: str = "norm-derived") -> np.ndarray:
+    """Norms of the emotions averaged under the category posterior, `(N, C)` to `(N, 3)`.
 
     Targets derived from the category can be predicted from the category: only what a regression head gains over this
     control is evidence about dimensions.
     """
-    return posterior(logits) @ np.array([norm_derived_dimensions(emotion) for emotion in emotions])  # (N, 3)
+    return posterior(logits) @ np.array([norm_derived_dimensions(name, source=source) for name in emotions])  # (N, 3)
 
 
 def headline(scores: dict[str, Any], dimensions: list[str]) -> dict[str, float]:

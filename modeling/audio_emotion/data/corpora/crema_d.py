@@ -33,6 +33,7 @@ from typing import Any, Literal
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
 from audio_emotion.data.corpora.corpus_info import (
+    PAD_NORMS,
     CorpusInfo,
     Variant,
     find_corpus_root,
@@ -84,6 +85,7 @@ INFO = CorpusInfo(
         "face": Variant({"labels": "face"}),
         "audio-visual": Variant({"labels": "audio-visual"}),
         "video": Variant({"video": True}),
+        "pad": PAD_NORMS,
     },
     protocols=PROTOCOLS,
     refused_protocols={
@@ -118,7 +120,12 @@ Labels = Literal["intended", "voice", "face", "audio-visual"]
 QUERIES = {"voice": "1", "face": "2", "audio-visual": "3"}  # first digit of a row id of the votes
 
 
-def rows(root: str | Path | None = None, labels: Labels = "intended", video: bool = False) -> Iterator[dict[str, Any]]:
+def rows(
+    root: str | Path | None = None,
+    labels: Labels = "intended",
+    video: bool = False,
+    dimensions_source: str = "norm-derived",
+) -> Iterator[dict[str, Any]]:
     """One row per clip in `root/AudioWAV/` or `root/AudioMP3/`, sorted by name, without those in `LEFT_OUT`.
 
     Args:
@@ -127,6 +134,7 @@ def rows(root: str | Path | None = None, labels: Labels = "intended", video: boo
             ("audio-visual"): `probabilities` are then fractions of the votes, and `emotion` their majority, None for a
             tie.
         video: pair each clip with its `VideoFlash/*.flv`; None for those in `BAD_VIDEO` and for a missing file.
+        dimensions_source: a key of `affective_norms.NORM_SETS`.
 
     Raises:
         FileNotFoundError: at the call, if the folder, its clips, or the requested votes are missing.
@@ -159,7 +167,7 @@ def rows(root: str | Path | None = None, labels: Labels = "intended", video: boo
     if soft_labels is not None and (missing := sorted(set(clips) - set(soft_labels))):
         raise ValueError(f"Expected votes on every clip, got none on {missing[:5]}. Use the published votes.")
     people = demographics(root)
-    return (_row(root, name, clips[name], people, soft_labels, video) for name in sorted(clips))
+    return (_row(root, name, clips[name], people, soft_labels, video, dimensions_source) for name in sorted(clips))
 
 
 def _audio_files(root: Path) -> list[Path]:
@@ -216,17 +224,19 @@ def _row(
     people: Mapping[str, Mapping[str, str]],
     soft_labels: Mapping[str, list[float]] | None,
     video: bool,
+    dimensions_source: str,
 ) -> dict[str, Any]:
     actor, _, code, level = name.split("_")
     speaker = f"{INFO.name}/{actor}"
     if soft_labels is None:
         emotion: str | None = CODES[code]
         intensity = "strong" if level == "HI" else "normal"
-        activation, valence, dominance = norm_derived_dimensions(CODES[code], intensity)
+        activation, valence, dominance = norm_derived_dimensions(CODES[code], intensity, dimensions_source)
     else:
         emotion = majority(soft_labels[name], INFO.emotions)
-        norms = zip(soft_labels[name], map(norm_derived_dimensions, INFO.emotions), strict=True)
-        weighted = [(weight * a, weight * v, weight * d) for weight, (a, v, d) in norms]
+        norms = [norm_derived_dimensions(emotion, source=dimensions_source) for emotion in INFO.emotions]
+        weights = zip(soft_labels[name], norms, strict=True)
+        weighted = [(weight * a, weight * v, weight * d) for weight, (a, v, d) in weights]
         activation, valence, dominance = (math.fsum(column) for column in zip(*weighted, strict=True))
     row: dict[str, Any] = {
         "id": f"{INFO.name}/{name}",
