@@ -43,9 +43,10 @@ def measure(
         repeats: bootstrap samples; 0 for no intervals.
 
     Returns:
-        `clips` and `speakers`; for `uar`, `accuracy`, `macro_f1` and `ccc_<dimension>` the value, with its interval as
-        `[low, high]` under `intervals`, resampled over `intervals_over`; `recall` of each class that occurs, `ece`,
-        `pearson_<dimension>` and `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
+        `clips` and `speakers`; for `uar`, `accuracy`, `macro_f1`, `ccc_<dimension>` and `pearson_<dimension>` the
+        value, with its interval as `[low, high]` under `intervals`, resampled over `intervals_over`; `recall` of each
+        class that occurs, `ece`, `confidence` (the mean of the highest probability), `over_confidence` (confidence
+        minus accuracy), `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
         targets. NaN, without an interval, where nothing is labeled.
     """
     speakers = sorted(set(predictions.speakers.tolist()) - {""})
@@ -70,7 +71,10 @@ def measure(
         present = np.unique(labels)
         recalls = recall_score(labels, classes, labels=present, average=None, zero_division=0) if present.size else []
         results["recall"] = {emotions[c]: float(recall) for c, recall in zip(present, recalls, strict=True)}
-        results["ece"] = expected_calibration_error(posterior(logits), labels)
+        probabilities = posterior(logits)
+        results["ece"] = expected_calibration_error(probabilities, labels)
+        results["confidence"] = float(probabilities.max(-1).mean()) if len(labels) else math.nan
+        results["over_confidence"] = results["confidence"] - results["accuracy"]
     # Categories of a custom corpus may have no norms, and its dimensions may not be among them: no control then.
     norms = NORM_SETS[dimensions_source or ""][0] if dimensions_source in NORM_SETS else {}
     normed = bool(emotions) and set(emotions) <= set(norms) and set(dimensions) <= set(NORM_DIMENSIONS)
@@ -80,7 +84,7 @@ def measure(
         rated = np.isfinite(predictions.dimension_labels[:, column])
         predicted, target = predictions.dimensions[rated, column], predictions.dimension_labels[rated, column]
         score(f"ccc_{name}", concordance_correlation, predicted, target, clusters[rated])
-        results[f"pearson_{name}"] = float(pearson_correlation(predicted, target))
+        score(f"pearson_{name}", pearson_correlation, predicted, target, clusters[rated])
         results[f"mae_{name}"] = float(mean_absolute_error(predicted, target))
         if controls is not None:
             control = controls[rated, NORM_DIMENSIONS.index(name)]
