@@ -122,7 +122,7 @@ def test_classes_without_a_match_raise_unless_a_label_map_is_given(evaluate, mak
     assert 0 <= results["test"]["uar"] <= 1
 
 
-def test_a_model_is_scored_on_every_clip_over_the_emotions_that_it_shares_with_the_corpus(
+def test_a_model_is_scored_on_every_clip_over_the_emotions_that_it_and_the_corpus_have(
     evaluate, make_external_model, tmp_path
 ):
     folder = make_external_model(tmp_path / "external", ["boredom", *SYNTHETIC[1:]])

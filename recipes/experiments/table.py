@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from elsewhere import elsewhere_table
 from huggingface_hub.dataclasses import strict
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
-from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_rows, fold_table, set_tables
+from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_table, set_tables
 
 from audio_emotion.evaluation.bootstrap import aggregate
 from audio_emotion.evaluation.plots import save_figure
+from audio_emotion.evaluation.predictions import load_predictions, pool_folds
 from audio_emotion.training.arguments import parse_arguments
 
 RECIPES = Path(__file__).parents[1]
@@ -37,6 +39,10 @@ STUDENT_TITLES = {  # students with all labels: of the first paper and of the la
     "both-100-percent": "`small` student of both teachers",
 }
 RESULTS_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the label-efficiency experiment, in docs/results.md
+OWN_FOLDS = {  # corpus and fold predictions of each embedded model
+    "student": ("RAVDESS", "folds/default-fold-*-seed-*.parquet"),
+    "lite": ("CREMA-D", "crema_d/lite-fold-*-seed-*.parquet"),
+}
 MAIN_SET = RECIPES / "configs" / "mitra2022" / "ravdess.yaml"
 
 
@@ -91,16 +97,19 @@ def short_table(table: str) -> str:
     return "\n".join(lines)
 
 
-def default_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
+def default_table(folder: Path, repeats: int = 2000) -> str:
     """UAR of the default model's recipe on unseen actors of its corpus, and of the default itself on other corpora."""
-    row = fold_rows(folder / "folds", run_set)["default"]
-    seeds = row.seeds(set(row.runs))
-    uar, (low, high) = aggregate(seeds, "uar", row.dimensions, repeats)
-    elsewhere = json.loads((folder / "default_elsewhere.json").read_text())["corpora"]
+    elsewhere = json.loads((folder / "default_elsewhere.json").read_text())
+    corpus, pattern = OWN_FOLDS[elsewhere["default"]]
+    by_seed: dict[str, list] = {}
+    for path in sorted(folder.glob(pattern)):
+        predictions, emotions, dimensions = load_predictions(path)
+        by_seed.setdefault(path.stem.rpartition("-")[2], []).append(predictions)
+    uar, interval = aggregate([pool_folds(folds) for folds in by_seed.values()], "uar", dimensions, repeats)
     lines = ["| tested on | UAR | chance |", "| --- | --- | --- |"]
-    own = f"{uar:.3f} ({low:.2f} to {high:.2f}) | {1 / len(row.emotions):.3f}"
-    lines.append(f"| RAVDESS (its own corpus), unseen actors | {own} |")
-    lines += [f"| {each['corpus']} | {each['uar']:.3f} | {1 / each['classes']:.3f} |" for each in elsewhere]
+    rows = [(f"{corpus} (its own corpus), unseen actors", uar, interval, len(emotions))]
+    rows += [(each["corpus"], each["uar"], each["interval"], each["classes"]) for each in elsewhere["corpora"]]
+    lines += [f"| {name} | {uar:.3f} ({low:.2f} to {high:.2f}) | {1 / n:.3f} |" for name, uar, (low, high), n in rows]
     return "\n".join(lines)
 
 
@@ -142,14 +151,15 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
         fold_table(folder, students, repeats),
         comparison_table(folder, students, repeats),
     ]
-    default = default_table(RECIPES / "results", run_set, repeats)
+    elsewhere = json.loads((RECIPES / "results" / "default_elsewhere.json").read_text())
+    default = default_table(RECIPES / "results", repeats)
     results = replace_table(RESULTS.read_text(), "table", "\n\n".join([*tables, synthetic_table(RECIPES / "results")]))
     results = replace_table(results, "few-labels", few_labels)
     readme = replace_table(README.read_text(), "table", short_table(tables[0]))
     page = replace_table(FEW_LABELS.read_text(), "table", render_table(fixed))
     return {
         README: replace_table(readme, "default", default),
-        RESULTS: replace_table(results, "default", default),
+        RESULTS: replace_table(replace_table(results, "default", default), "elsewhere", elsewhere_table(elsewhere)),
         HINTS: replace_table(HINTS.read_text(), "table", "\n\n".join(hints)),
         FEW_LABELS: replace_table(page, "folds", "\n\n".join(both)),
         ROBUSTNESS: replace_table(ROBUSTNESS.read_text(), "table", corruption_table(folder, run_set, repeats)),
