@@ -21,11 +21,13 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 
 import audio_emotion  # noqa: F401 - registers the Auto classes
+from audio_emotion.data.affective_norms import DIMENSIONS, NORM_SETS
 from audio_emotion.data.registry import corpus_info, corpus_rows
 from audio_emotion.evaluation.label_matching import MATCHING_RULE, canonical_label
+from audio_emotion.evaluation.metrics import pearson_correlation
 from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.evaluation.provenance import training_speakers
-from audio_emotion.evaluation.report import measure, posterior
+from audio_emotion.evaluation.report import control_dimensions, measure, posterior
 from audio_emotion.training.arguments import parse_arguments
 
 RECIPES = Path(__file__).parents[1]
@@ -54,6 +56,7 @@ class ElsewhereArguments:
     results: str = field(
         default=str(RECIPES / "results" / "default_elsewhere.json"), metadata={"help": "File that is written."}
     )
+    reuse: bool = field(default=False, metadata={"help": "Score predictions that are already in the run folders."})
     repeats: int = field(default=1000, metadata={"help": "Bootstrap samples of each interval."})
 
 
@@ -61,7 +64,10 @@ def main(args: ElsewhereArguments) -> dict:
     """Evaluate every model on every corpus and write the results."""
     models = dict(each.split("=", 1) for each in args.models)
     rows = {
-        name: [evaluate_on(corpus, folder, Path(args.runs) / name / corpus, args.repeats) for corpus in args.corpora]
+        name: [
+            evaluate_on(corpus, folder, Path(args.runs) / name / corpus, args.repeats, args.reuse)
+            for corpus in args.corpora
+        ]
         for name, folder in models.items()
     }
     for row in rows[next(iter(models))]:
@@ -79,16 +85,18 @@ def main(args: ElsewhereArguments) -> dict:
     return results
 
 
-def evaluate_on(corpus: str, model: str, run: Path, repeats: int) -> dict[str, Any]:
+def evaluate_on(corpus: str, model: str, run: Path, repeats: int, reuse: bool = False) -> dict[str, Any]:
     """Scores of a model on the speakers of a corpus that it was not trained on."""
     row: dict[str, Any] = {"corpus": TITLES.get(corpus, corpus), "name": corpus}
     seen = training_speakers(AutoConfig.from_pretrained(model).training_data)
     speakers = {each["speaker"] for each in corpus_rows(corpus)}
     if speakers <= seen:
         return {**row, "contaminated": True}
-    recipe = runpy.run_path(str(RECIPES / "evaluate.py"))
-    arguments = {"model": model, "corpus": corpus, "protocol": "all", "contaminated": True}
-    found = recipe["main"](recipe["EvaluateArguments"](**arguments, output=str(run), repeats=0, plots=False))
+    if not (reuse and (run / "results.json").is_file()):
+        recipe = runpy.run_path(str(RECIPES / "evaluate.py"))
+        arguments = {"model": model, "corpus": corpus, "protocol": "all", "contaminated": True}
+        recipe["main"](recipe["EvaluateArguments"](**arguments, output=str(run), repeats=0, plots=False))
+    found = json.loads((run / "results.json").read_text())
     predictions, emotions, dimensions = load_predictions(run / "predictions.parquet")
     predictions = predictions.take(~np.isin(predictions.speakers, list(seen)))
     row |= {"left_out_speakers": len(speakers & seen), "matching": {**found["matching"], "rule": None}}
@@ -101,7 +109,19 @@ def evaluate_on(corpus: str, model: str, run: Path, repeats: int) -> dict[str, A
             | {f"{metric}_interval": scores["intervals"][f"{metric}_{name}"] for metric in ("pearson", "ccc")}
             for name in dimensions
         }
+        row["posterior_norms"] = posterior_norms(predictions, emotions, dimensions)
     return row
+
+
+def posterior_norms(predictions: Predictions, emotions: list[str], dimensions: list[str]) -> dict[str, dict]:
+    """Correlation of the ratings with each set of norms, averaged under the category posterior: a control."""
+    found: dict[str, dict] = {}
+    for source in NORM_SETS:
+        norms = control_dimensions(predictions.logits, emotions, source)
+        rated = {name: predictions.dimension_labels[:, column] for column, name in enumerate(dimensions)}
+        pairs = {name: (norms[:, DIMENSIONS.index(name)], target) for name, target in rated.items()}
+        found[source] = {name: float(pearson_correlation(*pair)) for name, pair in pairs.items()}
+    return found
 
 
 def class_scores(predictions: Predictions, emotions: list[str], repeats: int) -> dict[str, Any]:
