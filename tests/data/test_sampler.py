@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from audio_emotion.data.sampler import ResumableSampler
 
@@ -105,3 +108,19 @@ def test_sampling_weights_of_labeled_clips_multiply_those_of_corpora():
     rows = mixed.with_sampling_weights(labeled, 2.0).epoch(0)
     assert np.bincount(rows, minlength=20)[:10].tolist() == [2] * 4 + [1] * 6
     assert (rows >= 10).sum() == 5
+
+
+def test_balanced_emotions_occur_equally_often_in_each_corpus():
+    emotions = [*["happy"] * 30, *["sad"] * 10, *["happy"] * 2, *["angry"] * 18]
+    speakers = [*["large/1"] * 40, *["small/1"] * 20]
+    table = Dataset.from_dict({"speaker": speakers, "emotion": emotions, "shard": [None] * 60})
+
+    sampler = ResumableSampler.from_table(table, 10, {"small": 0.5}, balance_emotions=True, shuffle=True)
+
+    drawn = Counter((speakers[row], emotions[row]) for row in sampler.epoch(0))
+    assert drawn == {
+        ("large/1", "happy"): 20,
+        ("large/1", "sad"): 20,
+        ("small/1", "happy"): 5,
+        ("small/1", "angry"): 5,
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 import torch
 from datasets import Dataset
 
-from audio_emotion.data.augmentation import AugmentationStrengths
+from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.encoders import EncoderStream
@@ -132,3 +134,22 @@ def test_a_bad_clip_is_quarantined_and_not_cached(tmp_path, table):
 )
 def test_another_augmentation_has_another_cache(tmp_path, table, other):
     assert frame_cache(tmp_path, table).folder != frame_cache(tmp_path, table, **other).folder
+
+
+@torch.no_grad()
+def test_an_augmented_version_has_the_states_of_its_waveform_in_a_cache_of_its_own(tmp_path, encoder, clips):
+    model = teacher(encoder)
+    clean, *versions = (
+        EncoderStateCache(tmp_path, model),
+        *(EncoderStateCache(tmp_path, model, ALWAYS, version) for version in (1, 2)),
+    )
+    for cache in (clean, *versions):
+        cache.fill(clips)
+    clip = next(iter(clips.clips()))
+    seed = zlib.crc32(f"1/{clip['id']}".encode())
+
+    augmented = WaveformAugmentation(ALWAYS)(torch.as_tensor(clip["waveform"]), seed)
+
+    expected, _ = model.teacher.encode(augmented[None])
+    torch.testing.assert_close(versions[0][clip["id"]][0].float(), expected[0][0], atol=2e-2, rtol=2e-3)
+    assert len({each.caches[0].folder for each in (clean, *versions)}) == 3

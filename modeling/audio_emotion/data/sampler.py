@@ -11,6 +11,7 @@ are permuted, then the rows within each, and every worker of every process reads
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -60,7 +61,12 @@ class ResumableSampler:
 
     @classmethod
     def from_table(
-        cls, table: Dataset, batch_size: int, weights: Mapping[str, float] | None = None, **others: Any
+        cls,
+        table: Dataset,
+        batch_size: int,
+        weights: Mapping[str, float] | None = None,
+        balance_emotions: bool = False,
+        **others: Any,
     ) -> ResumableSampler:
         """Sampler of a table, with its shards.
 
@@ -68,16 +74,25 @@ class ResumableSampler:
             table: see `corpus_table`.
             batch_size: clips in a global batch.
             weights: sampling weight of a corpus by its name; 1 for corpora that are not named.
+            balance_emotions: sample the emotions of a corpus equally often, with its number of clips unchanged.
             others: further attributes.
         """
         shards = table["shard"]
         shards = None if None in shards else np.asarray(shards)
-        if not weights:
+        if not weights and not balance_emotions:
             return cls(len(table), batch_size, shards=shards, **others)
+        weights = weights or {}
         names = [speaker.split("/")[0] for speaker in table["speaker"]]
-        known = sorted(set(names))
-        groups = np.array([known.index(name) for name in names])
-        by_group = [weights.get(name, 1.0) for name in known]
+        if balance_emotions:
+            clips = Counter(zip(names, table["emotion"], strict=True))
+            emotions, total = Counter(name for name, _ in clips), Counter(names)
+            known = sorted(clips, key=str)
+            groups = np.array([known.index(each) for each in zip(names, table["emotion"], strict=True)])
+            by_group = [weights.get(each[0], 1.0) * total[each[0]] / emotions[each[0]] / clips[each] for each in known]
+        else:
+            known = sorted(set(names))
+            groups = np.array([known.index(name) for name in names])
+            by_group = [weights.get(name, 1.0) for name in known]
         return cls(len(table), batch_size, shards=shards, groups=groups, weights=by_group, **others)
 
     def with_sampling_weights(

@@ -117,6 +117,9 @@ class DataArguments:
     train_on_validation: bool = field(
         default=False, metadata={"help": "Add the validation speakers to the training speakers; no validation."}
     )
+    balance_emotions: bool = field(
+        default=False, metadata={"help": "Sample the emotions of each corpus equally often in training."}
+    )
     max_bad_fraction: float = field(
         default=0.05, metadata={"help": "Fraction of unreadable clips, 0 to 1, above which the run stops."}
     )
