@@ -371,7 +371,7 @@ def new_teacher(
 
 
 def waveform_augmentation(args: TeacherArguments) -> AugmentationStrengths:
-    """Augmentation of the recipe: gains and noise as of strangers' recordings, pauses shorter than a crop."""
+    """Augmentation of the recipe: gains and noise of other recordings, pauses shorter than a crop."""
     data = Path(os.environ.get("AUDIO_EMOTION_DATA", ""))
     folders = (args.noise_folder, args.rooms_folder)
     noise, rooms = (str(data / name) if name and (data / name).is_dir() else name for name in folders)

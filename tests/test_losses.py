@@ -210,7 +210,7 @@ def test_variance_loss_is_the_gaussian_likelihood_with_a_detached_prediction(mis
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_a_corpus_that_lacks_a_label_does_not_count_as_saying_no_to_it(smoothing):
+def test_a_corpus_that_lacks_a_label_is_no_evidence_against_it(smoothing):
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     possible = torch.tensor([[True, True, False, True], [True, True, True, True]])
     labels, weight = torch.tensor([3, 2]), torch.ones(2)

@@ -24,7 +24,7 @@ POSITIONS = r"encoder\.embed_positions\.weight$"  # of Whisper; not in checkpoin
 # Relative to the standard deviation of the hidden states; above it, a family runs one clip at a time. The rounding of
 # Whisper reaches 1.4e-4, the leakage through group norm is a hundred times larger.
 PADDING_TOLERANCE = 1e-3
-# Whether the last layer is followed by a norm; in the family of wav2vec 2.0, `do_stable_layer_norm` says so.
+# Whether the last layer is followed by a norm; in the family of wav2vec 2.0, `do_stable_layer_norm` is set then.
 FINAL_NORM = {"whisper": True, "data2vec-audio": False, "wav2vec2-bert": False}
 
 

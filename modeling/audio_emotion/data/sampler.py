@@ -83,12 +83,13 @@ class ResumableSampler:
             return cls(len(table), batch_size, shards=shards, **others)
         weights = weights or {}
         names = [speaker.split("/")[0] for speaker in table["speaker"]]
+        by_group: list[float]
         if balance_emotions:
             clips = Counter(zip(names, table["emotion"], strict=True))
             emotions, total = Counter(name for name, _ in clips), Counter(names)
-            known = sorted(clips, key=str)
-            groups = np.array([known.index(each) for each in zip(names, table["emotion"], strict=True)])
-            by_group = [weights.get(each[0], 1.0) * total[each[0]] / emotions[each[0]] / clips[each] for each in known]
+            pairs = sorted(clips, key=str)
+            groups = np.array([pairs.index(each) for each in zip(names, table["emotion"], strict=True)])
+            by_group = [weights.get(name, 1.0) * total[name] / emotions[name] / clips[name, e] for name, e in pairs]
         else:
             known = sorted(set(names))
             groups = np.array([known.index(name) for name in names])
