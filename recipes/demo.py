@@ -130,7 +130,7 @@ def draw(prediction: dict[str, Any], clip: dict[str, str], config, waveform: np.
         rows[-1].set_xlim(0, prediction["duration"])
         if right:
             draw_emotions(right.subplots(), emotions)
-        if dimensions and config.dimensions_source == "norm-derived":
+        if dimensions and (config.dimensions_source or "").startswith("norm-derived"):
             note = "Dimensions are norm-derived: from ratings of the emotion words by readers, not from rated speech."
             figure.supxlabel(note, x=0.012, ha="left", fontsize=8.5, color=NOTE)
     return figure

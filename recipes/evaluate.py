@@ -6,10 +6,11 @@
 Writes `results.json`, `predictions.parquet` and `plots/`. `--against` names run folders of earlier evaluations on the
 same clips: the models are compared, paired over speakers.
 
-The model may be any `AutoModelForAudioClassification`. Its classes are matched with the corpus's emotions by name; for
-names that do not match, `--label_map FILE` maps classes to emotions (`hap: happy`) or to null in YAML. It is an error
-if the model or a teacher of it was trained on a speaker of the split, or is a public model known to be trained on the
-corpus; with `--contaminated true` it is evaluated, and the results are marked.
+The model may be any `AutoModelForAudioClassification`. Its classes are matched with the corpus's emotions by name, and
+scored over those that both have (`MATCHING_RULE` is in the results); for unknown names, `--label_map FILE` maps
+classes to emotions (`hap: happy`) or to null in YAML. Without `--protocol`, every clip of a corpus is a test clip. It
+is an error if the model or a teacher of it was trained on a speaker of the split, or is a public model known to be
+trained on the corpus; with `--contaminated true` it is evaluated, and the results are marked.
 
 `--corruption telephone` (or pauses, noise, room, quiet) corrupts every clip, deterministically; `--against` an
 evaluation without it gives the loss.
@@ -27,7 +28,7 @@ from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_tabl
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.evaluation.bootstrap import compare
 from audio_emotion.evaluation.corruptions import get_corruption
-from audio_emotion.evaluation.label_matching import MatchedClassifier
+from audio_emotion.evaluation.label_matching import MATCHING_RULE, MatchedClassifier
 from audio_emotion.evaluation.plots import model_comparison, save_figure, save_plots
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, predict, save_predictions
 from audio_emotion.evaluation.provenance import require_uncontaminated
@@ -49,7 +50,7 @@ class ModelArguments:
 class EvaluationDataArguments(CorpusArguments):
     """The clips that are evaluated."""
 
-    protocol: str = option("", "Name of the protocol. Empty: the corpus's default.")
+    protocol: str = option("", "Name of the protocol. Empty: the default of the corpus, or `all` clips.")
     split: str = option("test", "train, validation or test.")
     batch_size: int = option(32, "Clips per batch, over all processes.")
     corruption: str = option("", "Corrupt every clip: telephone, pauses, noise, room or quiet.")
@@ -86,7 +87,9 @@ def main(args: EvaluateArguments) -> dict:
 
     # The clips, by speakers that the model was not trained on.
     table = corpus_table(args.corpus, corpus_path, args.corpus_count)
-    rows, _ = apply_protocol(args.corpus, table, args.protocol, corpus_path, (args.split,))
+    whole = not info.default_protocol and not args.corpus.endswith(".yaml")
+    protocol = args.protocol or ("all" if whole else "")
+    rows, _ = apply_protocol(args.corpus, table, protocol, corpus_path, (args.split,))
     speakers = {name for name in rows["speaker"] if name}
     contaminated_by = require_uncontaminated(
         args.model, info.name, speakers, model.training_data, model.public_models, args.contaminated
@@ -112,11 +115,12 @@ def main(args: EvaluateArguments) -> dict:
         "recipe": "evaluate",
         "model": args.model,
         "corpus": info.name,
-        "protocol": args.protocol or args.corpus,
+        "protocol": protocol or args.corpus,
         "corruption": args.corruption,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "contaminated_by": contaminated_by,
         "left_out": list(model.match.left_out) if model.match else [],
+        "matching": matching(model),
         args.split: scores,
     }
     if accelerator.is_main_process:
@@ -138,6 +142,19 @@ def main(args: EvaluateArguments) -> dict:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def matching(model: MatchedClassifier) -> dict:
+    """How classes and emotions were matched; empty for a model without categories."""
+    if not model.match:
+        return {}
+    return {
+        "rule": MATCHING_RULE,
+        "scored": list(model.match.emotions),
+        "counted_as": dict(model.match.merged),
+        "emotions_left_out": list(model.match.left_out),
+        "classes_left_out": list(model.match.ignored),
+    }
 
 
 def compare_with_others(

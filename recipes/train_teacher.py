@@ -6,7 +6,9 @@ Flags override values of the file: `--seed 1`. Without a file, a small teacher i
 Start a killed run again with the same command: it resumes at its last saved state.
 """
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,19 +17,25 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.data.augmentation import mask_time, mix_clips
+from audio_emotion.data.augmentation import AugmentationStrengths, crop_time, mask_time, mix_clips
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
 from audio_emotion.data.training_set import require_training_labels, training_data
-from audio_emotion.encoders import LogMelStream
+from audio_emotion.encoders import GRID, LogMelStream
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.evaluation.report import headline
 from audio_emotion.hub.checkpoint import write_checkpoint
-from audio_emotion.layers import EmotionOutput
+from audio_emotion.layers import EmotionOutput, get_trunk
 from audio_emotion.losses import supervised_terms
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
-from audio_emotion.training.experiment import ExperimentData, finish_run, start_run
+from audio_emotion.training.experiment import (
+    ExperimentData,
+    augmentation_strengths,
+    finish_run,
+    seeded_augmentation,
+    start_run,
+)
 from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.feature_statistics import (
     copy_statistics,
@@ -37,7 +45,7 @@ from audio_emotion.training.feature_statistics import (
 )
 from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
-from audio_emotion.training.optim import gather_labels, gather_output, parameter_groups
+from audio_emotion.training.optim import gather_labels, gather_output, gather_with_gradient, parameter_groups
 
 
 @argument_group("encoders")
@@ -57,17 +65,29 @@ class NetworkArguments:
 
     layer_fusion: str = option("mix", "Fusion of layers: mix (one softmax weight per layer) or concatenate.")
     fusion: str = option("concatenate", "Fusion of streams: concatenate (paper) or gate.")
+    projection_size: int = option(128, "Width to which each encoder is projected; 0, for one encoder: no projection.")
     frames_per_step: int = option(1, "Number of 20 ms frames that are averaged into one step of the trunk.")
-    hidden_size: int = option(64, "Width of the GRU layers.")
+    trunk: str = option("tc-gru", "Trunk: tc-gru (of the paper), convolutional or linear.")
+    hidden_size: int = option(64, "Width of the layers of the trunk.")
     convolution_size: int = option(64, "Channels of the time convolution beside the identity; 0: Figure 1(A).")
     pooling: str = option("statistics", "Pooling over time: last (of the paper), statistics or attentive.")
+    pooling_heads: int = option(1, "Number of scores of attentive pooling.")
     dimension_weights: list[float] = option([], "Weight of each dimension in the CCC loss. Empty: equal weights.")
 
 
 @argument_group("augmentation")
 class TeacherAugmentationArguments:
-    """Augmentation of encoder states."""
+    """Augmentation of waveforms and of encoder states."""
 
+    augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each, in augmented versions.")
+    telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
+    pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
+    noise_folder: str = option("", "Folder of recorded noise, maybe in $AUDIO_EMOTION_DATA, beside simulated noise.")
+    rooms_folder: str = option("", "Folder of room impulse responses, in the same way, beside simulated ones.")
+    augment_versions: int = option(
+        2, "Versions of a clip whose states are cached, one of them clean; steps alternate among them."
+    )
+    crop: float = option(0.0, "Longest random crop in seconds, 0: whole clips; with cached states only.")
     stream_dropout: float = option(0.0, "Probability that a stream is dropped in training.")
     time_mask: float = option(0.2, "Largest masked span, as a fraction of the clip; with cached states only.")
     mixup: float = option(0.0, "Alpha of mixup; 0: no mixup; with cached states only.")
@@ -111,10 +131,16 @@ def main(args: TeacherArguments) -> dict:
     # States of frozen encoders are cached for all clips; otherwise only for the sample of the layer statistics.
     state_cache = EncoderStateCache(cache_folder, model)
     is_cached = args.tuning == "frozen" and bool(args.cache)
+    strengths = waveform_augmentation(args) if args.augment else None
+    versions = range(1, args.augment_versions if strengths and is_cached else 1)
+    augmented = [EncoderStateCache(cache_folder, model, strengths, version) for version in versions]
     to_encode = data.clips(data.table if is_cached else clips.table.select(statistics_sample(len(clips))))
     with accelerator.main_process_first():
         state_cache.fill(to_encode)
         state_cache.refresh()
+        for cache in augmented:
+            cache.fill(clips)
+            cache.refresh()
     data.quarantine |= to_encode.quarantine | clips.quarantine
     if is_cached:
         data.keep(state_cache.__contains__)
@@ -122,7 +148,8 @@ def main(args: TeacherArguments) -> dict:
     sample = [rows[row]["id"] for row in statistics_sample(len(rows))]
     sample = [name for name in sample if name in state_cache]
     set_layer_statistics(model, state_cache, sample)
-    forward = TeacherForward(args, data, accelerator, state_cache if is_cached else None, padding=sample[0])
+    caches = [state_cache, *augmented] if is_cached else []
+    forward = TeacherForward(args, data, accelerator, caches, padding=sample[0])
 
     # The teacher.
     model.config.training_data = training_data(data.train_speakers)
@@ -177,12 +204,17 @@ def train(
     """Train one teacher on some rows; `validation` selects the best checkpoint."""
     groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
     loop = TrainingLoop(args, data, model, groups, data.clips(rows), data.training_sampler(rows), name, part=name)
-    for batch in loop.batches(waveforms=forward.cache is None):
+    on_line = bool(args.augment) and not forward.caches  # without a cache of augmented versions
+    augment = seeded_augmentation(waveform_augmentation(args), args.seed) if on_line else None
+    for batch in loop.batches(augment, waveforms=not forward.caches):
         with accelerator.autocast():
             output = forward(loop.model, batch, seed=args.seed + loop.step_number)
         gather_output(accelerator, output)
         labels, ratings, weight = gather_labels(accelerator, batch)
-        terms = supervised_terms(output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing)
+        possible = gather_with_gradient(accelerator, data.possible_emotions(batch).to(accelerator.device))
+        terms = supervised_terms(
+            output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing, possible
+        )
         loop.step(terms)
         if loop.epoch_ended:
             scores = None if validation is None else data.score(forward.predict(model, validation))
@@ -197,14 +229,18 @@ class TeacherForward:
     args: TeacherArguments
     data: ExperimentData
     accelerator: Accelerator
-    cache: EncoderStateCache | None  # states of all clips; None to run the encoders
+    caches: list[EncoderStateCache]  # states of all clips, and of augmented training clips; none to run the encoders
     padding: str  # id of a clip whose states fill a batch up, at weight 0
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int | None = None) -> EmotionOutput:
         """Run a batch through the model; with a seed, cached states and their labels are augmented."""
-        if self.cache is None:
+        if not self.caches:
             return self.data.forward(model, batch)
-        states, lengths = self.cache.batch([name or self.padding for name in batch.ids])
+        cache = self.caches[0 if seed is None else seed % len(self.caches)]
+        states, lengths = cache.batch([name or self.padding for name in batch.ids])
+        if seed is not None and self.args.crop:
+            longest = round(self.args.crop * GRID / self.args.frames_per_step)
+            states, lengths = crop_time(states, lengths, longest, seed)
         if seed is not None and self.args.time_mask:
             values = [mask_value(each) for each in self.accelerator.unwrap_model(model).teacher.streams]
             states = mask_time(states, lengths, values, seed, self.args.time_mask)
@@ -224,7 +260,7 @@ class TeacherForward:
 
     def predict(self, model: FusedEmotionForAudioClassification, rows: Dataset) -> Predictions:
         """Predict some rows."""
-        return self.data.predict(model, rows, 64, self, waveforms=self.cache is None)
+        return self.data.predict(model, rows, 64, self, waveforms=not self.caches)
 
 
 def new_teacher(
@@ -237,9 +273,13 @@ def new_teacher(
         dict.fromkeys(args.encoders, args.layers) if args.layers else None,
         emotions=data.emotions,
         dimensions=data.dimensions,
+        projection_size=args.projection_size,
+        trunk=args.trunk,
+        look_ahead=0 if get_trunk(args.trunk).is_causal else 1,
         hidden_size=args.hidden_size,
         convolution_size=args.convolution_size,
         pooling=args.pooling,
+        pooling_heads=args.pooling_heads,
         frames_per_step=args.frames_per_step,
         dimension_weights=args.dimension_weights or None,
         layer_fusion=args.layer_fusion,
@@ -256,6 +296,23 @@ def new_teacher(
     elif args.tuning != "full":
         raise ValueError(f"Expected `--tuning` frozen, lora or full, got {args.tuning!r}.")
     return model.to(accelerator.device)
+
+
+def waveform_augmentation(args: TeacherArguments) -> AugmentationStrengths:
+    """Augmentation of the recipe: gains and noise of other recordings, pauses shorter than a crop."""
+    data = Path(os.environ.get("AUDIO_EMOTION_DATA", ""))
+    folders = (args.noise_folder, args.rooms_folder)
+    noise, rooms = (str(data / name) if name and (data / name).is_dir() else name for name in folders)
+    return augmentation_strengths(
+        args.augment,
+        snr=(5.0, 25.0),
+        gain=(-15.0, 10.0),
+        pause=(0.05, 1.0),
+        pause_probability=args.pauses,
+        telephone_probability=args.telephone,
+        noise_folder=noise,
+        rooms_folder=rooms,
+    )
 
 
 def teacher_outputs(

@@ -117,7 +117,23 @@ def test_classes_without_a_match_raise_unless_a_label_map_is_given(evaluate, mak
     (tmp_path / "map.yaml").write_text(f"joyous: {SYNTHETIC[0]}\nboredom: null\n")
     results = evaluate(model=folder, output=str(tmp_path / "run"), label_map=str(tmp_path / "map.yaml"))
     assert results["left_out"] == []
+    assert results["matching"]["scored"] == SYNTHETIC
+    assert results["matching"]["classes_left_out"] == ["boredom"]
     assert 0 <= results["test"]["uar"] <= 1
+
+
+def test_a_model_is_scored_on_every_clip_over_the_emotions_that_it_and_the_corpus_have(
+    evaluate, make_external_model, tmp_path
+):
+    folder = make_external_model(tmp_path / "external", ["boredom", *SYNTHETIC[1:]])
+    results = evaluate(model=folder, output=str(tmp_path / "run"), protocol="all")
+
+    assert results["test"]["clips"] == 50
+    assert results["matching"]["emotions_left_out"] == results["left_out"] == SYNTHETIC[:1]
+    assert set(results["test"]["recall"]) == set(SYNTHETIC[1:])
+    assert results["test"]["over_confidence"] == pytest.approx(
+        results["test"]["confidence"] - results["test"]["accuracy"]
+    )
 
 
 def test_an_external_checkpoint_without_its_head_raises(make_external_model, tmp_path):

@@ -207,3 +207,18 @@ def test_variance_loss_is_the_gaussian_likelihood_with_a_detached_prediction(mis
     assert dimensions.grad is None
     assert log_variance.grad.isfinite().all()
     assert log_variance.grad[0, 1] == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_corpus_that_lacks_a_label_is_no_evidence_against_it(smoothing):
+    logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    possible = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    labels, weight = torch.tensor([3, 2]), torch.ones(2)
+
+    loss = emotion_loss(logits, labels, weight, smoothing, possible)
+    loss.backward()
+
+    without = emotion_loss(logits[:1, [0, 1, 3]], torch.tensor([2]), weight[:1], smoothing)
+    whole = emotion_loss(logits[1:], labels[1:], weight[1:], smoothing)
+    torch.testing.assert_close(loss, (without + whole) / 2)
+    assert logits.grad[0, 2] == 0

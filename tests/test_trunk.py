@@ -173,7 +173,7 @@ def test_cumulative_statistics_are_accurate_after_half_an_hour(mode):
 
 
 @pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
-@pytest.mark.parametrize("kind", ["tc-gru", "convolutional"])
+@pytest.mark.parametrize("kind", ["tc-gru", "convolutional", "linear"])
 @torch.no_grad()
 def test_the_embedding_at_a_frame_is_that_of_a_clip_cut_there(pooling, kind):
     model = trunk(pooling=pooling, trunk=kind)
@@ -203,7 +203,7 @@ def test_with_a_look_ahead_a_frame_depends_on_that_many_later_frames():
 @pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
 @pytest.mark.parametrize(
     "fields",
-    [{"look_ahead": 1}, {"look_ahead": 1, "bidirectional": True}, {"trunk": "convolutional"}],
+    [{"look_ahead": 1}, {"look_ahead": 1, "bidirectional": True}, {"trunk": "convolutional"}, {"trunk": "linear"}],
     ids=str,
 )
 @torch.no_grad()
@@ -220,7 +220,7 @@ def test_padding_and_order_do_not_change_the_embedding(pooling, fields):
 
 
 @pytest.mark.parametrize("pooling", ["last", "statistics", "attentive"])
-@pytest.mark.parametrize("kind", ["tc-gru", "convolutional"])
+@pytest.mark.parametrize("kind", ["tc-gru", "convolutional", "linear"])
 def test_silence_and_single_frames_give_finite_gradients(pooling, kind):
     model = trunk(pooling=pooling, trunk=kind).train()
     features = torch.zeros(2, 7, FEATURES, requires_grad=True)
@@ -229,3 +229,24 @@ def test_silence_and_single_frames_give_finite_gradients(pooling, kind):
 
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     assert features.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_each_head_of_attentive_pooling_has_statistics_of_its_own():
+    torch.manual_seed(0)
+    model = trunk(trunk="linear", pooling="attentive", pooling_heads=2)
+    features, lengths = batch()
+
+    embedding, _, _ = model(features, lengths)
+
+    linear, score = model.recurrence.linear, model.read_out.score
+    for row, length in enumerate(LENGTHS):
+        frames = torch.nn.functional.gelu(features[row, :length] @ linear.weight.T + linear.bias)  # (T, 6)
+        scores = SCORE_BOUND * torch.tanh((frames @ score.weight.T + score.bias) / SCORE_BOUND)  # (T, 2)
+        pooled = []
+        for head in range(2):
+            weight = scores[:, head].softmax(0)[:, None]
+            mean = (weight * frames).sum(0)
+            pooled += [mean, (weight * (frames - mean).square()).sum(0).clamp(min=1e-5).sqrt()]
+        expected = torch.tanh(model.embedding.weight @ torch.cat(pooled) + model.embedding.bias)
+        torch.testing.assert_close(embedding[row], expected, atol=1e-5, rtol=1e-4)

@@ -28,8 +28,8 @@ class EmotionConfig(PreTrainedConfig):
         predict_variance (`bool`, *optional*, defaults to `False`):
             Whether an additional head predicts the logarithm of each dimension's variance.
         trunk (`str`, *optional*, defaults to `"tc-gru"`):
-            A key of `audio_emotion.layers.TRUNKS`: `"tc-gru"` (Mitra et al. 2022, Figure 1) or `"convolutional"`
-            (causal, dilated, depthwise-separable convolutions).
+            A key of `audio_emotion.layers.TRUNKS`: `"tc-gru"` (Mitra et al. 2022, Figure 1), `"convolutional"`
+            (causal, dilated, depthwise-separable convolutions) or `"linear"` (one layer per frame, for encoders).
         convolution_size (`int`, *optional*, defaults to 128):
             Channels of the TC-GRU's convolution, in parallel to the identity (Figure 1(B)); 0 for none (Figure 1(A)).
         convolution_kernel (`int`, *optional*, defaults to 3):
@@ -37,7 +37,7 @@ class EmotionConfig(PreTrainedConfig):
         look_ahead (`int`, *optional*, defaults to 0):
             Frames after `t` on which the output of the TC-GRU's convolution at `t` depends; 0 is causal.
         hidden_size (`int`, *optional*, defaults to 128):
-            Width of both GRU layers, or of every block of the convolutional trunk.
+            Width of both GRU layers, of every block of the convolutional trunk, or of the linear layer.
         num_gru_layers (`int`, *optional*, defaults to 2):
             GRU layers; two in the paper.
         num_convolution_blocks (`int`, *optional*, defaults to 4):
@@ -47,6 +47,8 @@ class EmotionConfig(PreTrainedConfig):
         pooling (`str`, *optional*, defaults to `"last"`):
             Pooling over time: `"last"` true frame (the paper's), `"statistics"` (cumulative mean and standard
             deviation) or `"attentive"` (the same, weighted by a learned score).
+        pooling_heads (`int`, *optional*, defaults to 1):
+            Learned scores of attentive pooling, each with a mean and standard deviation of its own.
         embedding_size (`int`, *optional*, defaults to 128):
             Width `D` of the embedding layer.
         dropout (`float`, *optional*, defaults to 0.1):
@@ -74,6 +76,7 @@ class EmotionConfig(PreTrainedConfig):
     num_convolution_blocks: int = 4
     bidirectional: bool = False
     pooling: str = "last"
+    pooling_heads: int = 1
     embedding_size: int = 128
     dropout: float | int = 0.1
     sampling_rate: int = 16000

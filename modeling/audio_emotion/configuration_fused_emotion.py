@@ -26,7 +26,7 @@ class FusedEmotionConfig(EmotionConfig):
         frames_per_step (`int`, *optional*, defaults to 1):
             Frames of the streams' 50 Hz grid that are averaged into one step of the trunk. Not in the paper.
         projection_size (`int`, *optional*, defaults to 128):
-            Width `P` to which every stream is projected before fusion.
+            Width `P` to which every stream is projected before fusion; 0 for a single stream that is not projected.
         layer_fusion (`str`, *optional*, defaults to `"mix"`):
             Combination of an encoder's layers: `"mix"` with one softmax weight per layer, or `"concatenate"`.
         fusion (`str`, *optional*, defaults to `"concatenate"`):
@@ -59,6 +59,11 @@ class FusedEmotionConfig(EmotionConfig):
             raise ValueError(f"`layer_fusion` must be one of {LAYER_FUSIONS}, got {self.layer_fusion!r}.")
         if self.frames_per_step < 1:
             raise ValueError(f"`frames_per_step` must be 1 or more, got {self.frames_per_step}.")
+        if not self.projection_size and (len(self.streams) != 1 or self.fusion == "gate"):
+            raise ValueError(
+                f"`projection_size` 0 needs a single stream without a gate, got {len(self.streams)} streams and "
+                f"`fusion` {self.fusion!r}. Project several streams to one width."
+            )
         names = [stream["name"] for stream in self.streams]
         if len(set(names)) != len(names):
             raise ValueError(f"Streams need distinct names, got {names}.")

@@ -7,6 +7,7 @@ attention. (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.)
 
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,12 @@ from .layers import HOP, WINDOW, LogMel, frame_mask, stack_frames
 from .pretrained_emotion import loading_options
 
 GRID = 50.0  # frames per second of every stream
+POSITIONS = r"encoder\.embed_positions\.weight$"  # of Whisper; not in checkpoints in half precision
 # Relative to the standard deviation of the hidden states; above it, a family runs one clip at a time. The rounding of
 # Whisper reaches 1.4e-4, the leakage through group norm is a hundred times larger.
 PADDING_TOLERANCE = 1e-3
-# Whether a norm follows the last layer, by family; None where `do_stable_layer_norm` decides.
-FINAL_NORM = {"whisper": True, "data2vec-audio": False, "wav2vec2-bert": False} | dict.fromkeys(
-    ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
-)
+# Whether the last layer is followed by a norm; in the family of wav2vec 2.0, `do_stable_layer_norm` is set then.
+FINAL_NORM = {"whisper": True, "data2vec-audio": False, "wav2vec2-bert": False}
 
 
 def whisper_log_mel(
@@ -118,12 +118,12 @@ def encoder_of(model: nn.Module, layers: list[int] | None) -> nn.Module:
         raise ValueError(
             f"{encoder.config.name_or_path or encoder.config.model_type}: expected layers in 0..{count}, got {layers}."
         )
-    family = encoder.config.model_type
-    if max(layers) < count and family in FINAL_NORM:  # others are kept whole
+    # Other families are kept whole: what follows their last layer is not known.
+    has_norm = FINAL_NORM.get(encoder.config.model_type, getattr(encoder.config, "do_stable_layer_norm", None))
+    if max(layers) < count and has_norm is not None:
         stack = getattr(encoder, "encoder", encoder)
         stack.layers = stack.layers[: max(layers)]
-        has_norm = FINAL_NORM[family]
-        if encoder.config.do_stable_layer_norm if has_norm is None else has_norm:
+        if has_norm:
             stack.layer_norm = nn.Identity()  # only the last layer's states are normalized
     return encoder
 
@@ -214,7 +214,7 @@ class EncoderStream(nn.Module):
 
     Args:
         stream: the stream's dict, see `FusedEmotionConfig`.
-        projection_size: width `P` of the projected frames.
+        projection_size: width `P` of the projected frames; 0 for no projection.
         layer_fusion: `"mix"` or `"concatenate"`.
     """
 
@@ -227,7 +227,17 @@ class EncoderStream(nn.Module):
         self.num_layers = len(stream["layers"]) if stream["layers"] is not None else config.num_hidden_layers + 1
         layers = LayerConcatenation if layer_fusion == "concatenate" else LayerMix
         self.layer_mix = layers(self.num_layers, config.hidden_size)
-        self.projection = nn.Linear(self.layer_mix.output_size, projection_size)
+        self.output_size = projection_size or self.layer_mix.output_size
+        self.projection = nn.Linear(self.layer_mix.output_size, projection_size) if projection_size else nn.Identity()
+
+    def reset_positions(self) -> None:
+        """Fill the positions of Whisper by their formula (Vaswani et al. 2017), unless a checkpoint had them."""
+        if self.encoder.config.model_type == "whisper":
+            weight = self.encoder.embed_positions.weight  # (1500, H)
+            half = weight.shape[1] // 2
+            frequencies = torch.exp(torch.arange(half, device="cpu") * (-math.log(10000) / (half - 1)))
+            angles = torch.arange(len(weight), device="cpu")[:, None] * frequencies  # (1500, H / 2)
+            init.copy_(weight, torch.cat([angles.sin(), angles.cos()], dim=1))
 
     def train(self, mode: bool = True):
         """Switch dropout on or off; a frozen encoder stays in evaluation mode."""
@@ -300,7 +310,7 @@ class EncoderStream(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix the hidden states `(B, L, T, H)` and project them to `(B, T, P)`, 0 where `mask (B, T)` is 0."""
-        mixed = self.layer_mix(states).to(self.projection.weight.dtype)  # (B, T, H)
+        mixed = self.layer_mix(states).to(mask.dtype)  # (B, T, H)
         return self.projection(mixed) * mask.unsqueeze(-1)
 
 
@@ -316,7 +326,8 @@ class LogMelStream(nn.Module):
     def __init__(self, stream: dict, projection_size: int, sampling_rate: int):
         super().__init__()
         self.log_mel = LogMel(stream["num_mel_bins"], sampling_rate, stream.get("level", "absolute"))
-        self.projection = nn.Linear(2 * stream["num_mel_bins"], projection_size)
+        self.output_size = projection_size or 2 * stream["num_mel_bins"]
+        self.projection = nn.Linear(2 * stream["num_mel_bins"], projection_size) if projection_size else nn.Identity()
 
     def encode(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features `(B, 1, T, 2 M)`, shaped as one hidden state, and their number `(B,)`."""
@@ -326,7 +337,7 @@ class LogMelStream(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Project `(B, 1, T, 2 M)` to `(B, T, P)`, 0 where `mask (B, T)` is 0."""
-        return self.projection(states.squeeze(1).to(self.projection.weight.dtype)) * mask.unsqueeze(-1)
+        return self.projection(states.squeeze(1).to(mask.dtype)) * mask.unsqueeze(-1)
 
 
 def normalize_waveform(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

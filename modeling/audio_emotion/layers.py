@@ -264,6 +264,24 @@ class SeparableConvolutions(nn.Module):
         return torch.tanh(frames)
 
 
+class LinearFrames(nn.Module):
+    """One linear layer with GELU on each frame, `(B, T, F)` to `(B, T, G)`: an encoder has seen the context already.
+
+    Args:
+        input_size: width `F` of the features.
+        config: an `EmotionConfig`.
+    """
+
+    def __init__(self, input_size: int, config):
+        super().__init__()
+        self.linear = nn.Linear(input_size, config.hidden_size)
+        self.output_size = config.hidden_size
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Run the frames, each by itself, so `lengths (B,)` is not used."""
+        return nn.functional.gelu(self.linear(features))
+
+
 class Pooling(nn.Module):
     """Pooling over time, cumulative: at each frame, the frame itself or statistics of all frames up to it.
 
@@ -271,27 +289,28 @@ class Pooling(nn.Module):
         input_size: width `G` of the frames.
         mode: `"last"`, `"statistics"` or `"attentive"` (attentive statistics: Okabe et al. 2018,
             https://arxiv.org/abs/1803.10963, here cumulative, with a bounded score).
+        heads: scores `N` of attentive pooling.
     """
 
-    def __init__(self, input_size: int, mode: str):
+    def __init__(self, input_size: int, mode: str, heads: int = 1):
         super().__init__()
         self.mode = mode
-        self.score = nn.Linear(input_size, 1) if mode == "attentive" else None
-        self.output_size = input_size if mode == "last" else 2 * input_size
+        self.score = nn.Linear(input_size, heads) if mode == "attentive" else None
+        self.output_size = input_size if mode == "last" else 2 * input_size * (heads if self.score else 1)
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Pool `(B, T, G)` with a mask `(B, T)` to `(B, T, output_size)`."""
         if self.mode == "last":
             return frames
         weight = mask.unsqueeze(-1)  # (B, T, 1)
-        if self.score is not None:
+        if self.score is not None:  # (B, T, N)
             weight = weight * torch.exp(SCORE_BOUND * torch.tanh(self.score(frames).float() / SCORE_BOUND))
-        frames = frames.float()
-        total = weight.cumsum(1).clamp(min=1e-6)  # (B, T, 1)
-        mean = (weight * frames).cumsum(1) / total  # (B, T, G)
-        square = (weight * frames.square()).cumsum(1) / total  # (B, T, G)
-        std = (square - mean.square()).clamp(min=1e-5).sqrt()  # (B, T, G)
-        return torch.cat([mean, std], dim=-1)  # (B, T, 2G)
+        weight, frames = weight.unsqueeze(-1), frames.float().unsqueeze(2)  # (B, T, N, 1) and (B, T, 1, G)
+        total = weight.cumsum(1).clamp(min=1e-6)  # (B, T, N, 1)
+        mean = (weight * frames).cumsum(1) / total  # (B, T, N, G)
+        square = (weight * frames.square()).cumsum(1) / total  # (B, T, N, G)
+        std = (square - mean.square()).clamp(min=1e-5).sqrt()  # (B, T, N, G)
+        return torch.cat([mean, std], dim=-1).flatten(2)  # (B, T, 2NG)
 
 
 class Trunk(NamedTuple):
@@ -331,6 +350,15 @@ TRUNKS = {
         },
         is_causal=True,
     ),
+    "linear": Trunk(
+        LinearFrames,
+        sizes={
+            "nano": {"hidden_size": 48, "embedding_size": 48},
+            "small": {"hidden_size": 128, "embedding_size": 128},
+            "base": {"hidden_size": 256, "embedding_size": 256},
+        },
+        is_causal=True,
+    ),
 }
 
 
@@ -360,7 +388,7 @@ class EmotionTrunk(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         # `recurrence` and `read_out` are the names in published checkpoints, whatever the trunk.
         self.recurrence = get_trunk(config.trunk).layers(input_size, config)
-        self.read_out = Pooling(self.recurrence.output_size, config.pooling)
+        self.read_out = Pooling(self.recurrence.output_size, config.pooling, config.pooling_heads)
         self.embedding = nn.Linear(self.read_out.output_size, config.embedding_size)
 
     def forward(

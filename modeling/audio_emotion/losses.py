@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+IMPOSSIBLE = -1e4  # logit of a class that is left out of the softmax
 EPSILON = 1e-8  # gives a constant batch a CCC of 0 and a finite gradient; variances in 0..1 are far above it
 
 
@@ -53,7 +54,11 @@ def dimension_loss(
 
 
 def emotion_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, label_smoothing: float = 0.0
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weight: torch.Tensor,
+    label_smoothing: float = 0.0,
+    possible: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy averaged over the clips that have a label.
 
@@ -62,7 +67,9 @@ def emotion_loss(
         labels (`torch.Tensor` of shape `(B,)` or `(B, C)`): class numbers with -100 where missing, or target
             distributions with NaN where missing.
         weight (`torch.Tensor` of shape `(B,)`): 0 for clips that pad the batch.
-        label_smoothing: fraction of the target that is spread over all classes.
+        label_smoothing: fraction of the target that is spread over all (possible) classes.
+        possible (`torch.Tensor` of shape `(B, C)`, *optional*): classes that the corpus of a clip distinguishes; the
+            softmax is taken over them alone.
     """
     if labels.is_floating_point():
         known = labels.isfinite().all(-1)  # (B,)
@@ -70,7 +77,13 @@ def emotion_loss(
     else:
         known = labels >= 0  # (B,)
         labels = labels.clamp(min=0)
-    each = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+    if possible is None:
+        each = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+    else:
+        target = labels if labels.is_floating_point() else nn.functional.one_hot(labels, logits.shape[-1])  # (B, C)
+        uniform = possible / possible.sum(-1, keepdim=True)  # (B, C)
+        target = (1 - label_smoothing) * target + label_smoothing * uniform
+        each = -(target * logits.float().masked_fill(~possible, IMPOSSIBLE).log_softmax(-1)).sum(-1)  # (B,)
     weight = weight * known  # (B,)
     return (weight * each).sum() / weight.sum().clamp(min=1.0)
 
@@ -96,6 +109,7 @@ class Targets(NamedTuple):
     dimension_weights: list[float]
     weight: torch.Tensor  # (B,)
     label_smoothing: float = 0.0
+    possible: torch.Tensor | None = None  # (B, C)
 
 
 def _dimension_term(outputs: Any, targets: Targets) -> torch.Tensor | None:
@@ -113,7 +127,7 @@ def _variance_term(outputs: Any, targets: Targets) -> torch.Tensor | None:
 def _emotion_term(outputs: Any, targets: Targets) -> torch.Tensor | None:
     if outputs.logits is None or targets.labels is None:
         return None
-    return emotion_loss(outputs.logits, targets.labels, targets.weight, targets.label_smoothing)
+    return emotion_loss(outputs.logits, targets.labels, targets.weight, targets.label_smoothing, targets.possible)
 
 
 # Terms by name. Each maps an `EmotionOutput` and `Targets` to a scalar, or to None where the model lacks the head or
@@ -133,6 +147,7 @@ def supervised_terms(
     dimension_weights: list[float],
     weight: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
+    possible: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Compute every term of `SUPERVISED_TERMS` for which there are a head and labels.
 
@@ -143,12 +158,13 @@ def supervised_terms(
         dimension_weights: one weight per dimension.
         weight (`torch.Tensor` of shape `(B,)`, *optional*): 0 for clips that pad the batch.
         label_smoothing: see [`emotion_loss`].
+        possible (`torch.Tensor` of shape `(B, C)`, *optional*): see [`emotion_loss`].
 
     Returns:
         the terms by name, unweighted.
     """
     if weight is None:
         weight = outputs.embedding.new_ones(outputs.embedding.shape[0], dtype=torch.float32)
-    targets = Targets(labels, dimension_labels, dimension_weights, weight, label_smoothing)
+    targets = Targets(labels, dimension_labels, dimension_weights, weight, label_smoothing, possible)
     terms = {name: term(outputs, targets) for name, term in SUPERVISED_TERMS.items()}
     return {name: value for name, value in terms.items() if value is not None}

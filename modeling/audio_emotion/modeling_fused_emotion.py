@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .configuration_fused_emotion import FusedEmotionConfig
-from .encoders import EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
+from .encoders import POSITIONS, EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
 from .layers import EmotionTrunk, frame_mask
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch
 
@@ -26,6 +26,16 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
             module.reset()
         else:
             super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """Load a checkpoint, maybe without Whisper's positions; see [`EmotionPreTrainedModel.from_pretrained`]."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for stream in model.base_model.streams:
+            if isinstance(stream, EncoderStream):
+                stream.reset_positions()
+        return loaded
 
     @classmethod
     def from_encoders(
@@ -83,8 +93,10 @@ class FusedEmotionModel(EmotionBaseModel, FusedEmotionPreTrainedModel):
         self.dropped: set[str] = set()
         count = len(config.streams)
         self.gate = nn.Linear(count * config.projection_size, count) if config.fusion == "gate" else None
-        fused_size = config.projection_size * (1 if config.fusion == "gate" else count)
+        fused_size = config.projection_size if config.fusion == "gate" else sum(s.output_size for s in self.streams)
         self.trunk = EmotionTrunk(fused_size, config)
+        if any(each.get("config", {}).get("model_type") == "whisper" for each in config.streams):
+            self._keys_to_ignore_on_load_missing = [POSITIONS]
         self.post_init()
 
     def freeze_encoders(self) -> None:

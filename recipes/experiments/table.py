@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from elsewhere import elsewhere_table
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
-from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_rows, fold_table, set_tables
+from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_table, set_tables
 
 from audio_emotion.evaluation.bootstrap import aggregate
 from audio_emotion.evaluation.plots import save_figure
+from audio_emotion.evaluation.predictions import load_predictions, pool_folds
 from audio_emotion.hub.card_sections import markdown_table
 from audio_emotion.training.arguments import argument_group, option, parse_arguments
 
@@ -36,6 +38,10 @@ STUDENT_TITLES = {  # students with all labels: of the first paper and of the la
     "both-100-percent": "`small` student of both teachers",
 }
 RESULTS_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the label-efficiency experiment, in docs/results.md
+OWN_FOLDS = {  # corpus and fold predictions of each embedded model
+    "student": ("RAVDESS", "folds/default-fold-*-seed-*.parquet"),
+    "lite": ("CREMA-D", "crema_d/lite-fold-*-seed-*.parquet"),
+}
 MAIN_SET = RECIPES / "configs" / "mitra2022" / "ravdess.yaml"
 
 
@@ -86,16 +92,19 @@ def short_table(table: str) -> str:
     return markdown_table(["model", "UAR", f"CCC {' / '.join(DIMENSIONS)}", "parameters"], rows)
 
 
-def default_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000) -> str:
+def default_table(folder: Path, repeats: int = 2000) -> str:
     """UAR of the default model's recipe on unseen actors of its corpus, and of the default itself on other corpora."""
-    row = fold_rows(folder / "folds", run_set)["default"]
-    seeds = row.seeds(set(row.runs))
-    uar, (low, high) = aggregate(seeds, "uar", row.dimensions, repeats)
-    elsewhere = json.loads((folder / "default_elsewhere.json").read_text())["corpora"]
-    own = f"{uar:.3f} ({low:.2f} to {high:.2f})"
-    rows = [["RAVDESS (its own corpus), unseen actors", own, f"{1 / len(row.emotions):.3f}"]]
-    rows += [[each["corpus"], f"{each['uar']:.3f}", f"{1 / each['classes']:.3f}"] for each in elsewhere]
-    return markdown_table(["tested on", "UAR", "chance"], rows)
+    elsewhere = json.loads((folder / "default_elsewhere.json").read_text())
+    corpus, pattern = OWN_FOLDS[elsewhere["default"]]
+    by_seed: dict[str, list] = {}
+    for path in sorted(folder.glob(pattern)):
+        predictions, emotions, dimensions = load_predictions(path)
+        by_seed.setdefault(path.stem.rpartition("-")[2], []).append(predictions)
+    uar, interval = aggregate([pool_folds(folds) for folds in by_seed.values()], "uar", dimensions, repeats)
+    rows = [(f"{corpus} (its own corpus), unseen actors", uar, interval, len(emotions))]
+    rows += [(each["corpus"], each["uar"], each["interval"], each["classes"]) for each in elsewhere["corpora"]]
+    cells = [[name, f"{uar:.3f} ({low:.2f} to {high:.2f})", f"{1 / n:.3f}"] for name, uar, (low, high), n in rows]
+    return markdown_table(["tested on", "UAR", "chance"], cells)
 
 
 def replace_table(text: str, marker: str, rendered: str) -> str:
@@ -131,13 +140,15 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
     student_set = {**run_set, "runs": students, "comparisons": pairs}
     student_tables = [fold_table(folder, student_set, repeats), comparison_table(folder, student_set, repeats)]
 
-    default = default_table(RECIPES / "results", run_set, repeats)
+    elsewhere = json.loads((RECIPES / "results" / "default_elsewhere.json").read_text())
+    default = default_table(RECIPES / "results", repeats)
     tables: dict[Path, dict[str, list[str]]] = {
         README: {"table": [short_table(claim_tables[0])], "default": [default]},
         RESULTS: {
             "table": [*claim_tables, synthetic_table(RECIPES / "results")],
             "few-labels": [render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))],
             "default": [default],
+            "elsewhere": [elsewhere_table(elsewhere)],
         },
         HINTS: {"table": hint_tables},
         FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},

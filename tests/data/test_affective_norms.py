@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from audio_emotion.data.affective_norms import NORMS, dimensions_of_emotion, nearest_emotions, norm_derived_dimensions
+from audio_emotion.data.affective_norms import (
+    NORMS,
+    PAD_NORMS,
+    dimensions_of_emotion,
+    nearest_emotions,
+    norm_derived_dimensions,
+)
 
 # Columns as published, in the order of the published table: word, V.Mean.Sum, A.Mean.Sum, D.Mean.Sum.
 PUBLISHED = """\
@@ -103,3 +109,29 @@ def test_nearest_emotions_do_not_depend_on_the_scale_and_arousal_is_activation()
 def test_invalid_dimensions_are_refused(dimensions, scale):
     with pytest.raises(ValueError, match="activation, valence, dominance by name"):
         nearest_emotions(dimensions, scale)
+
+
+# Russell & Mehrabian 1977, table 4: term, pleasure, arousal, dominance.
+PUBLISHED_STATES = """\
+happy,.81,.51,.46
+sad,-.63,-.27,-.33
+angry,-.51,.59,.25
+fearful,-.64,.60,-.43
+disgust,-.60,.35,.11
+surprised,.40,.67,-.13
+bored,-.65,-.62,-.33
+calm,.68,-.46,.06
+neutral,0,0,0
+"""
+
+
+def test_the_norms_of_states_are_the_published_rows_and_are_mapped_from_their_own_scale():
+    rows = [line.split(",") for line in PUBLISHED_STATES.splitlines()]
+
+    assert {term: (float(a), float(p), float(d)) for term, p, a, d in rows} == PAD_NORMS
+    assert norm_derived_dimensions("neutral", source="norm-derived-pad") == (0.5, 0.5, 0.5)
+    assert dimensions_of_emotion("angry", "norm-derived-pad") == pytest.approx(
+        {"activation": 0.795, "valence": 0.245, "dominance": 0.625}
+    )
+    with pytest.raises(ValueError, match=r"norm-derived, norm-derived-pad, got 'anew'"):
+        norm_derived_dimensions("angry", source="anew")

@@ -3,7 +3,9 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audio_emotion.data.augmentation import (
@@ -11,6 +13,7 @@ from audio_emotion.data.augmentation import (
     AugmentationStrengths,
     WaveformAugmentation,
     colored_noise,
+    crop_time,
     mask_spectrogram,
     mask_time,
     mix_clips,
@@ -279,3 +282,45 @@ def test_mixup_labels_are_missing_where_one_clip_has_none():
     for _, rated in swapped:
         assert rated[:, 0].isfinite().all()
         assert rated[:, 1].isnan().all()
+
+
+def test_recorded_noise_and_rooms_are_used_beside_generated_ones(speech, tmp_path):
+    tone = 0.5 * np.sin(2 * math.pi * 3_000 * np.arange(8_000) / 16_000)
+    for name in ("noise", "rooms"):
+        (tmp_path / name).mkdir()
+    soundfile.write(tmp_path / "noise" / "hum.wav", tone, 16_000)
+    room = np.zeros((400, 2))
+    room[100], room[300] = 1.0, 0.5  # an echo of the direct sound, both at two microphones
+    soundfile.write(tmp_path / "rooms" / "hall.wav", room, 16_000)
+    in_noise = only(noise_probability=1.0, snr=(10.0, 10.0), noise_folder=str(tmp_path / "noise"))
+    in_rooms = only(reverberation_probability=1.0, rooms_folder=str(tmp_path / "rooms"))
+
+    hums = [power_of(in_noise(speech, seed) - speech, 2_900, 3_100) for seed in range(12)]
+    echoed = torch.nn.functional.pad(speech, (200, 0))[:-200] * 0.5 + speech
+    echoed *= (speech.square().mean() / echoed.square().mean()).sqrt()
+    echoes = [torch.allclose(in_rooms(speech, seed), echoed, atol=1e-3) for seed in range(12)]
+
+    assert {hum > 100 * min(hums) for hum in hums} == {True, False}
+    assert set(echoes) == {True, False}
+
+
+def test_a_folder_without_recordings_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"got none\. Correct the folder"):
+        only(noise_folder=str(tmp_path))
+
+
+def test_a_crop_is_the_same_in_every_stream_and_leaves_shorter_clips_whole():
+    frames = torch.arange(20.0)
+    states = [frames.expand(2, 3, 20).unsqueeze(-1) * scale for scale in (1, 10)]  # (B, L, T, H)
+    lengths = torch.tensor([20, 4])
+    starts = set()
+    for seed in range(200):
+        (first, second), cropped = crop_time(states, lengths, 6, seed)
+
+        assert cropped.tolist() == [6, 4]
+        assert torch.equal(second, 10 * first)
+        start = int(first[0, 0, 0, 0])
+        assert first[0, 1, :, 0].tolist() == list(range(start, start + 6))
+        assert first[1, 2, :4, 0].tolist() == [0, 1, 2, 3]
+        starts.add(start)
+    assert starts == set(range(15))

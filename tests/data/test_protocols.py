@@ -240,6 +240,15 @@ def test_a_corpus_without_a_default_protocol_requires_a_name():
     assert protocol.test == load_protocol("ravdess-hicmae-fold-1").test
 
 
+def test_the_protocol_all_is_every_clip_as_a_test_clip():
+    table = ravdess([1, 7])
+
+    rows, protocol = apply_protocol("ravdess", table, "all", splits=("test",))
+
+    assert rows["id"][:] == table["id"][:]
+    assert protocol == Protocol(train=(), validation=(), test=("ravdess/01", "ravdess/07"))
+
+
 def test_random_splits_need_a_speaker_each():
     fractions = {"train": 0.5, "validation": 0.25, "test": 0.25}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -139,3 +141,20 @@ def test_a_batch_without_clips_is_refused_with_a_size_that_fits():
         ResumableSampler(100, 32, num_processes=48)
     with pytest.raises(ValueError, match=r"got 0\. Pass 1"):
         ResumableSampler(100, 0)
+
+
+def test_balanced_emotions_occur_equally_often_in_each_corpus():
+    emotions = [*["happy"] * 30, *["sad"] * 10, *["happy"] * 2, *["angry"] * 18]
+    speakers = [*["large/1"] * 40, *["small/1"] * 20]
+    table = Dataset.from_dict({"speaker": speakers, "emotion": emotions, "shard": [None] * 60})
+
+    classes = np.array([["angry", "happy", "sad"].index(emotion) for emotion in emotions])
+    sampler = ResumableSampler.from_table(table, 10, {"small": 0.5}, shuffle=True).with_balanced_classes(classes)
+
+    drawn = Counter((speakers[row], emotions[row]) for row in sampler.epoch(0))
+    assert drawn == {
+        ("large/1", "happy"): 20,
+        ("large/1", "sad"): 20,
+        ("small/1", "happy"): 5,
+        ("small/1", "angry"): 5,
+    }

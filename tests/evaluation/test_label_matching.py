@@ -50,8 +50,43 @@ def test_synonymous_classes_of_a_teacher_keep_their_names():
 def test_names_without_a_match_raise_an_error_that_lists_both():
     with pytest.raises(ValueError, match=r"\['LABEL_0', 'LABEL_1'\].*\['neutral', 'happy', 'sad', 'angry'\]"):
         match_classes(["LABEL_0", "LABEL_1"], CORPUS)
-    with pytest.raises(ValueError, match=r"classes \['other'\].*emotions \['sad'\]"):
-        match_classes(["neu", "hap", "ang", "other"], CORPUS)
+    with pytest.raises(ValueError, match=r"classes \['wistful'\].*emotions \['sad'\]"):
+        match_classes(["neu", "hap", "ang", "wistful"], CORPUS)
+
+
+def test_emotions_that_model_or_corpus_lacks_are_left_out():
+    match = match_classes(["surprised", "neu", "fear", "hap", "ang"], ["angry", "bored", "happy", "neutral", "sad"])
+
+    assert match.emotions == ("angry", "happy", "neutral")
+    assert (match.left_out, match.ignored) == (("bored", "sad"), ("surprised", "fear"))
+    torch.testing.assert_close(
+        match.logits(torch.tensor([[9.0, 1.0, 9.0, 3.0, 2.0]])), torch.tensor([[2.0, 3.0, 1.0]])
+    )
+    np.testing.assert_array_equal(
+        match.labels(["angry", "bored", "happy", "neutral", "sad"], np.arange(5))[[0, 1, 2]], [0, -100, 1]
+    )
+    with pytest.raises(ValueError, match=r"at least two emotions.*got \['happy'\]"):
+        match_classes(["happy", "sad"], ["happy", "angry"])
+
+
+def test_calm_counts_as_neutral_where_model_or_corpus_has_one_of_them():
+    both = ["neutral", "calm", "happy"]
+    of_model = match_classes(both, ["neutral", "happy"])
+    of_corpus = match_classes(["neutral", "happy"], both)
+    other = match_classes(["neutral", "happy"], ["calm", "happy"])
+
+    assert of_model.sources == ((0, 1), (2,))
+    assert (of_corpus.emotions, of_corpus.left_out) == (("neutral", "happy"), ())
+    np.testing.assert_array_equal(of_corpus.labels(both, np.array([0, 1, 2])), [0, 0, 1])
+    assert (other.emotions, other.sources) == (("calm", "happy"), ((0,), (1,)))
+    assert match_classes(both, both).sources == ((0,), (1,), (2,))
+
+
+def test_a_label_map_keeps_calm_and_neutral_apart():
+    both = ["neutral", "calm", "happy"]
+
+    assert match_classes(both, ["neutral", "happy"], {"calm": None}).sources == ((0,), (2,))
+    assert match_classes(["neutral", "happy"], both, {"calm": None}).left_out == ("calm",)
 
 
 def test_a_label_map_matches_other_names():

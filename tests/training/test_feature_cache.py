@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import zlib
 
 import pytest
 import torch
 from datasets import Dataset
 
-from audio_emotion.data.augmentation import AugmentationStrengths
+from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.encoders import EncoderStream
@@ -172,3 +173,22 @@ def test_states_beyond_half_precision_are_cached_as_its_largest_number(tmp_path,
     cache.compute(ClipStream(table), lambda waveform, name: [torch.tensor([7e4, -7e4, 1.0])], "encoding")
 
     assert cache.tensor(table[1]["id"], 0).tolist() == [65504.0, -65504.0, 1.0]
+
+
+@torch.no_grad()
+def test_an_augmented_version_has_the_states_of_its_waveform_in_a_cache_of_its_own(tmp_path, encoder, clips):
+    model = teacher(encoder)
+    clean, *versions = (
+        EncoderStateCache(tmp_path, model),
+        *(EncoderStateCache(tmp_path, model, ALWAYS, version) for version in (1, 2)),
+    )
+    for cache in (clean, *versions):
+        cache.fill(clips)
+    clip = next(iter(clips.clips()))
+    seed = zlib.crc32(f"1/{clip['id']}".encode())
+
+    augmented = WaveformAugmentation(ALWAYS)(torch.as_tensor(clip["waveform"]), seed)
+
+    expected, _ = model.teacher.encode(augmented[None])
+    torch.testing.assert_close(versions[0][clip["id"]][0].float(), expected[0][0], atol=2e-2, rtol=2e-3)
+    assert len({each.caches[0].folder for each in (clean, *versions)}) == 3

@@ -1,11 +1,13 @@
-"""Norm-derived activation, valence and dominance: ratings of emotion words, for corpora without ratings of the speech.
+"""Norm-derived activation, valence and dominance: ratings of emotion terms, for corpora without ratings of the speech.
 
 RAVDESS labels the emotion and intensity of its clips, but has no ratings of activation, valence or dominance.
 Published ratings of the emotion *word* replace them. Such targets are called "norm-derived", never "ratings": they
 have one value per (emotion, intensity) and do not depend on the voice.
 
-Source: Warriner, Kuperman & Brysbaert (2013), Norms of valence, arousal, and dominance for 13,915 English lemmas,
-Behavior Research Methods 45:1191-1207, doi 10.3758/s13428-012-0314-x. Their supplementary table
+Two sets of norms (`NORM_SETS`), by the name of their `dimensions_source`:
+
+**"norm-derived": words.** Source: Warriner, Kuperman & Brysbaert (2013), Norms of valence, arousal, and dominance for
+13,915 English lemmas, Behavior Research Methods 45:1191-1207, doi 10.3758/s13428-012-0314-x. Their supplementary table
 (`Ratings_Warriner_et_al.csv`, also distributed as `BRM-emot-submit.csv`), columns `A.Mean.Sum`, `V.Mean.Sum` and
 `D.Mean.Sum`: means over all raters, scale 1..9. The table has all eight RAVDESS labels in the same spelling.
 
@@ -20,6 +22,17 @@ The numbers were read from two public copies of the table, in the GitHub reposit
 For the interpretation of results: `surprised` is a pleasant word (valence 6.57), although surprise acted in RAVDESS
 need not be; `calm` has the lowest activation, far below `neutral`. The table is published under CC BY-NC-ND 3.0 and is
 not part of this project: eight of its 13,915 entries are quoted.
+
+**"norm-derived-pad": states.** Source: Russell & Mehrabian (1977), Evidence for a three-factor theory of emotions,
+Journal of Research in Personality 11(3):273-294, doi 10.1016/0092-6566(77)90037-X, table 4: 151 terms, rated as states
+that a person feels, on pleasure, arousal and dominance, scale -1..1; rows 31 (happy), 52 (surprised), 75 (disgusted),
+82 (angry), 101 (fearful), 151 (sad), bored, and relaxed for `calm`. The table was not seen in print. Independent
+transcriptions agree on all values: that with row numbers in the GitHub repository `GamSeong-HwaBaek/GamSeong-HwaBaek`
+(`Emotion-PAD.md`), and the emotions of `preke/PELD` (`emo_transition_src/utils.py`; its fear is the term "terrified").
+The table has no `neutral` and no `calm`: 0 on each scale, the middle, and the values of "relaxed" are our choice.
+
+Of speech that listeners rated, dominance correlates with the second set only (docs/dimensions.md): the word "angry" is
+rated weak, the state strong.
 """
 
 from __future__ import annotations
@@ -41,46 +54,71 @@ NORMS: dict[str, tuple[float, float, float]] = {
     "surprised": (5.95, 6.57, 4.72),
 }
 
+PAD_NORMS: dict[str, tuple[float, float, float]] = {
+    # emotion: (activation, valence, dominance), published means, -1..1; activation is arousal, valence pleasure
+    "neutral": (0.0, 0.0, 0.0),  # our choice
+    "calm": (-0.46, 0.68, 0.06),  # "relaxed"
+    "happy": (0.51, 0.81, 0.46),
+    "sad": (-0.27, -0.63, -0.33),
+    "angry": (0.59, -0.51, 0.25),
+    "fearful": (0.60, -0.64, -0.43),
+    "disgust": (0.35, -0.60, 0.11),  # "disgusted"
+    "surprised": (0.67, 0.40, -0.13),
+    "bored": (-0.62, -0.65, -0.33),
+}
+
+Norms = dict[str, tuple[float, float, float]]
+NORM_SETS: dict[str, tuple[Norms, float, float]] = {  # norms, and the ends of their scale
+    "norm-derived": (NORMS, 1.0, 9.0),
+    "norm-derived-pad": (PAD_NORMS, -1.0, 1.0),
+}
+
 # Our choice, not a published figure: strong intensity takes activation this fraction of its remaining way to 1.
 # A fraction of what remains, and not an added constant, keeps the result within 0..1 and the order of the emotions.
 ACTIVATION_GAIN: dict[str, float] = {"normal": 0.0, "strong": 0.25}
 
 
-def norm_derived_dimensions(emotion: str, intensity: str = "normal") -> tuple[float, float, float]:
+def norm_derived_dimensions(
+    emotion: str, intensity: str = "normal", source: str = "norm-derived"
+) -> tuple[float, float, float]:
     """Norm-derived dimensions of an emotion and its acted intensity.
 
-    The published 1..9 means are mapped by (x - 1) / 8. Intensity "strong" then raises activation by `ACTIVATION_GAIN`
-    (our choice); valence and dominance do not depend on intensity.
+    The published means are mapped from their scale to 0..1. Intensity "strong" then raises activation by
+    `ACTIVATION_GAIN` (our choice); valence and dominance do not depend on intensity.
 
     Args:
-        emotion: one of `NORMS`.
+        emotion: one of the norms.
         intensity: "normal" or "strong".
+        source: of the norms, a key of `NORM_SETS`.
 
     Returns:
         (activation, valence, dominance), each in 0..1 (0 calm / negative / weak, 1 excited / positive / strong).
 
     Raises:
-        ValueError: for an unknown emotion or intensity; the message lists the known ones.
+        ValueError: for an unknown emotion, intensity or source; the message lists the known ones.
     """
-    if emotion not in NORMS:
+    if source not in NORM_SETS:
+        raise ValueError(f"Expected norms among {', '.join(NORM_SETS)}, got {source!r}.")
+    norms, low, high = NORM_SETS[source]
+    if emotion not in norms:
         raise ValueError(
-            f"No affective norm for emotion {emotion!r}: expected one of {', '.join(NORMS)}. "
+            f"No affective norm for emotion {emotion!r}: expected one of {', '.join(norms)}. "
             "Rename the label, or leave the dimensions of this row empty."
         )
     if intensity not in ACTIVATION_GAIN:
         raise ValueError(f"Unknown intensity {intensity!r}: expected one of {', '.join(ACTIVATION_GAIN)}.")
-    activation, valence, dominance = ((mean - 1.0) / 8.0 for mean in NORMS[emotion])
+    activation, valence, dominance = ((mean - low) / (high - low) for mean in norms[emotion])
     activation += ACTIVATION_GAIN[intensity] * (1.0 - activation)
     return activation, valence, dominance
 
 
-def dimensions_of_emotion(emotion: str) -> dict[str, float]:
+def dimensions_of_emotion(emotion: str, source: str = "norm-derived") -> dict[str, float]:
     """Norms of an emotion by the name of the dimension, as in the output of the pipeline, each in 0..1.
 
     Raises:
-        ValueError: for an emotion that is not in `NORMS`; the message lists them.
+        ValueError: for an emotion that has no norm, or unknown norms; the message lists the known ones.
     """
-    return dict(zip(DIMENSIONS, norm_derived_dimensions(emotion), strict=True))
+    return dict(zip(DIMENSIONS, norm_derived_dimensions(emotion, source=source), strict=True))
 
 
 def nearest_emotions(

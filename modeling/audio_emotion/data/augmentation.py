@@ -1,6 +1,6 @@
 """Augmentation of waveforms (speed, reverberation, pauses, telephone, noise, gain), of log-mels and encoder states.
 
-Noise and room responses are generated, not recorded.
+Noise and room responses are generated, and on request taken from recordings, too.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from torch import Tensor
 from torchaudio.functional import add_noise, fftconvolve, highpass_biquad
 from torchaudio.transforms import Resample
 
+from audio_emotion.audio_io import decode, resample
+
 SAMPLING_RATE = 16_000
+RECORDED = 0.6  # fraction of the noises and rooms that are recorded, where recordings are given
 NOISE_SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls with frequency to this power
 FFT_MULTIPLE = 4_096  # lengths that are multiples of this have fast transforms; a prime length takes many times longer
 
@@ -39,6 +43,8 @@ class AugmentationStrengths:
         telephone_probability: of a band limit: nothing above half of one of `telephone_rates`, and in half of the
             cases little below 300 Hz; applied before or after the noise.
         telephone_rates: Hz.
+        noise_folder: recordings of noise, beside the generated one; empty for none.
+        rooms_folder: room impulse responses, a microphone per channel, beside the generated ones; empty for none.
     """
 
     speed_probability: float = 0.3
@@ -54,6 +60,8 @@ class AugmentationStrengths:
     pause: tuple[float, float] = (0.2, 4.0)
     telephone_probability: float = 0.0
     telephone_rates: tuple[int, ...] = (8_000, 12_000)
+    noise_folder: str = ""
+    rooms_folder: str = ""
 
 
 class WaveformAugmentation:
@@ -72,6 +80,8 @@ class WaveformAugmentation:
         self.telephones = [
             (Resample(SAMPLING_RATE, rate), Resample(rate, SAMPLING_RATE)) for rate in self.strengths.telephone_rates
         ]
+        self.noises = [mix for each in recordings(self.strengths.noise_folder) if (mix := each.mean(0)).any()]
+        self.rooms = [channel for each in recordings(self.strengths.rooms_folder) for channel in each]
 
     def __call__(self, waveform: Tensor, generator: torch.Generator | int) -> Tensor:
         """Augment one clip.
@@ -87,9 +97,14 @@ class WaveformAugmentation:
         if _happens(strengths.speed_probability, generator):
             waveform = self.speeds[_choose(len(self.speeds), generator)](waveform)
         if _happens(strengths.reverberation_probability, generator):
-            response = room_response(
-                _uniform(strengths.rt60, generator), _uniform(strengths.direct_to_reverberant, generator), generator
-            )
+            if self.rooms and _happens(RECORDED, generator):
+                response = self.rooms[_choose(len(self.rooms), generator)]
+            else:
+                response = room_response(
+                    _uniform(strengths.rt60, generator),
+                    _uniform(strengths.direct_to_reverberant, generator),
+                    generator,
+                )
             waveform = reverberate(waveform, response)
         # With probability 0 no random number is drawn, so that a seed gives the same result as before they were added.
         if strengths.pause_probability and _happens(strengths.pause_probability, generator):
@@ -99,9 +114,13 @@ class WaveformAugmentation:
         if telephone and not telephone_last:
             waveform = self._over_telephone(waveform, generator)
         if _happens(strengths.noise_probability, generator):
-            color = [*NOISE_SLOPES][_choose(len(NOISE_SLOPES), generator)]
-            snr = _uniform(strengths.snr, generator)
-            noise = colored_noise(waveform.shape[-1], color, generator)
+            if self.noises and _happens(RECORDED, generator):
+                noise = excerpt(self.noises[_choose(len(self.noises), generator)], waveform.shape[-1], generator)
+                snr = _uniform(strengths.snr, generator)
+            else:
+                color = [*NOISE_SLOPES][_choose(len(NOISE_SLOPES), generator)]
+                snr = _uniform(strengths.snr, generator)
+                noise = colored_noise(waveform.shape[-1], color, generator)
             waveform = add_noise(waveform, noise, torch.tensor(snr))
         if telephone_last:
             waveform = self._over_telephone(waveform, generator)
@@ -117,6 +136,27 @@ class WaveformAugmentation:
             scale = 4 * narrow.abs().max().clamp(min=1e-12)  # the filter clips at 1
             narrow = scale * highpass_biquad(narrow / scale, SAMPLING_RATE, 300.0)
         return narrow
+
+
+def recordings(folder: str) -> list[Tensor]:
+    """Every audio file below a folder, sorted by path: (C, S) at 16 kHz; none for an empty name.
+
+    Raises:
+        FileNotFoundError: if there is no audio in the folder.
+    """
+    if not folder:
+        return []
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".flac", ".ogg", ".wav"))
+    if not files:
+        raise FileNotFoundError(f"Expected .flac, .ogg or .wav files in `{folder}`, got none. Correct the folder.")
+    decoded = (decode(file) for file in files)
+    return [torch.as_tensor(resample(samples, rate, SAMPLING_RATE)).T for samples, rate in decoded]
+
+
+def excerpt(noise: Tensor, samples: int, generator: torch.Generator | int) -> Tensor:
+    """A recording from a random sample on, repeated as long as needed, (S,)."""
+    start = _choose(len(noise), _generator(generator))
+    return noise.roll(-start).repeat(-(-samples // len(noise)))[:samples]
 
 
 def with_pauses(waveform: Tensor, seconds: tuple[float, float], generator: torch.Generator | int) -> Tensor:
@@ -154,10 +194,10 @@ def room_response(rt60: float, direct_to_reverberant: float, generator: torch.Ge
 
 def reverberate(waveform: Tensor, response: Tensor) -> Tensor:
     """The clip with reverberation, (S,): no delay of the direct sound, truncated at the end, level unchanged."""
-    samples = waveform.shape[-1]
+    samples, direct = waveform.shape[-1], int(response.abs().argmax())  # the loudest sample
     length = math.ceil((samples + len(response) - 1) / FFT_MULTIPLE) * FFT_MULTIPLE
     padded = torch.nn.functional.pad(waveform, (0, length + 1 - len(response) - samples))  # full length: `length`
-    wet = fftconvolve(padded, response)[:samples]
+    wet = fftconvolve(padded, response)[direct : direct + samples]
     level, wet_level = waveform.square().mean().sqrt(), wet.square().mean().sqrt()
     return wet * (level / wet_level.clamp(min=1e-12))
 
@@ -227,6 +267,27 @@ def mask_time(
         torch.where(spans.to(each.device)[:, None, :, None], fill.to(each.device)[None, :, None], each)
         for each, fill in zip(states, fills, strict=True)
     ]
+
+
+def crop_time(
+    states: Sequence[Tensor], lengths: Tensor, longest: int, generator: torch.Generator | int
+) -> tuple[list[Tensor], Tensor]:
+    """Crop each clip to `longest` steps from a random one on, the same in every stream; shorter clips stay whole.
+
+    Args:
+        states: per stream (B, L, T, H), as returned by `FusedEmotionModel.encode`.
+        lengths: (B,) steps of each clip without padding.
+        longest: steps of a crop.
+        generator: of the CPU, or a seed.
+
+    Returns:
+        per stream (B, L, T', H), and the new lengths (B,).
+    """
+    spare = (lengths - longest).clamp(min=0)  # (B,)
+    starts = (torch.rand(len(lengths), generator=_generator(generator)) * (spare + 1)).long()
+    steps = starts[:, None] + torch.arange(min(states[0].shape[2], longest))  # (B, T')
+    clips = torch.arange(len(lengths))[:, None]
+    return [each.transpose(1, 2)[clips, steps].transpose(1, 2) for each in states], lengths.clamp(max=longest)
 
 
 def mix_clips(

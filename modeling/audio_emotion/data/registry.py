@@ -98,8 +98,9 @@ def corpus_info(corpus: str) -> CorpusInfo:
     """
     if corpus.endswith(".yaml"):
         return load_custom_corpus(corpus).info
-    reader, _, emotions = _registered(corpus)
-    return replace(reader.info, emotions=emotions)
+    reader, options, emotions = _registered(corpus)
+    source = options.get("dimensions_source", reader.info.dimensions_source)
+    return replace(reader.info, emotions=emotions, dimensions_source=source)
 
 
 def corpus_rows(corpus: str, path: str | None = None, count: int = 600, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -183,13 +184,16 @@ def apply_protocol(
     Args:
         corpus: see [`corpus_info`].
         table: rows of the corpus.
-        name: of the protocol, or a description with `splits`; empty for the default of the corpus.
+        name: of the protocol, or a description with `splits`; empty for the default of the corpus; "all" for every
+            clip as a test clip.
         path: of the corpus, as for [`corpus_table`].
         splits: the splits that are needed; speakers of the others may be missing in the table.
 
     Raises:
         ValueError: for a corpus without a default protocol, and for speakers that are missing or in two splits.
     """
+    if name == "all":
+        return table, Protocol(train=(), validation=(), test=tuple(sorted(set(filter(None, table["speaker"])))))
     description = name or corpus
     if description.endswith(".yaml"):
         clips = table.select_columns(["id", "speaker", "partition"]) if description == corpus else None

@@ -61,7 +61,11 @@ class ResumableSampler:
 
     @classmethod
     def from_table(
-        cls, table: Dataset, batch_size: int, weights: Mapping[str, float] | None = None, **others: Any
+        cls,
+        table: Dataset,
+        batch_size: int,
+        weights: Mapping[str, float] | None = None,
+        **others: Any,
     ) -> ResumableSampler:
         """Sampler of a table, with its shards.
 
@@ -109,14 +113,22 @@ class ResumableSampler:
         return replace(self, groups=len(weights) * own + groups, weights=products, _epochs={})
 
     def with_balanced_classes(self, classes: np.ndarray) -> ResumableSampler:
-        """The same sampler with every class equally often in an epoch of about the same length.
+        """The same sampler with the classes of each corpus equally often, in an epoch of about the same length.
 
         Args:
             classes: `(N,)`, class number of each row; clips of negative ones are unlabeled and keep their weight.
         """
-        counts = np.bincount(classes[classes >= 0])  # (C,)
-        weights = counts.sum() / max(np.count_nonzero(counts), 1) / counts.clip(min=1)
-        return self.with_sampling_weights(np.where(classes < 0, len(counts), classes), [*weights, 1.0])
+        own = np.zeros(self.size, int) if self.groups is None else self.groups
+        unlabeled = max(int(classes.max(initial=0)), 0) + 1
+        counts = np.zeros((len(self.weights), unlabeled), int)  # (G, C)
+        np.add.at(counts, (own[classes >= 0], classes[classes >= 0]), 1)
+        present = np.count_nonzero(counts, axis=1, keepdims=True).clip(min=1)
+        factors = counts.sum(axis=1, keepdims=True) / present / counts.clip(min=1)  # (G, C)
+        weights = [
+            weight * factor for weight, row in zip(self.weights, factors, strict=True) for factor in [*row, 1.0]
+        ]
+        groups = (unlabeled + 1) * own + np.where(classes < 0, unlabeled, classes)
+        return replace(self, groups=groups, weights=weights, _epochs={})
 
     @property
     def num_readers(self) -> int:

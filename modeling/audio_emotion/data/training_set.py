@@ -25,6 +25,7 @@ class Mixture:
         speakers: of the added corpora.
         weights: sampling weight of each added corpus, by name.
         license: SPDX expression of all licenses together, which trained weights inherit.
+        emotions: that each corpus distinguishes, by name.
     """
 
     table: Dataset
@@ -32,6 +33,7 @@ class Mixture:
     speakers: tuple[str, ...]
     weights: dict[str, float]
     license: str
+    emotions: dict[str, tuple[str, ...]]
 
 
 def mix_corpora(table: Dataset, files: Sequence[str], info: CorpusInfo, added: Sequence[str]) -> Mixture:
@@ -50,6 +52,7 @@ def mix_corpora(table: Dataset, files: Sequence[str], info: CorpusInfo, added: S
     tables, all_files, licenses = [table], list(files), [info.license]
     speakers: list[str] = []
     weights: dict[str, float] = {}
+    emotions = {info.name: info.emotions}
     for each in added:
         name, _, weight = each.partition("=")
         added_info, added_files = corpus_info(name), shard_files(name)
@@ -60,8 +63,9 @@ def mix_corpora(table: Dataset, files: Sequence[str], info: CorpusInfo, added: S
         all_files += added_files
         speakers += sorted(set(tables[-1]["speaker"]))
         licenses.append(added_info.license)
+        emotions[added_info.name] = added_info.emotions
     whole = concatenate_datasets(tables) if added else table
-    return Mixture(whole, all_files, tuple(speakers), weights, combine_licenses(licenses))
+    return Mixture(whole, all_files, tuple(speakers), weights, combine_licenses(licenses), emotions)
 
 
 def _weight(corpus: str, text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,32 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "bored": ("boredom",),
     "other": ("oth", "others"),
 }
+NEAREST = {"calm": "neutral", "neutral": "calm"}  # counts as the other where only that one is known
+MATCHING_RULE = (
+    "Classes and emotions are matched by name or synonym. Calm counts as neutral, and neutral as calm, where the "
+    "model or the corpus has one of the two only. An emotion that the model or the corpus does not have is left out: "
+    "its clips are not scored, its class is never predicted, and the prediction is the most probable scored emotion."
+)
 DIMENSION_SYNONYMS: dict[str, tuple[str, ...]] = {"activation": ("arousal",), "valence": (), "dominance": ()}
 
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Mapping from the classes of a model to the emotions of a corpus."""
+    """Mapping from the classes of a model to the emotions of a corpus.
 
-    emotions: tuple[str, ...]  # of the corpus that are scored, in its order
-    sources: tuple[tuple[int, ...], ...]  # for each of them, the indices of the matching classes
-    left_out: tuple[str, ...]  # emotions of the corpus whose clips count as unlabeled
+    Attributes:
+        emotions: of the corpus that are scored, in its order.
+        sources: for each of them, the indices of the matching classes.
+        left_out: emotions of the corpus whose clips count as unlabeled.
+        ignored: classes of the model that are never predicted.
+        merged: from an emotion of the corpus to the scored one that its clips count as.
+    """
+
+    emotions: tuple[str, ...]
+    sources: tuple[tuple[int, ...], ...]
+    left_out: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     def logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Logits `(B, C)` of the model to `(B, K)` of the scored emotions; probabilities of one emotion are added."""
@@ -50,17 +66,25 @@ class ClassMatch:
     def labels(self, emotions: Sequence[str], labels: np.ndarray) -> np.ndarray:
         """Class numbers in the corpus's `emotions` to class numbers in the scored ones, -100 where left out."""
         number = {name: index for index, name in enumerate(self.emotions)}
-        table = np.array([number.get(name, -100) for name in emotions] + [-100])
+        table = np.array([number.get(self.merged.get(name, name), -100) for name in emotions] + [-100])
         return table[np.where(labels >= 0, labels, len(emotions))]
 
 
 def match_classes(
     classes: Sequence[str], emotions: Sequence[str], label_map: Mapping[str, str | None] | None = None
 ) -> ClassMatch:
-    """Match classes of a model, in the order of its logits, with emotions of a corpus by name, else by `SYNONYMS`.
+    """Match classes of a model with emotions of a corpus by name, else by `SYNONYMS`; see `MATCHING_RULE`.
 
-    A label map is for names that do not match: from a class to an emotion of the corpus, or to None to ignore the
-    class; and from an emotion that the model does not have to None, to leave its clips out.
+    Args:
+        classes: of the model, in the order of its logits.
+        emotions: of the corpus.
+        label_map: for names that do not match: from a class to an emotion of the corpus, or to None to ignore the
+            class; and from an emotion that the model does not have to None, to leave its clips out. `calm: null` keeps
+            calm and neutral apart.
+
+    Raises:
+        ValueError: naming classes and emotions without a match that are not in `SYNONYMS`, or are other words for one
+            that is matched; unknown names in `label_map`; fewer than two emotions to score.
     """
     given = dict(label_map or {})
     wrong = sorted({*given} - {*classes, *emotions}) + sorted({*filter(None, given.values())} - {*emotions})
@@ -70,20 +94,36 @@ def match_classes(
             f"{wrong} in it. Correct these names."
         )
     target = {name: given[name] if name in given else matching_label(name, emotions) for name in classes}
-    unmatched_classes = [name for name in classes if target[name] is None and name not in given]
+    for name in classes:
+        if target[name] is None and name not in given:
+            target[name] = _nearest(name, emotions)
     matched = {name for name in target.values() if name is not None}
-    unmatched_emotions = [name for name in emotions if name not in matched and name not in given]
-    if unmatched_classes or unmatched_emotions:
+    near = {name: _nearest(name, [each for each in emotions if each in matched]) for name in emotions}
+    merged = {name: to for name, to in near.items() if to is not None and name not in matched and name not in given}
+    unmatched_classes = [name for name in classes if target[name] is None and name not in given]
+    unmatched_emotions = [name for name in emotions if name not in {*matched, *merged, *given}]
+    known = [canonical_label(name) for name in (*unmatched_classes, *unmatched_emotions)]
+    if set(known) - set(SYNONYMS) or set(known) & {canonical_label(name) for name in matched}:
         raise ValueError(
             f"Expected a match for every name, got none for the model's classes {unmatched_classes} (it has "
             f"{list(classes)}) and for the corpus's emotions {unmatched_emotions} (it has {list(emotions)}). Pass "
             "`--label_map FILE`, a YAML file that maps each of these to an emotion, or to null to leave it out."
         )
     scored = tuple(name for name in emotions if name in matched)
-    if not scored:
-        raise ValueError("Expected at least one emotion to score, got none: the label map leaves all of them out.")
+    if len(scored) < 2:
+        raise ValueError(
+            f"Expected at least two emotions that the model (it has {list(classes)}) and the corpus (it has "
+            f"{list(emotions)}) both have, got {list(scored)}. Choose another corpus, or pass `--label_map`."
+        )
     sources = tuple(tuple(place for place, name in enumerate(classes) if target[name] == each) for each in scored)
-    return ClassMatch(scored, sources, tuple(name for name in emotions if name not in matched))
+    left_out = tuple(name for name in emotions if name not in {*matched, *merged})
+    return ClassMatch(scored, sources, left_out, tuple(name for name in classes if target[name] is None), merged)
+
+
+def _nearest(name: str, others: Sequence[str]) -> str | None:
+    """Calm for neutral and neutral for calm, if among others; else None."""
+    near = NEAREST.get(canonical_label(name))
+    return next((each for each in others if near and canonical_label(each) == near), None)
 
 
 def matching_label(name: str, emotions: Sequence[str]) -> str | None:

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn.metrics import recall_score
 
 from audio_emotion.data.affective_norms import DIMENSIONS as NORM_DIMENSIONS
-from audio_emotion.data.affective_norms import NORMS, norm_derived_dimensions
+from audio_emotion.data.affective_norms import NORM_SETS, norm_derived_dimensions
 from audio_emotion.evaluation.bootstrap import CLASS_METRICS, bootstrap_interval, intervals_over
 from audio_emotion.evaluation.metrics import (
     concordance_correlation,
@@ -40,13 +40,14 @@ def measure(
         predictions: of all clips.
         emotions: class names in logit order; empty for a model without categories.
         dimensions: names in column order; empty for a model without dimensions.
-        dimensions_source: `"norm-derived"` adds the control.
+        dimensions_source: norm-derived ones add the control.
         repeats: bootstrap samples; 0 for no intervals.
 
     Returns:
-        `clips` and `speakers`; for `uar`, `accuracy`, `macro_f1` and `ccc_<dimension>` the value, with its interval as
-        `[low, high]` under `intervals`, resampled over `intervals_over`; `recall` of each class that occurs, `ece`,
-        `pearson_<dimension>` and `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
+        `clips` and `speakers`; for `uar`, `accuracy`, `macro_f1`, `ccc_<dimension>` and `pearson_<dimension>` the
+        value, with its interval as `[low, high]` under `intervals`, resampled over `intervals_over`; `recall` of each
+        class that occurs, `ece`, `confidence` (the mean of the highest probability), `over_confidence` (confidence
+        minus accuracy), `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
         targets. NaN, without an interval, where nothing is labeled.
     """
     speakers = sorted(set(predictions.speakers.tolist()) - {""})
@@ -71,16 +72,20 @@ def measure(
         present = np.unique(labels)
         recalls = recall_score(labels, classes, labels=present, average=None, zero_division=0) if present.size else []
         results["recall"] = {emotions[c]: float(recall) for c, recall in zip(present, recalls, strict=True)}
-        results["ece"] = expected_calibration_error(posterior(logits), labels)
+        probabilities = posterior(logits)
+        results["ece"] = expected_calibration_error(probabilities, labels)
+        results["confidence"] = float(probabilities.max(-1).mean()) if len(labels) else math.nan
+        results["over_confidence"] = results["confidence"] - results["accuracy"]
     # Categories of a custom corpus may have no norms, and its dimensions may not be among them: no control then.
-    normed = bool(emotions) and set(emotions) <= set(NORMS) and set(dimensions) <= set(NORM_DIMENSIONS)
-    derived = dimensions_source == "norm-derived" and normed and bool(dimensions)
-    controls = control_dimensions(predictions.logits, emotions) if derived else None
+    norms = NORM_SETS[dimensions_source or ""][0] if dimensions_source in NORM_SETS else {}
+    normed = bool(emotions) and set(emotions) <= set(norms) and set(dimensions) <= set(NORM_DIMENSIONS)
+    derived = dimensions_source if normed and dimensions else None
+    controls = control_dimensions(predictions.logits, emotions, derived) if derived else None
     for column, name in enumerate(dimensions):
         rated = np.isfinite(predictions.dimension_labels[:, column])
         predicted, target = predictions.dimensions[rated, column], predictions.dimension_labels[rated, column]
         score(f"ccc_{name}", concordance_correlation, predicted, target, clusters[rated])
-        results[f"pearson_{name}"] = float(pearson_correlation(predicted, target))
+        score(f"pearson_{name}", pearson_correlation, predicted, target, clusters[rated])
         results[f"mae_{name}"] = float(mean_absolute_error(predicted, target))
         if controls is not None:
             control = controls[rated, NORM_DIMENSIONS.index(name)]
@@ -130,13 +135,13 @@ def posterior(logits: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def control_dimensions(logits: np.ndarray, emotions: list[str]) -> np.ndarray:
-    """Norms of the emotion words averaged under the category posterior, `(N, C)` to `(N, 3)`.
+def control_dimensions(logits: np.ndarray, emotions: list[str], source: str = "norm-derived") -> np.ndarray:
+    """Norms of the emotions averaged under the category posterior, `(N, C)` to `(N, 3)`.
 
     Targets derived from the category can be predicted from the category: only what a regression head gains over this
     control is evidence about dimensions.
     """
-    return posterior(logits) @ np.array([norm_derived_dimensions(emotion) for emotion in emotions])  # (N, 3)
+    return posterior(logits) @ np.array([norm_derived_dimensions(name, source=source) for name in emotions])  # (N, 3)
 
 
 def headline(scores: dict[str, Any], dimensions: list[str]) -> dict[str, float]:

@@ -23,6 +23,10 @@ DIMENSIONS_MEANING = {
         "The training clips are not rated: each takes the values that readers gave to its emotion *word* (Warriner, "
         "Kuperman and Brysbaert 2013, doi 10.3758/s13428-012-0314-x). They are not ratings of speech."
     ),
+    "norm-derived-pad": (
+        "The training clips are not rated: each takes the values that persons gave to its emotion as a felt *state* "
+        "(Russell and Mehrabian 1977, doi 10.1016/0092-6566(77)90037-X). They are not ratings of speech."
+    ),
     "synthetic": "They are computed from synthetic sounds, to test training, and mean nothing for speech.",
     "none": "The training clips have no dimensions: do not use this output.",
 }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForAudioClassification, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME
 
+from audio_emotion.encoders import POSITIONS
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.pipeline_audio_emotion import AudioEmotionPipeline
 from audio_emotion.pretrained_emotion import ADAPTER, auto_map, weights_digest
@@ -21,7 +24,10 @@ BASE_ENCODERS = "base_encoders.json"  # beside an adapter: the digest of the enc
 
 
 def write_checkpoint(
-    model: PreTrainedModel, folder: str | Path, feature_extractor: EmotionFeatureExtractor | None = None
+    model: PreTrainedModel,
+    folder: str | Path,
+    feature_extractor: EmotionFeatureExtractor | None = None,
+    half_precision: bool = False,
 ) -> Path:
     """Write a folder that loads with the Auto classes and both pipelines, with or without this package.
 
@@ -32,6 +38,8 @@ def write_checkpoint(
         model: a teacher or student with its heads, or a `PeftModel` around one.
         folder: output folder, created if missing.
         feature_extractor: by default one at the model's sampling rate.
+        half_precision: store weights in float16, and not the positions of Whisper, which are a formula. The model is
+            still loaded in float32.
 
     Returns:
         The folder.
@@ -62,9 +70,24 @@ def write_checkpoint(
     )
     pipeline.save_pretrained(folder)
     model.train(training)
+    if half_precision:
+        _store_in_half_precision(model, Path(folder) / SAFE_WEIGHTS_NAME)
     if adapted is not model and config.model_type == "fused-emotion":
         _write_adapter(adapted, Path(folder) / ADAPTER)
     return Path(folder)
+
+
+def _store_in_half_precision(model: PreTrainedModel, file: Path) -> None:
+    """Rewrite a file of weights in float16, except for statistics, and without what loading fills by a formula."""
+    exact = model._keep_in_fp32_modules_strict or ()
+    tensors = {
+        name: tensor if any(part in exact for part in name.split(".")) else tensor.half()
+        for name, tensor in load_file(file).items()
+        if not re.search(POSITIONS, name)
+    }
+    if too_large := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+        raise ValueError(f"Expected weights that float16 can represent, got larger ones in {too_large}. Use float32.")
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 def _write_adapter(adapted: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 
 from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.data.dataset import Augment, Batch, ClipStream, batches
@@ -178,6 +178,11 @@ class ExperimentData:
         self.gather_quarantine(clips)
         return predictions
 
+    def possible_emotions(self, batch: Batch) -> Tensor:
+        """The emotions that the corpus of each clip distinguishes, `(B, C)`: another corpus may lack a label."""
+        corpora = [self.mixed.emotions.get(name.split("/")[0], self.emotions) for name in batch.ids]
+        return torch.tensor([[name in known for name in self.emotions] for known in corpora])
+
     def forward(self, model: nn.Module, batch: Batch) -> EmotionOutput:
         """Run the waveforms of a batch through a model."""
         device = self.accelerator.device
@@ -214,7 +219,7 @@ def augmentation_strengths(probability: float, **others: Any) -> AugmentationStr
     """Noise at 10 to 35 dB, reverberation, speed and gain, each with the same probability per clip and epoch."""
     kinds = ("noise", "reverberation", "speed", "gain")
     probabilities: dict[str, Any] = {f"{kind}_probability": probability for kind in kinds}
-    return AugmentationStrengths(snr=(10.0, 35.0), **probabilities, **others)
+    return AugmentationStrengths(**({"snr": (10.0, 35.0)} | probabilities | others))
 
 
 def seeded_augmentation(strengths: AugmentationStrengths, seed: int) -> Augment:

@@ -49,7 +49,7 @@ class TensorCache:
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
         self.file_of: dict[str, Path] = {}  # by clip id
-        self._open = lru_cache(maxsize=64)(partial(safe_open, framework="pt"))
+        self._open = lru_cache(maxsize=512)(partial(safe_open, framework="pt"))
         self.refresh()
 
     def __contains__(self, name: str) -> bool:
@@ -99,13 +99,23 @@ class EncoderStateCache:
     Args:
         folder: cache folder, with a subfolder per stream.
         model: the teacher; the statistics of its log-mel front ends must be set before.
+        strengths: parameters of the augmentation; None for clean clips.
+        version: number of the augmented version, from which its random numbers follow.
     """
 
-    def __init__(self, folder: str | Path, model: FusedEmotionForAudioClassification) -> None:
-        self.model = model
+    def __init__(
+        self,
+        folder: str | Path,
+        model: FusedEmotionForAudioClassification,
+        strengths: AugmentationStrengths | None = None,
+        version: int = 0,
+    ) -> None:
+        self.model, self.version = model, version
+        self.augmentation = None if strengths is None else WaveformAugmentation(strengths)
+        augmented = [] if strengths is None else [FRAMES_VERSION, asdict(strengths), version]
         self.caches = []
         for facts, stream in zip(model.config.streams, model.teacher.streams, strict=True):
-            described = [STATES_VERSION, facts, model.config.frames_per_step]
+            described = [STATES_VERSION, facts, model.config.frames_per_step, *augmented]
             digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
             for name, tensor in sorted(stream.state_dict().items()):
                 if not name.startswith(("layer_mix", "projection")):
@@ -132,6 +142,8 @@ class EncoderStateCache:
 
     def _encode(self, stream: nn.Module, waveform: Tensor, name: str) -> list[Tensor]:
         """States of one clip in one stream, `(L, T, H)`."""
+        if self.augmentation is not None:
+            waveform = self.augmentation(waveform, zlib.crc32(f"{self.version}/{name}".encode()))
         waveform = waveform[None].to(self.model.device)
         states, lengths = stream.encode(waveform, torch.ones_like(waveform, dtype=torch.long))
         return [average_steps(states, lengths, self.model.config.frames_per_step)[0]]

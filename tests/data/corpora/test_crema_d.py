@@ -67,6 +67,35 @@ def test_clip_without_sound_is_left_out(corpus):
     assert [row["id"] for row in crema_d.rows(corpus)] == [f"crema-d/{name}" for name in CLIPS[:-1]]
 
 
+def test_recording_under_two_labels_is_left_out(corpus):
+    for name in ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1006_TIE_SAD_XX"):
+        soundfile.write(corpus / "AudioWAV" / f"{name}.wav", np.zeros(160, dtype=np.float32), 16_000)
+
+    assert [row["id"] for row in crema_d.rows(corpus) if "1006" in row["id"]] == ["crema-d/1006_TIE_SAD_XX"]
+    assert crema_d.LEFT_OUT["1006_TIE_HAP_XX"] == "the same recording as 1006_TIE_NEU_XX"
+
+
+def test_recoded_copies_are_read_and_the_published_format_first(corpus):
+    wav = corpus / "AudioWAV" / "1001_IEO_ANG_HI.wav"
+    for folder, suffix in (("AudioWAV", ".flac"), ("AudioWAV", ".ogg"), ("AudioMP3", ".mp3")):
+        (corpus / folder).mkdir(exist_ok=True)
+        (corpus / folder / f"1003_DFA_SAD_XX{suffix}").write_bytes(b"recoded")
+        (corpus / folder / f"1001_IEO_ANG_HI{suffix}").write_bytes(b"recoded")
+    paths = {row["id"]: row["audio"]["path"] for row in crema_d.rows(corpus)}
+
+    assert paths["crema-d/1001_IEO_ANG_HI"] == str(wav)
+    assert paths["crema-d/1003_DFA_SAD_XX"] == str(corpus / "AudioWAV" / "1003_DFA_SAD_XX.flac")
+
+
+def test_the_published_mp3_files_alone_are_the_corpus(corpus):
+    wav_files = sorted((corpus / "AudioWAV").glob("[!.]*"))
+    (corpus / "AudioMP3").mkdir()
+    for path in wav_files:
+        path.rename(corpus / "AudioMP3" / f"{path.stem}.mp3")
+
+    assert [row["id"] for row in crema_d.rows(corpus)] == [f"crema-d/{name}" for name in CLIPS[:-1]]
+
+
 def test_votes_of_each_kind_of_rater_are_soft_labels(corpus):
     heard, seen = (next(crema_d.rows(corpus, labels=labels)) for labels in ("voice", "face"))
 
@@ -169,6 +198,15 @@ def test_foreign_name_is_an_error_that_names_the_file(corpus):
 
     with pytest.raises(ValueError, match="03-01-05-02-01-01-01"):
         crema_d.rows(corpus)
+
+
+@pytest.mark.skipif(not (LABELS.parent / "crema-d").is_dir(), reason="needs AUDIO_EMOTION_DATA with crema-d/ in it")
+def test_real_corpus_has_7435_clips_and_six_emotions():
+    real = list(crema_d.rows(LABELS.parent / "crema-d"))
+
+    assert len(real) == 7442 - len(crema_d.LEFT_OUT)
+    assert {row["emotion"] for row in real} == set(crema_d.INFO.emotions)
+    assert len({row["speaker"] for row in real}) == 91
 
 
 @needs_labels

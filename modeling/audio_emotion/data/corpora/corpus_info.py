@@ -39,6 +39,9 @@ class Variant:
     emotions: tuple[str, ...] | None = None
 
 
+PAD_NORMS = Variant({"dimensions_source": "norm-derived-pad"})  # of every corpus with norm-derived dimensions
+
+
 @dataclass(frozen=True)
 class CorpusInfo:
     """Everything about a corpus that is not in its files.
@@ -49,8 +52,9 @@ class CorpusInfo:
             inherit its restrictions.
         citation: authors, year, title and DOI.
         emotions: category names, in the order of the corpus's codes.
-        dimensions_source: "rated" by listeners, "norm-derived" from the category alone, "synthetic" where the audio
-            was generated from them, or "none".
+        dimensions_source: "rated" by listeners; "norm-derived" or "norm-derived-pad" from the category alone, by the
+            norms of that name in `affective_norms.NORM_SETS`; "synthetic" where the audio was generated from them; or
+            "none".
         dimensions: names of the dimensions, in the order of a model's outputs.
         languages: ISO 639-1 codes; empty where unknown or mixed.
         speech: how it was recorded, in a few words, for model cards.
@@ -64,7 +68,7 @@ class CorpusInfo:
     license: str
     citation: str
     emotions: tuple[str, ...]
-    dimensions_source: Literal["rated", "norm-derived", "synthetic", "none"]
+    dimensions_source: Literal["rated", "norm-derived", "norm-derived-pad", "synthetic", "none"]
     dimensions: tuple[str, ...] = ("activation", "valence", "dominance")
     languages: tuple[str, ...] = ()
     speech: str = ""

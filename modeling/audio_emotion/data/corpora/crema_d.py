@@ -2,7 +2,7 @@
 
 Names are actor-sentence-emotion-level, such as `1001_IEO_ANG_HI` (Cao et al. 2014). The published folder:
 
-    AudioWAV/*.wav                       16 kHz mono
+    AudioWAV/*.wav                       16 kHz mono; also read as .flac, .ogg or .mp3, or from AudioMP3/*.mp3
     VideoFlash/*.flv                     video of the same takes; read on request
     VideoDemographics.csv                age, sex, race, ethnicity of the actors
     processedResults/tabulatedVotes.csv  votes on audio (row ids 1...), video (2...) and both (3...) of each clip
@@ -11,12 +11,15 @@ The intended emotion is the usual label, although raters of the audio vote for i
 selects the votes instead. There are no ratings of activation, valence or dominance: the dimensions are derived from
 the category, and for votes are the mean over them.
 
-Protocols. `crema-d-hicmae-fold-1` .. `-5` (Sun et al. 2024): 18, 18, 18, 18 and 19 consecutive actors, without the
-five clips that the corpus reports as broken or once misnamed (we infer which five: without them the folds have the
-published sizes 1463, 1470, 1475, 1474, 1555). `crema-d-63-9-19`: the speaker-disjoint split of TensorFlow Datasets,
-5144, 738 and 1556 clips, without the four that it leaves out; this reader also leaves out a training clip without
-sound. The fold of EmoBox (5,586 and 1,856 clips) is refused: all 91 actors are in training and in test, because its
-script disregards speakers in unbalanced corpora, so published scores on it are not speaker-independent.
+Protocols. `crema-d-all` trains on all actors (for published weights, never for scores). `crema-d-hicmae-fold-1` ..
+`-5` (Sun et al. 2024): 18, 18, 18, 18 and 19 consecutive actors, without the five clips that the corpus reports as
+broken or once misnamed (we infer which five: without them the folds have the published sizes 1463, 1470, 1475, 1474,
+1555; this reader also leaves out three pairs of clips that are one recording under two labels, all of them in fold 1,
+which then has 1457). `crema-d-63-9-19`: the speaker-disjoint split of TensorFlow Datasets, 5144, 738 and 1556 clips,
+without the four that it leaves out (of each such pair, one); this reader also leaves out the other one of each pair
+and a training clip without sound. The fold of EmoBox (5,586 and 1,856 clips) is refused: all 91 actors are in training
+and in test, because its script disregards speakers in unbalanced corpora, so published scores on it are not
+speaker-independent.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from typing import Any, Literal
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
 from audio_emotion.data.corpora.corpus_info import (
+    PAD_NORMS,
     CorpusInfo,
     Variant,
     find_corpus_root,
@@ -53,6 +57,7 @@ TFDS_TEST = (
 )
 TFDS_LEFT_OUT = ("1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1017_IWW_FEA_XX", "1040_ITH_SAD_XX")
 PROTOCOLS = {
+    "crema-d-all": Protocol(train=_prefixed(ACTORS), validation=(), test=()),
     **fold_protocols(
         "crema-d-hicmae-fold", [_prefixed(fold) for fold in HICMAE_TESTS], left_out=_prefixed(HICMAE_LEFT_OUT)
     ),
@@ -80,6 +85,7 @@ INFO = CorpusInfo(
         "face": Variant({"labels": "face"}),
         "audio-visual": Variant({"labels": "audio-visual"}),
         "video": Variant({"video": True}),
+        "pad": PAD_NORMS,
     },
     protocols=PROTOCOLS,
     refused_protocols={
@@ -91,8 +97,18 @@ CODES = dict(zip(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD"), INFO.emotions, stri
 CLIP_NAME = re.compile(r"(10[0-9]{2})_[A-Z]{3}_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
 MISNAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # in copies made before October 2022
 
-# As reported by the corpus page and its users; only the named part of each take is affected.
-BAD_AUDIO = {"1076_MTI_SAD_XX": "too short, no speech in any format"}
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # a clip in several is read from the first
+
+LEFT_OUT = {  # of every protocol, with the reason
+    "1076_MTI_SAD_XX": "too short, no speech in any format",
+    "1006_TIE_HAP_XX": "the same recording as 1006_TIE_NEU_XX",
+    "1006_TIE_NEU_XX": "the same recording as 1006_TIE_HAP_XX",
+    "1013_WSI_DIS_XX": "the same recording as 1013_WSI_SAD_XX",
+    "1013_WSI_SAD_XX": "the same recording as 1013_WSI_DIS_XX",
+    "1017_IWW_ANG_XX": "the same recording as 1017_IWW_FEA_XX",
+    "1017_IWW_FEA_XX": "the same recording as 1017_IWW_ANG_XX",
+}
+# As reported by the corpus page and its users; the audio of the last three is sound.
 BAD_VIDEO = {
     "1076_MTI_SAD_XX": "too short in every format",
     "1076_MTI_NEU_XX": "broken video; the wav is sound",
@@ -104,15 +120,21 @@ Labels = Literal["intended", "voice", "face", "audio-visual"]
 QUERIES = {"voice": "1", "face": "2", "audio-visual": "3"}  # first digit of a row id of the votes
 
 
-def rows(root: str | Path | None = None, labels: Labels = "intended", video: bool = False) -> Iterator[dict[str, Any]]:
-    """One row per clip in `root/AudioWAV/`, sorted by name, without those in `BAD_AUDIO`.
+def rows(
+    root: str | Path | None = None,
+    labels: Labels = "intended",
+    video: bool = False,
+    dimensions_source: str = "norm-derived",
+) -> Iterator[dict[str, Any]]:
+    """One row per clip in `root/AudioWAV/` or `root/AudioMP3/`, sorted by name, without those in `LEFT_OUT`.
 
     Args:
-        root: the folder with `AudioWAV/` in it; by default `$AUDIO_EMOTION_DATA/crema-d`.
+        root: the folder with `AudioWAV/` or `AudioMP3/` in it; by default `$AUDIO_EMOTION_DATA/crema-d`.
         labels: "intended" by the actor; or the votes of raters who were given the "voice", the "face", or both
             ("audio-visual"): `probabilities` are then fractions of the votes, and `emotion` their majority, None for a
             tie.
         video: pair each clip with its `VideoFlash/*.flv`; None for those in `BAD_VIDEO` and for a missing file.
+        dimensions_source: a key of `affective_norms.NORM_SETS`.
 
     Raises:
         FileNotFoundError: at the call, if the folder, its clips, or the requested votes are missing.
@@ -121,17 +143,15 @@ def rows(root: str | Path | None = None, labels: Labels = "intended", video: boo
     """
     root = find_corpus_root(INFO.name, root)
     clips: dict[str, Path] = {}
-    for path in sorted((root / "AudioWAV").glob("*.wav")):
-        if path.name.startswith("."):
-            continue
+    for path in _audio_files(root):
         name = MISNAMED.get(path.stem, path.stem)
         if CLIP_NAME.fullmatch(name) is None:
             raise ValueError(
                 f"Expected a name like `1001_IEO_ANG_HI` (actor_sentence_emotion_level), got `{path}`. Move the file "
                 f"out of the corpus."
             )
-        if name not in BAD_AUDIO:
-            clips[name] = path
+        if name not in LEFT_OUT:
+            clips.setdefault(name, path)
     if not clips:
         raise FileNotFoundError(
             f"Expected clips such as `AudioWAV/1001_IEO_ANG_HI.wav` in `{root}`, got none. Copy `AudioWAV` there."
@@ -147,7 +167,14 @@ def rows(root: str | Path | None = None, labels: Labels = "intended", video: boo
     if soft_labels is not None and (missing := sorted(set(clips) - set(soft_labels))):
         raise ValueError(f"Expected votes on every clip, got none on {missing[:5]}. Use the published votes.")
     people = demographics(root)
-    return (_row(root, name, clips[name], people, soft_labels, video) for name in sorted(clips))
+    return (_row(root, name, clips[name], people, soft_labels, video, dimensions_source) for name in sorted(clips))
+
+
+def _audio_files(root: Path) -> list[Path]:
+    """Audio of the corpus; of a clip in several formats, the first of `SUFFIXES` comes first."""
+    found = [path for folder in ("AudioWAV", "AudioMP3") for path in (root / folder).glob("*")]
+    audio = [path for path in found if path.suffix in SUFFIXES and not path.name.startswith(".")]
+    return sorted(audio, key=lambda path: (SUFFIXES.index(path.suffix), path.name))
 
 
 def votes(root: str | Path, labels: Labels) -> dict[str, list[float]]:
@@ -197,17 +224,19 @@ def _row(
     people: Mapping[str, Mapping[str, str]],
     soft_labels: Mapping[str, list[float]] | None,
     video: bool,
+    dimensions_source: str,
 ) -> dict[str, Any]:
     actor, _, code, level = name.split("_")
     speaker = f"{INFO.name}/{actor}"
     if soft_labels is None:
         emotion: str | None = CODES[code]
         intensity = "strong" if level == "HI" else "normal"
-        activation, valence, dominance = norm_derived_dimensions(CODES[code], intensity)
+        activation, valence, dominance = norm_derived_dimensions(CODES[code], intensity, dimensions_source)
     else:
         emotion = majority(soft_labels[name], INFO.emotions)
-        norms = zip(soft_labels[name], map(norm_derived_dimensions, INFO.emotions), strict=True)
-        weighted = [(weight * a, weight * v, weight * d) for weight, (a, v, d) in norms]
+        norms = [norm_derived_dimensions(emotion, source=dimensions_source) for emotion in INFO.emotions]
+        weights = zip(soft_labels[name], norms, strict=True)
+        weighted = [(weight * a, weight * v, weight * d) for weight, (a, v, d) in weights]
         activation, valence, dominance = (math.fsum(column) for column in zip(*weighted, strict=True))
     row: dict[str, Any] = {
         "id": f"{INFO.name}/{name}",

@@ -2,7 +2,7 @@
 
 A name is speaker, text, emotion and version, such as `03a01Fa`: the letter is of the German word (Burkhardt et al.
 2005). There are no ratings of activation, valence or dominance: the dimensions are derived from the category, and
-empty for boredom, which the norms do not contain.
+empty for boredom, which the norms of words do not contain.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audio_emotion.data.affective_norms import NORMS, norm_derived_dimensions
-from audio_emotion.data.corpora.corpus_info import CorpusInfo, find_corpus_root
+from audio_emotion.data.affective_norms import NORM_SETS, norm_derived_dimensions
+from audio_emotion.data.corpora.corpus_info import PAD_NORMS, CorpusInfo, find_corpus_root
 
 INFO = CorpusInfo(
     name="emodb",
@@ -25,6 +25,7 @@ INFO = CorpusInfo(
     emotions=("angry", "bored", "disgust", "fearful", "happy", "neutral", "sad"),
     dimensions_source="norm-derived",
     languages=("de",),
+    variants={"pad": PAD_NORMS},
     speech="acted: ten adult actors speak ten German sentences",
 )
 # Wut, Langeweile, Ekel, Angst, Freude, neutral, Trauer
@@ -33,11 +34,12 @@ MEN, WOMEN = ("03", "10", "11", "12", "15"), ("08", "09", "13", "14", "16")
 CLIP_NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFNT])([a-z]?)")
 
 
-def rows(root: str | Path | None = None) -> Iterator[dict[str, Any]]:
+def rows(root: str | Path | None = None, dimensions_source: str = "norm-derived") -> Iterator[dict[str, Any]]:
     """One row per clip in `root/wav/`, sorted by name.
 
     Args:
         root: the folder with `wav/` in it; by default `$AUDIO_EMOTION_DATA/emodb`.
+        dimensions_source: a key of `affective_norms.NORM_SETS`.
 
     Raises:
         FileNotFoundError: at the call, if the folder is missing or holds no clip.
@@ -54,12 +56,16 @@ def rows(root: str | Path | None = None) -> Iterator[dict[str, Any]]:
             )
     if not clips:
         raise FileNotFoundError(f"Expected clips such as `wav/03a01Fa.wav` in `{root}`, got none. Unpack EmoDB there.")
-    return (_row(path) for path in clips)
+    return (_row(path, dimensions_source) for path in clips)
 
 
-def _row(path: Path) -> dict[str, Any]:
+def _row(path: Path, dimensions_source: str) -> dict[str, Any]:
     speaker, emotion = path.stem[:2], CODES[path.stem[5]]
-    norms = norm_derived_dimensions(emotion) if emotion in NORMS else (None, None, None)
+    norms = (
+        norm_derived_dimensions(emotion, source=dimensions_source)
+        if emotion in NORM_SETS[dimensions_source][0]
+        else (None, None, None)
+    )
     return {
         "id": f"{INFO.name}/{path.stem}",
         "audio": {"bytes": None, "path": str(path)},

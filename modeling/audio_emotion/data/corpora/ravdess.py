@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
-from audio_emotion.data.corpora.corpus_info import CorpusInfo, Variant, find_corpus_root
+from audio_emotion.data.corpora.corpus_info import PAD_NORMS, CorpusInfo, Variant, find_corpus_root
 from audio_emotion.data.protocols import Protocol, fold_protocols
 
 
@@ -72,6 +72,7 @@ INFO = CorpusInfo(
         "song": Variant({"channel": "song"}),
         "speech-and-song": Variant({"channel": "both"}),
         "video": Variant({"video": True}),
+        "pad": PAD_NORMS,
     },
     protocols=PROTOCOLS,
 )
@@ -82,7 +83,10 @@ CLIP_NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-(0[12])-(\d\d)-(\d\d)-(\d\d)")
 
 
 def rows(
-    root: str | Path | None = None, channel: Literal["speech", "song", "both"] = "speech", video: bool = False
+    root: str | Path | None = None,
+    channel: Literal["speech", "song", "both"] = "speech",
+    video: bool = False,
+    dimensions_source: str = "norm-derived",
 ) -> Iterator[dict[str, Any]]:
     """One row per audio clip in `root/Actor_*/`, sorted by clip name.
 
@@ -92,6 +96,7 @@ def rows(
         channel: speech, song, or both.
         video: pair each clip with the `.mp4` of the same take and folder, None where there is none; the
             audio-visual file (`01-`) is preferred to the silent one (`02-`).
+        dimensions_source: a key of `affective_norms.NORM_SETS`.
 
     Raises:
         FileNotFoundError: at the call, if the folder is missing or holds no such clip, or no requested video.
@@ -132,7 +137,7 @@ def rows(
             f"Expected videos such as `Actor_01/01-01-01-01-01-01-01.mp4` in `{root}`, got none. Unpack "
             f"`Video_Speech_Actor_01.zip` and its neighbors there."
         )
-    return (_row(clips[name], videos if video else None) for name in sorted(clips))
+    return (_row(clips[name], videos if video else None, dimensions_source) for name in sorted(clips))
 
 
 def take_of(clip: str) -> str:
@@ -165,10 +170,12 @@ def action_units(path: str | Path | None = None) -> dict[str, dict[str, float]]:
     return units
 
 
-def _row(path: Path, videos: dict[str, Path] | None) -> dict[str, Any]:
+def _row(path: Path, videos: dict[str, Path] | None, dimensions_source: str) -> dict[str, Any]:
     _, _, emotion_code, intensity_code, _, _, actor = path.stem.split("-")
     emotion = INFO.emotions[int(emotion_code) - 1]
-    activation, valence, dominance = norm_derived_dimensions(emotion, INTENSITIES[int(intensity_code) - 1])
+    activation, valence, dominance = norm_derived_dimensions(
+        emotion, INTENSITIES[int(intensity_code) - 1], dimensions_source
+    )
     row: dict[str, Any] = {
         "id": f"{INFO.name}/{path.stem}",
         "audio": {"bytes": None, "path": str(path)},
