@@ -21,6 +21,7 @@ from audio_emotion.hub.checkpoint import write_checkpoint
 PACKAGE = Path(audio_emotion.__file__).parent
 NOT_CARRIED = {"__init__.py", "diarization.py"}
 SHARED = {
+    "audio_containers.py",
     "audio_io.py",
     "configuration_emotion.py",
     "feature_extraction_emotion.py",
@@ -31,8 +32,8 @@ SHARED = {
     "pretrained_emotion.py",
 }
 OF_MODEL_TYPE = {
-    "student-emotion": {"configuration_student_emotion.py", "modeling_student_emotion.py"},
-    "fused-emotion": {"configuration_fused_emotion.py", "encoders.py", "modeling_fused_emotion.py"},
+    "student-emotion": {"modeling_student_emotion.py"},
+    "fused-emotion": {"encoders.py", "modeling_fused_emotion.py"},
 }
 MOST_FILES = {"student-emotion": 10, "fused-emotion": 12}
 

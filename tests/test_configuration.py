@@ -7,8 +7,7 @@ import json
 import pytest
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
-from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
-from audio_emotion.configuration_student_emotion import StudentEmotionConfig
+from audio_emotion.configuration_emotion import FusedEmotionConfig, StudentEmotionConfig
 from audio_emotion.layers import TRUNKS
 
 LOG_MEL = {"name": "log-mel", "kind": "log-mel", "num_mel_bins": 40}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
-from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
+from audio_emotion.configuration_emotion import FusedEmotionConfig
 from audio_emotion.encoders import average_steps
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 
-from audio_emotion.configuration_student_emotion import StudentEmotionConfig
+from audio_emotion.configuration_emotion import StudentEmotionConfig
 from audio_emotion.layers import HOP, WINDOW, LogMel
 from audio_emotion.modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
 

@@ -62,9 +62,7 @@ if _HAS_MODELS:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .audio_io import AudioClip, read_audio
-    from .configuration_emotion import EmotionConfig
-    from .configuration_fused_emotion import FusedEmotionConfig
-    from .configuration_student_emotion import StudentEmotionConfig
+    from .configuration_emotion import EmotionConfig, FusedEmotionConfig, StudentEmotionConfig
     from .feature_extraction_emotion import EmotionFeatureExtractor
     from .layers import EmotionOutput
     from .modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from .configuration_fused_emotion import FusedEmotionConfig
+from .configuration_emotion import FusedEmotionConfig
 from .encoders import POSITIONS, EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
 from .layers import EmotionTrunk, frame_mask
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch

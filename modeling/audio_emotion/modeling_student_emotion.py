@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from .configuration_student_emotion import StudentEmotionConfig
+from .configuration_emotion import StudentEmotionConfig
 from .layers import HOP, WINDOW, EmotionTrunk, LogMel, stack_frames
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch
 

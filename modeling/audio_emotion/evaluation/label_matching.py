@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from audio_emotion.configuration_emotion import EmotionConfig
-from audio_emotion.configuration_fused_emotion import FusedEmotionConfig
+from audio_emotion.configuration_emotion import EmotionConfig, FusedEmotionConfig
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.pretrained_emotion import loading_options
 
