@@ -36,7 +36,7 @@ import audio_emotion
 from audio_emotion.teachers.video import Video
 
 ROOT = Path(__file__).parents[1]
-STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
+STUDENT = Path(audio_emotion.STUDENT)
 UNIQUE_CLIPS = 20  # the other clips are copies of these
 WIDTH, HEIGHT = 320, 180  # pixels
 FRAME_RATE, SAMPLING_RATE = 25, 16000  # hertz

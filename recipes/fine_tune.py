@@ -8,7 +8,6 @@ with the same command: it resumes at its last saved state.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -32,8 +31,6 @@ from audio_emotion.training.experiment import (
 from audio_emotion.training.loop import TrainingLoop, supervised_weights
 from audio_emotion.training.lora import add_lora
 from audio_emotion.training.optim import gather_labels, gather_output, one_cycle
-
-EMBEDDED_STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
 
 
 @strict
@@ -69,7 +66,7 @@ class FineTuneArguments(CheckpointArguments, TrainingArguments):
 
 def main(args: FineTuneArguments) -> dict:
     """Fine-tune, test and write the run folder; returns the contents of `results.json`."""
-    source = args.model or str(EMBEDDED_STUDENT)
+    source = args.model or audio_emotion.STUDENT
     plan = {"model": f"{args.model or 'the student in the package'}, tuning {args.tuning}"}
     accelerator, run = start_run(args, "Fine-tune a checkpoint", plan)
     if run.finished is not None:
