@@ -38,7 +38,7 @@ sys.path.append(str(ROOT / "tests"))
 
 from audio_visual import Face, draw, encode, find_discs, moving_mouth, random_audio  # noqa: E402
 
-STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
+STUDENT = Path(audio_emotion.STUDENT)
 UNIQUE_CLIPS = 20  # the other clips are copies of these
 FRAME_RATE = 25  # hertz
 

@@ -40,13 +40,13 @@ BAR_WIDTH = 32  # characters
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audio", nargs="?", type=Path, default=CLIP, help="audio file (default: the bundled clip)")
-    parser.add_argument("--model", help="folder or Hub id (default: the student in the package)")
+    parser.add_argument("--model", help="folder or Hub id (default: the model in the package)")
     parser.add_argument("--plot", type=Path, default=Path("runs/demo.png"), help="output file (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.model is None and not (EMBEDDED / "student" / "config.json").is_file():
+    if args.model is None and not (EMBEDDED / "lite" / "config.json").is_file():
         sys.exit("Expected a model in this installation, got none. Give one: --model FOLDER, or --model HUB_ID.")
     recognizer = pipeline("audio-emotion", model=args.model)
     config = recognizer.model.config

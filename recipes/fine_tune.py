@@ -8,7 +8,6 @@ with the same command: it resumes at its last saved state.
 """
 
 from dataclasses import field
-from pathlib import Path
 
 from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
@@ -30,8 +29,6 @@ from audio_emotion.training.experiment import (
 from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
 from audio_emotion.training.optim import gather_labels, gather_output, parameter_groups
-
-EMBEDDED_STUDENT = Path(audio_emotion.__file__).parent / "embedded" / "student"
 
 
 @argument_group("model")
@@ -56,7 +53,7 @@ class FineTuneArguments(CheckpointArguments, TrainingArguments):
 
 def main(args: FineTuneArguments) -> dict:
     """Fine-tune, test and write the run folder; returns the contents of `results.json`."""
-    source = find_checkpoint(args.model or str(EMBEDDED_STUDENT))
+    source = find_checkpoint(args.model or audio_emotion.STUDENT)
     plan = {"model": f"{args.model or 'the student in the package'}, tuning {args.tuning}"}
     accelerator, run = start_run(args, "Fine-tune a checkpoint", plan)
     if run.finished is not None:

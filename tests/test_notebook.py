@@ -26,7 +26,7 @@ def test_cells_run_in_order(capsys):
     assert len(scope["windows"]) == 5
     assert len(scope["embedding"]) == scope["emotion"].model.config.embedding_size
     printed = capsys.readouterr().out
-    assert "license CC-BY-NC-SA-4.0" in printed
+    assert "license ODbL-1.0 AND MIT" in printed
     assert "missing.wav" in printed
 
 

@@ -337,9 +337,9 @@ def test_ten_minutes_of_audio_are_accepted(tiny_student, speech):
     assert len(output["windows"]) == 20
 
 
-def test_without_a_model_the_task_uses_the_embedded_student(caplog):
+def test_without_a_model_the_task_uses_the_default_model(caplog):
     audio_emotion._log_license_of_default_model.cache_clear()
-    if not (audio_emotion._EMBEDDED_STUDENT / "config.json").exists():
+    if not (audio_emotion._DEFAULT_MODEL / "config.json").exists():
         with pytest.raises(ValueError, match="Pass `model`"):
             pipeline("audio-emotion")
         return

@@ -109,7 +109,7 @@ def test_wheel_installs_the_command(installed, speech, tmp_path):
     assert "predict" in help_text.stdout
     assert predicted.returncode == 0, predicted.stderr
     assert json.loads(predicted.stdout)["duration"] == 2.0
-    assert json.loads(info.stdout)["license"] == "CC-BY-NC-SA-4.0"
+    assert json.loads(info.stdout)["license"] == "ODbL-1.0 AND MIT"
 
 
 @pytest.fixture

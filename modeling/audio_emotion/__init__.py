@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "STUDENT",
     "AudioClip",
     "AudioEmotionPipeline",
     "EmotionFeatureExtractor",
@@ -26,7 +27,9 @@ __all__ = [
     "read_audio",
 ]
 _TASK = "audio-emotion"
-_EMBEDDED_STUDENT = Path(__file__).parent / "embedded" / "student"
+_DEFAULT_MODEL = Path(__file__).parent / "embedded" / "lite"
+# A student that streams, for non-commercial use: `pipeline("audio-emotion", model=audio_emotion.STUDENT)`.
+STUDENT = str(_DEFAULT_MODEL.with_name("student"))
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class _EmbeddedStudent(dict):
+class _DefaultModel(dict):
     """The default model of the task, looked up only for `pipeline("audio-emotion")` without a model."""
 
     def __getitem__(self, key: str) -> Any:
@@ -94,13 +97,13 @@ def _log_license_of_default_model() -> None:
         ValueError: where this installation has no default model.
     """
     try:
-        license = json.loads((_EMBEDDED_STUDENT / "config.json").read_text(encoding="utf-8"))["license"]
+        license = json.loads((_DEFAULT_MODEL / "config.json").read_text(encoding="utf-8"))["license"]
     except FileNotFoundError as error:
         raise ValueError(
             f'Expected `pipeline("{_TASK}", model=...)` with a folder or a Hub id, got no model, and this '
             "installation has no default model. Pass `model`."
         ) from error
-    text = _EMBEDDED_STUDENT / "LICENSE"
+    text = _DEFAULT_MODEL / "LICENSE"
     logger.warning('The weights of the default model of "%s" are licensed under %s: see %s.', _TASK, license, text)
 
 
@@ -118,7 +121,7 @@ def _register() -> None:
         base.register_for_auto_class("AutoModel")
         with_heads.register_for_auto_class("AutoModelForAudioClassification")
     EmotionFeatureExtractor.register_for_auto_class()
-    default = _EmbeddedStudent(model=(str(_EMBEDDED_STUDENT), None))
+    default = _DefaultModel(model=(str(_DEFAULT_MODEL), None))
     PIPELINE_REGISTRY.register_pipeline(
         _TASK, AudioEmotionPipeline, pt_model=AutoModelForAudioClassification, default=default, type="audio"
     )

@@ -298,17 +298,25 @@ class Pooling(nn.Module):
         self.score = nn.Linear(input_size, heads) if mode == "attentive" else None
         self.output_size = input_size if mode == "last" else 2 * input_size * (heads if self.score else 1)
 
-    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pool `(B, T, G)` with a mask `(B, T)` to `(B, T, output_size)`."""
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor, cumulative: bool = True) -> torch.Tensor:
+        """Pool `(B, T, G)` with a mask `(B, T)` to `(B, T, output_size)`; not cumulative, only over all: `T` is 1."""
         if self.mode == "last":
             return frames
         weight = mask.unsqueeze(-1)  # (B, T, 1)
         if self.score is not None:  # (B, T, N)
             weight = weight * torch.exp(SCORE_BOUND * torch.tanh(self.score(frames).float() / SCORE_BOUND))
         weight, frames = weight.unsqueeze(-1), frames.float().unsqueeze(2)  # (B, T, N, 1) and (B, T, 1, G)
-        total = weight.cumsum(1).clamp(min=1e-6)  # (B, T, N, 1)
-        mean = (weight * frames).cumsum(1) / total  # (B, T, N, G)
-        square = (weight * frames.square()).cumsum(1) / total  # (B, T, N, G)
+        if cumulative:
+            total = weight.cumsum(1).clamp(min=1e-6)  # (B, T, N, 1)
+            mean = (weight * frames).cumsum(1) / total  # (B, T, N, G)
+            square = (weight * frames.square()).cumsum(1) / total  # (B, T, N, G)
+        else:
+            share, frames = (
+                (weight / weight.sum(1, keepdim=True)).squeeze(-1),
+                frames.squeeze(2),
+            )  # (B, T, N), (B, T, G)
+            mean = torch.einsum("btn,btg->bng", share, frames).unsqueeze(1)  # (B, 1, N, G)
+            square = torch.einsum("btn,btg->bng", share, frames.square()).unsqueeze(1)  # (B, 1, N, G)
         std = (square - mean.square()).clamp(min=1e-5).sqrt()  # (B, T, N, G)
         return torch.cat([mean, std], dim=-1).flatten(2)  # (B, T, 2NG)
 
@@ -390,6 +398,7 @@ class EmotionTrunk(nn.Module):
         self.recurrence = get_trunk(config.trunk).layers(input_size, config)
         self.read_out = Pooling(self.recurrence.output_size, config.pooling, config.pooling_heads)
         self.embedding = nn.Linear(self.read_out.output_size, config.embedding_size)
+        self.pools_heads = config.pooling_heads > 1  # whose cumulative sums are large
 
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor, output_frames: bool = False
@@ -406,8 +415,8 @@ class EmotionTrunk(nn.Module):
         """
         mask = frame_mask(lengths, features.shape[1])  # (B, T)
         frames = self.recurrence(self.dropout(features), lengths)  # (B, T, G)
-        pooled = self.read_out(frames, mask).to(frames.dtype)  # (B, T, R)
-        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, pooled.shape[-1])
+        pooled = self.read_out(frames, mask, cumulative=output_frames or not self.pools_heads).to(frames.dtype)
+        last = (lengths - 1).clamp(max=pooled.shape[1] - 1).view(-1, 1, 1).expand(-1, 1, pooled.shape[-1])
         embedding = torch.tanh(self.embedding(pooled.gather(1, last).squeeze(1)))  # (B, D)
         return embedding, torch.tanh(self.embedding(pooled)) if output_frames else None, mask
 

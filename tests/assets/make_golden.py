@@ -19,8 +19,9 @@ from transformers import Wav2Vec2Config, pipeline
 from audio_emotion import EmotionFeatureExtractor, FusedEmotionConfig, FusedEmotionForAudioClassification
 
 FOLDER = Path(__file__).parent / "golden"
-EMBEDDED = Path(__file__).parents[2] / "modeling/audio_emotion/embedded/student"
-MODELS = {"student": EMBEDDED, "teacher": FOLDER / "teacher", "two_encoders": FOLDER / "two_encoders"}
+EMBEDDED = Path(__file__).parents[2] / "modeling/audio_emotion/embedded"
+MODELS = {name: EMBEDDED / name for name in ("lite", "student")}
+MODELS |= {"teacher": FOLDER / "teacher", "two_encoders": FOLDER / "two_encoders"}
 EMOTIONS = ["happy", "angry", "sad", "calm"]
 RATE = 16_000
 

@@ -324,3 +324,14 @@ def test_a_crop_is_the_same_in_every_stream_and_leaves_shorter_clips_whole():
         assert first[1, 2, :4, 0].tolist() == [0, 1, 2, 3]
         starts.add(start)
     assert starts == set(range(15))
+
+
+def test_a_silent_part_of_a_recording_is_no_noise(speech, tmp_path):
+    click = np.full(80_000, 1e-34)  # as a resampler leaves it
+    click[:100] = 0.5
+    soundfile.write(tmp_path / "click.wav", click, 16_000, subtype="FLOAT")
+    augment = only(noise_probability=1.0, snr=(10.0, 10.0), noise_folder=str(tmp_path))
+
+    for seed in range(12):
+        noise = augment(speech, seed) - speech
+        assert decibels(speech.square().sum() / noise.square().sum()) == pytest.approx(10.0, abs=0.01)

@@ -19,6 +19,7 @@ from torchaudio.transforms import Resample
 from audio_emotion.audio_io import decode, resample
 
 SAMPLING_RATE = 16_000
+SILENCE = 1e-10  # mean square: -100 dB of full scale
 RECORDED = 0.6  # fraction of the noises and rooms that are recorded, where recordings are given
 NOISE_SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls with frequency to this power
 FFT_MULTIPLE = 4_096  # lengths that are multiples of this have fast transforms; a prime length takes many times longer
@@ -80,7 +81,9 @@ class WaveformAugmentation:
         self.telephones = [
             (Resample(SAMPLING_RATE, rate), Resample(rate, SAMPLING_RATE)) for rate in self.strengths.telephone_rates
         ]
-        self.noises = [mix for each in recordings(self.strengths.noise_folder) if (mix := each.mean(0)).any()]
+        self.noises = [
+            mix for each in recordings(self.strengths.noise_folder) if (mix := each.mean(0)).square().mean() > SILENCE
+        ]
         self.rooms = [channel for each in recordings(self.strengths.rooms_folder) for channel in each]
 
     def __call__(self, waveform: Tensor, generator: torch.Generator | int) -> Tensor:
@@ -154,9 +157,10 @@ def recordings(folder: str) -> list[Tensor]:
 
 
 def excerpt(noise: Tensor, samples: int, generator: torch.Generator | int) -> Tensor:
-    """A recording from a random sample on, repeated as long as needed, (S,)."""
-    start = _choose(len(noise), _generator(generator))
-    return noise.roll(-start).repeat(-(-samples // len(noise)))[:samples]
+    """A recording from a random sample on, or if silent there from its loudest one, repeated as needed, (S,)."""
+    repeats = -(-samples // len(noise))
+    part = noise.roll(-_choose(len(noise), _generator(generator))).repeat(repeats)[:samples]
+    return part if part.square().mean() > SILENCE else noise.roll(-int(noise.abs().argmax())).repeat(repeats)[:samples]
 
 
 def with_pauses(waveform: Tensor, seconds: tuple[float, float], generator: torch.Generator | int) -> Tensor:

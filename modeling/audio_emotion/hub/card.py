@@ -38,7 +38,8 @@ DIMENSION_ENDS = {
 HUB_LICENSES = {"odbl-1.0": "odbl"}  # where the Hub's identifier is not SPDX's in lower case
 SIZE_CATEGORIES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
 # Facts that may be missing: each opens a section, a sentence or a metadata field of its own.
-OPTIONAL = {"adapter_encoders", "eval_results", "fine_tuned", "groups", "is_default_model", "plots", "streams"}
+_SECTIONS = {"adapter_encoders", "eval_results", "fine_tuned", "groups", "plots", "streams"}
+OPTIONAL = _SECTIONS | {"constant", "is_default_model"}
 # Facts that are in the metadata, but not in the text.
 METADATA_ONLY = {
     **dict.fromkeys(("student", "teacher"), ("license", "eval_results")),
