@@ -117,7 +117,7 @@ def main(args: EvaluateArguments) -> dict:
         "corpus": info.name,
         "protocol": protocol or args.corpus,
         "corruption": args.corruption,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": model.model.num_parameters(),
         "contaminated_by": contaminated_by,
         "left_out": list(model.match.left_out) if model.match else [],
         "matching": matching(model),

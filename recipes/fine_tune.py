@@ -3,8 +3,9 @@
     accelerate launch recipes/fine_tune.py --model runs/distill_ravdess/checkpoints/last --corpus my_clips.yaml
 
 `my_clips.yaml` describes the corpus (docs/your_own_data.md). Without `--model`, the student that ships in the package
-is fine-tuned. The new checkpoint records the training data and license of the old one too. Start a killed run again
-with the same command: it resumes at its last saved state.
+is fine-tuned, and with `--model modeling/audio_emotion/embedded/lite` the default model. The new checkpoint records
+the training data and license of the old one too. Start a killed run again with the same command: it resumes at its
+last saved state.
 """
 
 from dataclasses import field

@@ -16,10 +16,13 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, pipeline
 
+import audio_emotion
 from audio_emotion.data.registry import corpus_rows
+from audio_emotion.hub.card_facts import model_kind
 from audio_emotion.hub.checkpoint import write_checkpoint
 
 RECIPE = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "fine_tune.py"))
+EMBEDDED_LITE = Path(audio_emotion.__file__).parent / "embedded" / "lite"
 NAMES = {"neutral": "flat", "calm": "flat", "happy": "pleased", "angry": "cross"}
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
@@ -83,6 +86,19 @@ def test_a_fine_tuned_model_records_old_and_new_training_data_and_license(tuned)
     assert config["dimensions_source"] == "rated"
 
 
+def test_the_default_model_is_fine_tuned_and_stays_lite(own, tmp_path):
+    lite = str(EMBEDDED_LITE)
+    arguments = {"corpus": str(own / "callcenter.yaml"), "model": lite, "tuning": "frozen", "epochs": 1}
+    RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
+
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "checkpoints" / "last")
+    assert model_kind(model.config) == "lite"
+    assert model.config.license == "ODbL-1.0 AND MIT AND CC0-1.0"
+    assert model.heads.emotions.out_features == 3
+    before = AutoModelForAudioClassification.from_pretrained(lite).base_model.state_dict()
+    assert all(torch.equal(before[name], each) for name, each in model.base_model.state_dict().items())
+
+
 def test_frozen_tuning_changes_only_the_heads(own, tuned, tmp_path):
     source = tuned / "checkpoints" / "last"
     arguments = {"corpus": str(own / "callcenter.yaml"), "model": str(source), "tuning": "frozen", "epochs": 1}
@@ -103,7 +119,7 @@ def test_heads_have_the_size_of_the_corpus_labels(tuned):
 
 
 def test_heads_for_as_many_new_emotions_are_newly_initialized(own, tmp_path, caplog):
-    student = AutoModelForAudioClassification.from_pretrained(RECIPE["EMBEDDED_STUDENT"])
+    student = AutoModelForAudioClassification.from_pretrained(audio_emotion.STUDENT)
     names = [f"my-{name}" for name in student.config.emotions]
     description = yaml.safe_load((own / "callcenter.yaml").read_text()) | {"emotions": names}
     description["columns"]["emotion"] = "other"

@@ -64,7 +64,9 @@ def test_configurations_accept_registered_trunks_only(toy_trunk, monkeypatch):
     monkeypatch.delitem(TRUNKS, toy_trunk)
 
     for kind in (StudentEmotionConfig, FusedEmotionConfig):
-        with pytest.raises(StrictDataclassClassValidationError, match=r"\['convolutional', 'tc-gru'\], got 'toy'"):
+        with pytest.raises(
+            StrictDataclassClassValidationError, match=r"\['convolutional', 'linear', 'tc-gru'\], got 'toy'"
+        ):
             kind(trunk=toy_trunk)
 
 

@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import re
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -36,6 +37,12 @@ class FusedEmotionPreTrainedModel(EmotionPreTrainedModel):
             if isinstance(stream, EncoderStream):
                 stream.reset_positions()
         return loaded
+
+    def num_parameters(self, *args, **kwargs) -> int:
+        """Number of parameters, as in transformers, but without Whisper's positions, which are a formula."""
+        fixed = (each for name, each in self.named_parameters() if re.search(POSITIONS, name))
+        computed = 0 if (args and args[0]) or kwargs.get("only_trainable") else sum(each.numel() for each in fixed)
+        return super().num_parameters(*args, **kwargs) - computed
 
     @classmethod
     def from_encoders(

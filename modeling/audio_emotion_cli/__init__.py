@@ -18,7 +18,7 @@ EXIT_CODES = """exit codes:
   1  some inputs failed; the output holds an error for each of them
   2  nothing was done: the arguments, the model or the output file are unusable
   3  aborted by an unexpected error; with --output, the same command continues"""
-MODEL_HELP = "a folder or a Hub id (default: the student in this package)"
+MODEL_HELP = "a folder or a Hub id (default: the model in this package)"
 
 
 class UsageError(Exception):

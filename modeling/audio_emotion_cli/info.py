@@ -9,11 +9,10 @@ from typing import Any
 
 from audio_emotion.evaluation.provenance import training_speakers
 from audio_emotion.hub.card import DIMENSIONS_MEANING
+from audio_emotion.hub.card_facts import encoder_facts, model_kind
 from audio_emotion.hub.card_sections import speaker_names
 from audio_emotion_cli import EXIT_OK, UsageError, printable
 from audio_emotion_cli.inputs import allow_any_file_name, load_pipeline
-
-KINDS = {"student-emotion": "student", "fused-emotion": "teacher"}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +42,7 @@ def load_facts(model: str | None, revision: str | None) -> dict[str, Any]:
     facts = {
         "model": model or str(Path(config._name_or_path)),
         "revision": vars(config).get("_commit_hash") or revision,
-        "kind": KINDS[config.model_type],
+        "kind": model_kind(config),
         "complete": True,  # and finite: otherwise loading has raised
         "parameters": loaded.num_parameters(),
         "sampling_rate": config.sampling_rate,
@@ -57,7 +56,18 @@ def load_facts(model: str | None, revision: str | None) -> dict[str, Any]:
     }
     if config.model_type == "fused-emotion":
         facts["streams"] = [stream["name"] for stream in config.streams]
+        facts["encoders"] = encoder_facts(config)
     return facts
+
+
+def _kind(facts: dict[str, Any]) -> str:
+    """The kind of model, and the pretrained encoders in it."""
+    if facts["kind"] == "lite":
+        (encoder,) = facts["encoders"]
+        return f"lite: {encoder['part']} of the pretrained encoder {encoder['name']}, and a network on top"
+    if "streams" in facts:
+        return f"{facts['kind']} that fuses {', '.join(facts['streams'])}"
+    return facts["kind"]
 
 
 def _table(facts: dict[str, Any]) -> str:
@@ -66,7 +76,7 @@ def _table(facts: dict[str, Any]) -> str:
     rows = {
         "model": facts["model"],
         "revision": facts["revision"] or "none (a local folder)",
-        "kind": facts["kind"] + (f" that fuses {', '.join(facts['streams'])}" if "streams" in facts else ""),
+        "kind": _kind(facts),
         "parameters": f"{facts['parameters']:,}",
         "weights": f"complete and finite, with the heads for {' and '.join(heads)}",
         "license": facts["license"] or "not stated: ask the author before you use the model",

@@ -26,6 +26,7 @@ from audio_emotion.evaluation.metrics import expected_calibration_error
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, pool_folds
 from audio_emotion.evaluation.report import posterior
 from audio_emotion.hub.card import render_card
+from audio_emotion.hub.card_facts import encoder_facts, model_kind
 from audio_emotion.hub.card_sections import markdown_table, results_table, training_data_rows
 from audio_emotion.hub.checkpoint import write_checkpoint
 
@@ -148,7 +149,7 @@ def render_lite_card(model: PreTrainedModel, seeds: list[Predictions], dimension
     rows = [[each["set"], *(f"{each[name]:.2f}" for name in names)] for each in calibration["sets"]]
     facts["results_note"] += markdown_table(header, rows)
     return render_card(
-        "student",
+        model_kind(model.config),
         facts
         | {
             "model_name": "audio-emotion lite",
@@ -156,10 +157,7 @@ def render_lite_card(model: PreTrainedModel, seeds: list[Predictions], dimension
             "license_note": "ODbL-1.0, the terms of its training corpus CREMA-D, and MIT, those of Whisper: "
             "commercial use is allowed, with attribution as in the file `LICENSE`; published derivatives of the "
             "weights under the same licenses.",
-            "streams": [
-                {"name": each["name"], "source": f"openai/{each['name']}", "revision": "not pinned"}
-                for each in model.config.streams
-            ],
+            "streams": [each | {"source": f"openai/{each['name']}"} for each in encoder_facts(model.config)],
             "recipe_command": "accelerate launch recipes/train_teacher.py --config recipes/configs/lite_crema_d.yaml",
         },
     )

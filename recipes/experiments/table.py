@@ -107,6 +107,16 @@ def default_table(folder: Path, repeats: int = 2000) -> str:
     return markdown_table(["tested on", "UAR", "chance"], cells)
 
 
+def default_robustness_table(folder: Path) -> str:
+    """UAR of the default model's recipe on corrupted clips of unseen actors, against the same clips as recorded."""
+    rows = []
+    for name, each in json.loads((folder / "default_robustness.json").read_text())["corruptions"].items():
+        low, high = each["interval"]
+        difference = f"{each['difference']:+.3f} ({low:+.2f} to {high:+.2f})"
+        rows.append([name, f"{each['as_recorded']:.3f}", f"{each['uar']:.3f}", difference])
+    return markdown_table(["clips", "UAR as recorded", "UAR", "difference"], rows)
+
+
 def replace_table(text: str, marker: str, rendered: str) -> str:
     """A page with the text between its `<!-- marker:begin -->` and `<!-- marker:end -->` replaced."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
@@ -152,7 +162,10 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
         },
         HINTS: {"table": hint_tables},
         FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
-        ROBUSTNESS: {"table": [corruption_table(folder, run_set, repeats)]},
+        ROBUSTNESS: {
+            "table": [corruption_table(folder, run_set, repeats)],
+            "default": [default_robustness_table(RECIPES / "results")],
+        },
     }
     pages = {}
     for page, rendered in tables.items():

@@ -9,7 +9,7 @@ import elsewhere
 import norms
 import numpy as np
 import pytest
-from table import replace_table
+from table import default_robustness_table, replace_table
 
 from audio_emotion.data.corpora.synthetic import SPEAKERS
 from audio_emotion.evaluation.predictions import Predictions
@@ -63,3 +63,9 @@ def test_the_table_of_norms_is_that_of_the_results():
     page = (ROOT / "docs" / "dimensions.md").read_text()
 
     assert replace_table(page, "norms", norms.norms_table(results)) == page
+
+
+def test_the_robustness_of_the_default_model_is_that_of_the_results():
+    page = (ROOT / "docs" / "robustness.md").read_text()
+
+    assert replace_table(page, "default", default_robustness_table(ROOT / "recipes" / "results")) == page

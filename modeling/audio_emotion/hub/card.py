@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from audio_emotion.data.corpora.corpus_info import CorpusInfo
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"  # a link in a checkout, a folder in an installed wheel
-Template = Literal["student", "teacher", "pseudo_labels", "audio_visual_labels", "metric"]
+Template = Literal["student", "lite", "teacher", "pseudo_labels", "audio_visual_labels", "metric"]
 
 DIMENSIONS_MEANING = {
     "rated": "Listeners rated the training clips; the model predicts the mean of their ratings.",
@@ -42,7 +42,7 @@ _SECTIONS = {"adapter_encoders", "eval_results", "fine_tuned", "groups", "plots"
 OPTIONAL = _SECTIONS | {"constant", "is_default_model"}
 # Facts that are in the metadata, but not in the text.
 METADATA_ONLY = {
-    **dict.fromkeys(("student", "teacher"), ("license", "eval_results")),
+    **dict.fromkeys(("student", "lite", "teacher"), ("license", "eval_results")),
     **dict.fromkeys(("pseudo_labels", "audio_visual_labels"), ("license",)),
 }
 POSSIBLY_EMPTY = {"emotions", "dimensions"}  # lists that a model without that head leaves empty
@@ -151,7 +151,7 @@ def _card_data(template: Template, facts: Mapping[str, Any]) -> CardData:
         return SpaceCardData(title=facts["metric_name"], license="apache-2.0", sdk="static", tags=tags)
     tags = ["audio-emotion", "speech-emotion-recognition"]
     languages = sorted({each for corpus in facts.get("corpora", []) for each in corpus["languages"]}) or None
-    if template in ("student", "teacher"):
+    if template in ("student", "lite", "teacher"):
         tags += ["dimensional-emotion"] if facts["dimensions"] else []
         if template == "teacher":
             tags.append("feature-fusion")

@@ -23,8 +23,9 @@ from audio_emotion.hub.card_sections import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
+    from audio_emotion.hub.card import Template
     from audio_emotion.teachers.outputs import TeacherInfo, TeacherOutputs
 
 NOT_SCORED = (
@@ -32,6 +33,33 @@ NOT_SCORED = (
     "weights with the best validation score (`best`), which were not scored: use `recipes/evaluate.py` for that. All "
     "numbers and plots below are of `last`."
 )
+
+
+def model_kind(config: PreTrainedConfig) -> Template:
+    """`student`, `teacher`, or `lite`: a single pretrained encoder, or its first layers, below a linear trunk."""
+    if config.model_type == "student-emotion":
+        return "student"
+    kinds = [stream["kind"] for stream in config.streams]
+    return "lite" if kinds == ["encoder"] and config.trunk == "linear" else "teacher"
+
+
+def encoder_facts(config: PreTrainedConfig) -> list[dict[str, str]]:
+    """Name, source, revision and used part of each pretrained encoder; a student has none."""
+    facts = []
+    for stream in getattr(config, "streams", ()):
+        if stream["kind"] != "encoder":
+            continue
+        last = max(stream["layers"]) if stream["layers"] else None  # an encoder ends with the last layer that is used
+        part = "all layers" if last is None else f"the first {last} layers" if last > 1 else "the first layer"
+        facts.append(
+            {
+                "name": stream["name"],
+                "source": stream["source"],
+                "revision": stream["revision"] or "not pinned",
+                "part": part if last != 0 else "the input of the first layer",
+            }
+        )
+    return facts
 
 
 def model_facts(
@@ -42,7 +70,7 @@ def model_facts(
     plots: list[str],
     scored: bool = True,
 ) -> dict[str, Any]:
-    """Facts of a teacher's or student's card, from its configuration and the results of its run.
+    """Facts of the card of a model, from its configuration and the results of its run.
 
     Args:
         model: with its heads.
@@ -57,12 +85,7 @@ def model_facts(
     """
     config = model.config
     training_data, dimensions = list(config.training_data), list(config.dimensions)
-    is_teacher = config.model_type == "fused-emotion"
-    encoders = [
-        {"name": each["name"], "source": each["source"], "revision": each["revision"] or "not pinned"}
-        for each in (config.streams if is_teacher else [])
-        if each["kind"] == "encoder"
-    ]
+    encoders = encoder_facts(config)
     has_documented_teachers = any(entry.get("teachers") for entry in training_data)
     undocumented = [] if has_documented_teachers else list(results.get("teachers") or ())
     sources = [each["source"] for each in encoders]
@@ -72,10 +95,15 @@ def model_facts(
     if not scored:
         evaluation["results_table"] = f"{NOT_SCORED}\n\n{evaluation['results_table']}"
     split, scores = scored_split(results)
+    license_facts = _license_facts(config.license, training_data)
+    if sources:
+        license_facts["license_note"] += (
+            f" It contains weights of {join_names(sources)}, under the license in the model card there."
+        )
     return {
         "model_name": model_id.partition("/")[2],
         "model_id": model_id,
-        **_license_facts(config.license, training_data),
+        **license_facts,
         "emotions": list(config.emotions),
         "dimensions": dimensions,
         "dimensions_source": config.dimensions_source,
@@ -88,7 +116,7 @@ def model_facts(
         "eval_results": eval_results(results, split, scores, dimensions) if scored and not contaminated else [],
         "groups": groups_table(scores, dimensions),
         "plots": [{"path": path, "caption": Path(path).stem.replace("_", " ")} for path in plots],
-        **({"streams": encoders} if is_teacher else {}),
+        **({"streams": encoders} if encoders else {}),
     }
 
 

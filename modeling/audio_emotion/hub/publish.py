@@ -20,8 +20,8 @@ from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
 from audio_emotion.evaluation.provenance import hashed_speaker
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
-from audio_emotion.hub.card import Template, render_card
-from audio_emotion.hub.card_facts import metric_facts, model_facts, pseudo_label_facts
+from audio_emotion.hub.card import render_card
+from audio_emotion.hub.card_facts import metric_facts, model_facts, model_kind, pseudo_label_facts
 from audio_emotion.hub.checkpoint import BASE_ENCODERS, write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
 from audio_emotion.pretrained_emotion import ADAPTER
@@ -173,8 +173,7 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     facts = model_facts(model, repo, results, megabytes, plots, _has_last_weights(run_folder, checkpoint))
     if adapter_only:
         facts["adapter_encoders"] = [each for each in model.config.streams if each["kind"] == "encoder"]
-    template: Template = "student" if model.config.model_type == "student-emotion" else "teacher"
-    card = render_card(template, facts, own)
+    card = render_card(model_kind(model.config), facts, own)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
