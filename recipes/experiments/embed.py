@@ -208,7 +208,7 @@ if __name__ == "__main__":
         "--calibration",
         nargs="+",
         default=[
-            "recipes/results/crema_d/lite-fold-*-seed-*.parquet",
+            "recipes/results/crema_d/lite-fold-*-seed-0.parquet",
             "runs/lite_ravdess/predictions.parquet",
             "runs/lite_nemo/predictions.parquet",
         ],
