@@ -39,6 +39,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_compare(commands)
     _add_check(commands)
+    _add_evaluate(commands)
     _add_publish(commands)
     return parser
 
@@ -99,6 +100,44 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("other", metavar="OTHER", help="folder to compare; clips of the same name are paired")
     _add_model_arguments(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "evaluate", "report what a model can do on several corpora", "audio_emotion_cli.evaluate"
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="a folder, a Hub id, funasr:NAME, or a table of predictions (default: the model in this package)",
+    )
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        required=True,
+        metavar="CORPUS",
+        help="names or descriptions; CORPUS=FILES: predictions of models of the same recipe, one file per fold",
+    )
+    parser.add_argument("--report", required=True, metavar="FOLDER", help="written: index.html and report.json")
+    parser.add_argument("--against", nargs="+", default=[], metavar="MODEL", help="models to compare with")
+    parser.add_argument(
+        "--baseline", default="", metavar="ENCODER", help="encoder below a logistic regression to compare with"
+    )
+    parser.add_argument("--clips", type=int, default=0, metavar="N", help="random clips of each corpus (default: all)")
+    parser.add_argument(
+        "--robustness-clips",
+        type=int,
+        default=100,
+        metavar="N",
+        help="of these also corrupted (default: 100; 0: none)",
+    )
+    parser.add_argument("--noise", default="", metavar="FOLDER", help="recordings of noise (default: generated)")
+    parser.add_argument("--rooms", default="", metavar="FOLDER", help="room impulse responses (default: generated)")
+    parser.add_argument("--repeats", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
+    parser.add_argument(
+        "--contaminated", action="store_true", help="also on speakers that the model was trained on; marked as such"
+    )
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:

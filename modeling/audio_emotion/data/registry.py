@@ -33,34 +33,40 @@ class RegisteredCorpus:
     Attributes:
         info: facts.
         rows: `rows(root, **options)`, the clips in a fixed order; see `corpus_info.py` for what a row contains.
+        attributes: `attributes(row, root)`, further facts of a row by which groups are compared, such as age.
+        rater_votes: `rater_votes(root)`, by the name of a clip the number of raters that chose each emotion.
     """
 
     info: CorpusInfo
     rows: Callable[..., Iterator[dict[str, Any]]]
+    attributes: Callable[..., dict[str, str]] | None = None
+    rater_votes: Callable[..., dict[str, dict[str, float]]] | None = None
 
 
 CORPORA: dict[str, RegisteredCorpus] = {}
 
 
-def register_corpus(info: CorpusInfo, rows: Callable[..., Iterator[dict[str, Any]]]) -> None:
+def register_corpus(info: CorpusInfo, rows: Callable[..., Iterator[dict[str, Any]]], **others: Any) -> None:
     """Make a corpus known under its name, with its variants and protocols.
 
     Args:
         info: facts.
         rows: `rows(root, **options)` of the reader; `options` are those of `info.variants`.
+        **others: optional fields of [`RegisteredCorpus`].
 
     Raises:
         ValueError: for a name that is taken.
     """
     if info.name in CORPORA:
         raise ValueError(f"Expected a name other than {sorted(CORPORA)}, got `{info.name}` again. Rename the corpus.")
-    CORPORA[info.name] = RegisteredCorpus(info, rows)
+    CORPORA[info.name] = RegisteredCorpus(info, rows, **others)
 
 
 for _module in pkgutil.iter_modules(corpora.__path__):
     _reader = importlib.import_module(f"{corpora.__name__}.{_module.name}")
     if hasattr(_reader, "INFO"):
-        register_corpus(_reader.INFO, _reader.rows)
+        _optional = {name: getattr(_reader, name) for name in ("attributes", "rater_votes") if hasattr(_reader, name)}
+        register_corpus(_reader.INFO, _reader.rows, **_optional)
 
 
 def features(dimensions: Sequence[str]) -> Features:

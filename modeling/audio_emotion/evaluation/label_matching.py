@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from audio_emotion.configuration_emotion import EmotionConfig, FusedEmotionConfig
+from audio_emotion.evaluation.external_models import ExternalModel, external_model
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.pretrained_emotion import loading_options
 
@@ -29,7 +30,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "excited": ("exc", "excitement"),
     "frustrated": ("fru", "frustration"),
     "bored": ("boredom",),
-    "other": ("oth", "others"),
+    "other": ("oth", "others", "<unk>", "unknown"),
 }
 NEAREST = {"calm": "neutral", "neutral": "calm"}  # counts as the other where only that one is known
 MATCHING_RULE = (
@@ -180,10 +181,10 @@ class MatchedClassifier(nn.Module):
     """Any audio classifier with its outputs matched to the emotions and dimensions of a corpus, by name.
 
     An external model whose classes are all dimensions (`arousal`, `valence`, `dominance`) is treated as a regression
-    with outputs in 0..1.
+    with outputs in 0..1. Models that no Auto class loads are in `external_models.py`.
 
     Args:
-        name: Hub id or folder.
+        name: Hub id or folder, or `funasr:NAME`.
         emotions: of the corpus; the attribute has those that are scored, in the order of the logits.
         dimensions: of the corpus; the attribute has those that are scored, in column order.
         label_map: see `match_classes`.
@@ -198,11 +199,16 @@ class MatchedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         options = loading_options(name)
-        config = AutoConfig.from_pretrained(name, **options)
-        self.public_models = [name]  # the model itself and its encoders, to be looked up in `PUBLIC_MODELS`
+        self.public_models = [name.rpartition(":")[2]]  # and its encoders, to be looked up in `PUBLIC_MODELS`
         self.training_data: list[dict] = []  # empty for an external model
         self.extractor: Any = None  # of an external model
-        if isinstance(config, EmotionConfig):
+        self.model: Any = external_model(name)
+        config: Any = None if self.model is not None else AutoConfig.from_pretrained(name, **options)
+        if isinstance(self.model, ExternalModel):
+            classes = list(self.model.classes)
+            self.dimensions = [each for each in dimensions if each in self.model.dimensions]
+            self.columns = [list(self.model.dimensions).index(each) for each in self.dimensions]
+        elif isinstance(config, EmotionConfig):
             self.model = AutoModelForAudioClassification.from_pretrained(name, dtype=torch.float32, **options)
             self.training_data = list(config.training_data)
             if isinstance(config, FusedEmotionConfig):
@@ -222,7 +228,7 @@ class MatchedClassifier(nn.Module):
 
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> EmotionOutput:
         """Predict for clips `(B, S)` at 16 kHz."""
-        model: Any = self._external if self.extractor else self.model
+        model: Any = self._external if self.extractor or isinstance(self.model, ExternalModel) else self.model
         output = model(input_values, attention_mask)
         absent = input_values.new_zeros(len(input_values), 0)
         return EmotionOutput(
@@ -233,9 +239,15 @@ class MatchedClassifier(nn.Module):
 
     def _external(self, input_values: Tensor, attention_mask: Tensor) -> EmotionOutput:
         """One clip at a time: the outputs of many public models depend on padding."""
+        clips = [
+            samples[: int(mask.sum())].cpu().numpy()
+            for samples, mask in zip(input_values, attention_mask, strict=True)
+        ]
+        if isinstance(self.model, ExternalModel):
+            logits, dimensions = zip(*map(self.model.score, clips), strict=True)
+            return EmotionOutput(logits=torch.stack(logits), dimensions=torch.stack(dimensions))
         scores = []
-        for samples, mask in zip(input_values, attention_mask, strict=True):
-            clip = samples[: int(mask.sum())].cpu().numpy()  # (S,)
+        for clip in clips:  # (S,)
             features = self.extractor(clip, sampling_rate=16000, return_tensors="pt")
             scores.append(self.model(**features.to(input_values.device)).logits.float()[0])
         outputs = torch.stack(scores)  # (B, C)

@@ -228,3 +228,22 @@ def test_real_demographics_have_48_men_and_43_women():
 
     assert sorted(people) == [f"crema-d/{actor}" for actor in range(1001, 1092)]
     assert sum(person["Sex"] == "Male" for person in people.values()) == 48
+
+
+def test_attributes_are_age_and_ethnicity_of_the_speaker(corpus):
+    row = {"speaker": "crema-d/1076"}
+    person = crema_d.demographics(corpus)["crema-d/1076"]
+    age = int(person["Age"])
+    expected = "under 30" if age < 30 else "30 to 49" if age < 50 else "50 or more"
+    found = crema_d.attributes(row, corpus)
+    assert found["age"] == expected
+    assert found["ethnicity"] == ("Hispanic" if person["Ethnicity"] == "Hispanic" else person["Race"])
+    assert crema_d.attributes({"speaker": "crema-d/9999"}, corpus) == {}
+
+
+def test_votes_of_raters_are_counts_whose_fractions_are_the_soft_labels(corpus):
+    counts, fractions = crema_d.rater_votes(corpus, "voice"), crema_d.votes(corpus, "voice")
+    assert set(fractions) <= set(counts)
+    for name, row in fractions.items():
+        total = sum(counts[name].values())
+        assert [counts[name][emotion] / total for emotion in crema_d.INFO.emotions] == pytest.approx(row)

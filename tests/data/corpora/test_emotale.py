@@ -72,3 +72,8 @@ def test_the_real_ratings_of_anger_are_active_negative_and_strong():
 
     assert means[0] > 0.6 > 0.4 > means[1]
     assert means[2] > 0.6
+
+
+def test_the_language_of_a_clip_is_an_attribute():
+    assert emotale.attributes({"id": "emotale/DK_001_A_1"}) == {"language": "Danish"}
+    assert emotale.attributes({"id": "emotale/EN_001_A_1"}) == {"language": "English"}

@@ -28,6 +28,7 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -188,24 +189,48 @@ def votes(root: str | Path, labels: Labels) -> dict[str, list[float]]:
         FileNotFoundError: if the votes are missing.
         ValueError: for other labels.
     """
+    counts = rater_votes(root, labels)
+    fractions = {name: vote_probabilities(votes, INFO.emotions) for name, votes in counts.items()}
+    return {name: each for name, each in fractions.items() if each is not None}
+
+
+def rater_votes(root: str | Path | None = None, labels: Labels = "voice") -> dict[str, dict[str, float]]:
+    """Number of votes for each emotion by clip name; see [`votes`] for arguments and errors."""
     if labels not in QUERIES:
         raise ValueError(f"Expected labels among {['intended', *QUERIES]}, got {labels!r}.")
-    places = [Path(root) / "processedResults" / "tabulatedVotes.csv", Path(root) / "tabulatedVotes.csv"]
+    root = find_corpus_root(INFO.name, root)
+    places = [root / "processedResults" / "tabulatedVotes.csv", root / "tabulatedVotes.csv"]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise FileNotFoundError(
             f"Expected the votes in `{places[0]}`, got no such file. Copy `processedResults` there, or request the "
             f"intended labels."
         )
-    soft_labels = {}
+    counts = {}
     with file.open(encoding="utf-8", newline="") as lines:
         for line in csv.DictReader(lines):
             if line[""].startswith(QUERIES[labels]):
-                counts = {emotion: float(line[emotion[0].upper()]) for emotion in INFO.emotions}  # columns A D F H N S
-                probabilities = vote_probabilities(counts, INFO.emotions)
-                if probabilities is not None:
-                    soft_labels[line["fileName"]] = probabilities
-    return soft_labels
+                columns = {emotion: float(line[emotion[0].upper()]) for emotion in INFO.emotions}  # A D F H N S
+                counts[line["fileName"]] = columns
+    return counts
+
+
+def attributes(row: dict[str, Any], root: str | Path | None = None) -> dict[str, str]:
+    """Age and ethnicity of the speaker of a row, for comparisons of groups; empty where unknown."""
+    person = _people(find_corpus_root(INFO.name, root)).get(row["speaker"])
+    if person is None:
+        return {}
+    age = int(person["Age"])
+    hispanic = person["Ethnicity"] == "Hispanic"
+    return {
+        "age": "under 30" if age < 30 else "30 to 49" if age < 50 else "50 or more",
+        "ethnicity": "Hispanic" if hispanic else person["Race"],
+    }
+
+
+@cache
+def _people(root: Path) -> dict[str, dict[str, str]]:
+    return demographics(root)
 
 
 def demographics(root: str | Path) -> dict[str, dict[str, str]]:

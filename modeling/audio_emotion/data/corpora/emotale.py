@@ -77,6 +77,11 @@ def rows(root: str | Path | None = None) -> Iterator[dict[str, Any]]:
     return (_row(files[name], lines[name], genders) for name in sorted(lines))
 
 
+def attributes(row: dict[str, Any], root: str | Path | None = None) -> dict[str, str]:
+    """Language of the clip of a row, for comparisons of groups: every speaker has clips in both."""
+    return {"language": {"DK": "Danish", "EN": "English"}.get(row["id"].rpartition("/")[2][:2], "")}
+
+
 def _table(file: Path) -> list[dict[str, str]]:
     if not file.is_file():
         raise FileNotFoundError(f"Expected `{file}`, got no such file. Copy the tables of EmoTale there.")
