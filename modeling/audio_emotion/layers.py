@@ -20,6 +20,7 @@ RELATIVE_FLOOR, SILENCE_POWER = 1e-5, 1e-12
 AMPLITUDE_SCALE = 2.0**-20  # cancels out; without it, sums over the loudest samples would overflow float32
 DILATIONS = (1, 2, 4, 8)  # of successive convolutional blocks: 61 frames with kernel 5, 2.4 s at 25 Hz
 EXPANSION = 2  # hidden width of a convolutional block, relative to its channels
+CONTEXT = WINDOW - HOP  # samples that the next frame has in common with the last one
 SCORE_BOUND = 6.0  # attention scores are within +-6, so that cumulative sums of exp(score) need no future maximum
 
 
@@ -92,16 +93,28 @@ class LogMel(nn.Module):
         With a relative level, the power is divided by the mean power of all bins and frames up to this one, weighted
         by amplitude so that a pause before the voice does not count.
         """
+        return self.continue_log_mel(waveform, waveform.new_zeros(len(waveform), 4, dtype=torch.float32))[0]
+
+    def continue_log_mel(self, waveform: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The frames of `compute_log_mel` for the next part of clips, `(B, T, M)`, and the new state of the level.
+
+        Args:
+            waveform (`torch.Tensor` of shape `(B, S)`): it begins with the last `CONTEXT` samples of the part before.
+            level (`torch.Tensor` of shape `(B, 4)`): sums of weights and of weighted powers so far, each followed by
+                what rounding has lost; 0 at the start.
+        """
         frames = waveform.float().unfold(-1, WINDOW, HOP) * self.window.float()  # (B, T, 400)
         power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)  # (B, T, 201)
         power = power @ self.filters.float()  # (B, T, M)
         if self.level == "absolute":
-            return (power + FLOOR).log()
+            return (power + FLOOR).log(), level
         mean = power.mean(-1)  # (B, T)
         weight = AMPLITUDE_SCALE * mean.sqrt()  # (B, T)
-        total = cumulative_sum(weight).clamp(min=AMPLITUDE_SCALE * SILENCE_POWER)  # (B, T)
-        so_far = cumulative_sum(weight * mean) / total  # (B, T)
-        return (power / (so_far + SILENCE_POWER).unsqueeze(-1) + RELATIVE_FLOOR).log()
+        total, weight_state = cumulative_sum(weight, level[:, :2])  # (B, T)
+        weighted, power_state = cumulative_sum(weight * mean, level[:, 2:])  # (B, T)
+        so_far = weighted / total.clamp(min=AMPLITUDE_SCALE * SILENCE_POWER)  # (B, T)
+        frames = (power / (so_far + SILENCE_POWER).unsqueeze(-1) + RELATIVE_FLOOR).log()
+        return frames, torch.cat([weight_state, power_state], dim=-1)
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the normalized frames that are entirely inside each clip.
@@ -129,15 +142,23 @@ class LogMel(nn.Module):
         self.deviation.copy_(std)
 
 
-def cumulative_sum(values: torch.Tensor) -> torch.Tensor:
+def cumulative_sum(values: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cumulative sum of positive `(B, T)`, precise in float32 over hours of frames: Apple's GPUs have no float64.
 
     What rounding has lost in each step is computed (Dekker 1971, https://doi.org/10.1007/BF01397083) and added.
+
+    Args:
+        values (`torch.Tensor` of shape `(B, T)`): 0 or more.
+        state (`torch.Tensor` of shape `(B, 2)`): the sum before them, and what rounding has lost of it.
+
+    Returns:
+        the sums `(B, T)`, and the new state.
     """
-    total = values.cumsum(-1)
-    before = nn.functional.pad(total[:, :-1], (1, 0))
+    sums = torch.cat([state[:, :1], values], dim=-1).cumsum(-1)  # (B, 1 + T)
+    before, total = sums[:, :-1], sums[:, 1:]
     lost = torch.minimum(before, values) - (total - torch.maximum(before, values))
-    return total + lost.cumsum(-1)
+    lost = state[:, 1:] + lost.cumsum(-1)
+    return total + lost, torch.stack([total[:, -1], lost[:, -1]], dim=-1)
 
 
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -191,18 +212,51 @@ class TemporalConvolutionGRU(nn.Module):
             bidirectional=config.bidirectional,
         )
         self.bidirectional = config.bidirectional
+        self.input_size = input_size
         self.output_size = config.hidden_size * (2 if config.bidirectional else 1)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Run the frames, which must be 0 beyond each clip's `lengths (B,)`."""
+        time = features.shape[1]
         if self.convolution is not None:
-            padded = nn.functional.pad(features.transpose(1, 2), (self.left, self.right))  # (B, F, left + T + right)
-            convolved = nn.functional.relu(self.convolution(padded)).transpose(1, 2)  # (B, T, K)
-            features = torch.cat([convolved, features], dim=-1)  # (B, T, K + F)
+            padded = nn.functional.pad(features, (0, 0, self.left, self.right))  # (B, left + T + right, F)
+            features = self._convolve(padded)  # (B, T, K + F)
         if not self.bidirectional:
             return self.gru(features)[0]  # (B, T, G): padding after a clip has no effect on it
         packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=features.shape[1])[0]
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=time)[0]
+
+    def _convolve(self, padded: torch.Tensor) -> torch.Tensor:
+        """The convolution of `(B, left + T + right, F)` and its input, `(B, T, K + F)`."""
+        assert self.convolution is not None
+        convolved = nn.functional.relu(self.convolution(padded.transpose(1, 2))).transpose(1, 2)  # (B, T, K)
+        return torch.cat([convolved, padded[:, self.left : self.left + convolved.shape[1]]], dim=-1)
+
+    def initial_state(self, batch_size: int) -> dict[str, torch.Tensor]:
+        """State before the first frame of `batch_size` streams."""
+        weight = self.gru.weight_hh_l0
+        state = {"hidden": weight.new_zeros(batch_size, self.gru.num_layers, self.gru.hidden_size)}
+        if self.convolution is not None:
+            state["features"] = weight.new_zeros(batch_size, self.left, self.input_size)
+        return state
+
+    def step(
+        self, features: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The frames `(B, T', G)` that the next features `(B, T, F)` complete, and the new state.
+
+        With a look-ahead, `T'` is smaller at the start: a frame waits for the features that it depends on.
+        """
+        following = dict(state)
+        if self.convolution is not None:
+            joined = torch.cat([state["features"], features], dim=1)  # (B, context + T, F)
+            following["features"] = joined[:, -(self.left + self.right) :] if self.left + self.right else joined[:, :0]
+            if joined.shape[1] <= self.left + self.right:
+                return features.new_zeros(len(features), 0, self.output_size), following
+            features = self._convolve(joined)
+        frames, hidden = self.gru(features, state["hidden"].transpose(0, 1).contiguous())
+        following["hidden"] = hidden.transpose(0, 1)  # (B, layers, G)
+        return frames, following
 
 
 class SeparableBlock(nn.Module):
@@ -227,10 +281,13 @@ class SeparableBlock(nn.Module):
         self.narrow = nn.Linear(EXPANSION * size, size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """`(B, T, C)` to `(B, T, C)`."""
-        padded = nn.functional.pad(frames.transpose(1, 2), (self.left, 0))  # (B, C, left + T)
-        normalized = self.normalisation(self.depthwise(padded).transpose(1, 2))  # (B, T, C)
+    def forward(self, frames: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, T, C)` to `(B, T, C)`; `context (B, left, C)` are the frames before, by default zeros."""
+        if context is None:
+            padded = nn.functional.pad(frames, (0, 0, self.left, 0))  # (B, left + T, C)
+        else:
+            padded = torch.cat([context, frames], dim=1)
+        normalized = self.normalisation(self.depthwise(padded.transpose(1, 2)).transpose(1, 2))  # (B, T, C)
         return frames + self.dropout(self.narrow(nn.functional.gelu(self.widen(normalized))))
 
 
@@ -263,6 +320,25 @@ class SeparableConvolutions(nn.Module):
             frames = block(frames)
         return torch.tanh(frames)
 
+    def initial_state(self, batch_size: int) -> dict[str, torch.Tensor]:
+        """State before the first frame of `batch_size` streams."""
+        weight = self.input.weight
+        return {
+            f"block_{number}": weight.new_zeros(batch_size, block.left, self.output_size)
+            for number, block in enumerate(self.blocks)
+        }
+
+    def step(
+        self, features: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The frames `(B, T, C)` of the next features `(B, T, F)`, and the new state."""
+        frames, following = self.input(features), dict(state)  # (B, T, C)
+        for number, block in enumerate(self.blocks):
+            context = state[f"block_{number}"]  # (B, left, C)
+            following[f"block_{number}"] = torch.cat([context, frames], dim=1)[:, -block.left :]
+            frames = block(frames, context)
+        return torch.tanh(frames), following
+
 
 class LinearFrames(nn.Module):
     """One linear layer with GELU on each frame, `(B, T, F)` to `(B, T, G)`: an encoder has seen the context already.
@@ -281,6 +357,16 @@ class LinearFrames(nn.Module):
         """Run the frames, each by itself, so `lengths (B,)` is not used."""
         return nn.functional.gelu(self.linear(features))
 
+    def initial_state(self, batch_size: int) -> dict[str, torch.Tensor]:
+        """No state."""
+        return {}
+
+    def step(
+        self, features: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The frames `(B, T, G)` of the next features `(B, T, F)`."""
+        return nn.functional.gelu(self.linear(features)), state
+
 
 class Pooling(nn.Module):
     """Pooling over time, cumulative: at each frame, the frame itself or statistics of all frames up to it.
@@ -295,6 +381,7 @@ class Pooling(nn.Module):
     def __init__(self, input_size: int, mode: str, heads: int = 1):
         super().__init__()
         self.mode = mode
+        self.input_size, self.heads = input_size, heads if mode == "attentive" else 1
         self.score = nn.Linear(input_size, heads) if mode == "attentive" else None
         self.output_size = input_size if mode == "last" else 2 * input_size * (heads if self.score else 1)
 
@@ -302,23 +389,55 @@ class Pooling(nn.Module):
         """Pool `(B, T, G)` with a mask `(B, T)` to `(B, T, output_size)`; not cumulative, only over all: `T` is 1."""
         if self.mode == "last":
             return frames
-        weight = mask.unsqueeze(-1)  # (B, T, 1)
-        if self.score is not None:  # (B, T, N)
-            weight = weight * torch.exp(SCORE_BOUND * torch.tanh(self.score(frames).float() / SCORE_BOUND))
-        weight, frames = weight.unsqueeze(-1), frames.float().unsqueeze(2)  # (B, T, N, 1) and (B, T, 1, G)
+        weight = self._weight(frames, mask)  # (B, T, N)
         if cumulative:
-            total = weight.cumsum(1).clamp(min=1e-6)  # (B, T, N, 1)
-            mean = (weight * frames).cumsum(1) / total  # (B, T, N, G)
-            square = (weight * frames.square()).cumsum(1) / total  # (B, T, N, G)
-        else:
-            share, frames = (
-                (weight / weight.sum(1, keepdim=True)).squeeze(-1),
-                frames.squeeze(2),
-            )  # (B, T, N), (B, T, G)
-            mean = torch.einsum("btn,btg->bng", share, frames).unsqueeze(1)  # (B, 1, N, G)
-            square = torch.einsum("btn,btg->bng", share, frames.square()).unsqueeze(1)  # (B, 1, N, G)
+            return self._statistics(*(each.cumsum(1) for each in self._sums(weight, frames)))
+        fraction = weight / weight.sum(1, keepdim=True)  # (B, T, N)
+        mean = torch.einsum("btn,btg->bng", fraction, frames.float()).unsqueeze(1)  # (B, 1, N, G)
+        square = torch.einsum("btn,btg->bng", fraction, frames.float().square()).unsqueeze(1)  # (B, 1, N, G)
+        return self._statistics(torch.ones_like(mean[..., :1]), mean, square)
+
+    def _weight(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Weights of the frames, `(B, T, N)`."""
+        weight = mask.unsqueeze(-1)  # (B, T, 1)
+        if self.score is None:
+            return weight
+        return weight * torch.exp(SCORE_BOUND * torch.tanh(self.score(frames).float() / SCORE_BOUND))
+
+    def _sums(self, weight: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Weights `(B, T, N, 1)`, weighted frames and weighted squares `(B, T, N, G)`, which are summed over time."""
+        weight, frames = weight.unsqueeze(-1), frames.float().unsqueeze(2)  # (B, T, N, 1) and (B, T, 1, G)
+        return weight, weight * frames, weight * frames.square()
+
+    def _statistics(self, total: torch.Tensor, mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+        """Means and standard deviations `(B, T, 2NG)` from sums of weights, of frames and of squares."""
+        mean, square = mean / total.clamp(min=1e-6), square / total.clamp(min=1e-6)  # (B, T, N, G)
         std = (square - mean.square()).clamp(min=1e-5).sqrt()  # (B, T, N, G)
         return torch.cat([mean, std], dim=-1).flatten(2)  # (B, T, 2NG)
+
+    def initial_state(self, like: torch.Tensor, batch_size: int) -> dict[str, torch.Tensor]:
+        """State before the first frame of `batch_size` streams, on the device of `like`."""
+        if self.mode == "last":
+            return {}
+        sizes = {"pooled_weight": 1, "pooled_sum": self.input_size, "pooled_square": self.input_size}
+        return {
+            name: like.new_zeros(batch_size, self.heads, size, dtype=torch.float32) for name, size in sizes.items()
+        }
+
+    def step(
+        self, frames: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Pool the next frames `(B, T, G)`, cumulatively, to `(B, T, output_size)`; and the new state."""
+        if self.mode == "last":
+            return frames, state
+        names = ("pooled_weight", "pooled_sum", "pooled_square")
+        weight = self._weight(frames, torch.ones_like(frames[..., 0], dtype=torch.float32))
+        sums = [
+            state[name].unsqueeze(1) + each.cumsum(1)
+            for name, each in zip(names, self._sums(weight, frames), strict=True)
+        ]
+        following = {name: each[:, -1] for name, each in zip(names, sums, strict=True)}
+        return self._statistics(*sums), {**state, **following}
 
 
 class Trunk(NamedTuple):
@@ -419,6 +538,21 @@ class EmotionTrunk(nn.Module):
         last = (lengths - 1).clamp(max=pooled.shape[1] - 1).view(-1, 1, 1).expand(-1, 1, pooled.shape[-1])
         embedding = torch.tanh(self.embedding(pooled.gather(1, last).squeeze(1)))  # (B, D)
         return embedding, torch.tanh(self.embedding(pooled)) if output_frames else None, mask
+
+    def initial_state(self, batch_size: int) -> dict[str, torch.Tensor]:
+        """State before the first frame of `batch_size` streams: tensors with the batch first."""
+        state = self.recurrence.initial_state(batch_size)
+        return {**state, **self.read_out.initial_state(self.embedding.weight, batch_size)}
+
+    def step(
+        self, features: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Embeddings `(B, T', D)` at the frames that the next features `(B, T, F)` complete, and the new state."""
+        frames, state = self.recurrence.step(features, state)  # (B, T', G)
+        if not frames.shape[1]:
+            return frames.new_zeros(len(frames), 0, self.embedding.out_features), state
+        pooled, state = self.read_out.step(frames, state)
+        return torch.tanh(self.embedding(pooled.to(frames.dtype))), state
 
 
 class EmotionHeads(nn.Module):

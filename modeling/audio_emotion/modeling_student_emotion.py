@@ -7,8 +7,9 @@ import copy
 import torch
 
 from .configuration_emotion import StudentEmotionConfig
-from .layers import HOP, WINDOW, EmotionTrunk, LogMel, stack_frames
+from .layers import CONTEXT, HOP, WINDOW, EmotionTrunk, LogMel, stack_frames
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch
+from .streaming_emotion import EmotionStream
 
 
 class StudentEmotionPreTrainedModel(EmotionPreTrainedModel):
@@ -67,6 +68,37 @@ class StudentEmotionModel(EmotionBaseModel, StudentEmotionPreTrainedModel):
             raise ValueError("`output_frames` needs a forward GRU; this model's `bidirectional` is true.")
         return self.trunk(features.to(self.dtype), lengths, output_frames)
 
+    def initial_state(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
+        """State of `batch_size` streams after their first `CONTEXT` samples, which are its `samples`, here zeros.
+
+        Raises:
+            ValueError: for a bidirectional student, or a trunk without `step`.
+        """
+        if self.config.bidirectional or not hasattr(self.trunk.recurrence, "step"):
+            raise ValueError(
+                f"A stream needs a forward trunk, got `bidirectional` {self.config.bidirectional} and the trunk "
+                f"{self.config.trunk!r}. Predict windows of the clip instead."
+            )
+        like = self.log_mel.window
+        state = {"samples": like.new_zeros(batch_size, CONTEXT), "level": like.new_zeros(batch_size, 4)}
+        return {**state, **self.trunk.initial_state(batch_size)}
+
+    def step(
+        self, samples: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Embeddings `(B, T, D)` at the steps that the next samples complete, and the new state.
+
+        Args:
+            samples (`torch.Tensor` of shape `(B, S)`): `S` is a multiple of `frames_per_step * HOP`.
+            state: of `initial_state` or of the last call.
+        """
+        joined = torch.cat([state["samples"], samples], dim=1)  # (B, CONTEXT + S)
+        frames, level = self.log_mel.continue_log_mel(joined, state["level"])  # (B, S / HOP, M)
+        frames = (frames - self.log_mel.mean.float()) / self.log_mel.deviation.float()
+        steps = frames.reshape(len(frames), -1, self.config.frames_per_step * frames.shape[-1])  # (B, T, F)
+        embeddings, following = self.trunk.step(steps.to(self.dtype), state)
+        return embeddings, {**following, "samples": joined[:, -CONTEXT:], "level": level}
+
 
 class StudentEmotionForAudioClassification(EmotionForAudioClassification, StudentEmotionPreTrainedModel):
     """A student with its heads: dimensions, categories and, while distilling, one head per teacher.
@@ -76,6 +108,31 @@ class StudentEmotionForAudioClassification(EmotionForAudioClassification, Studen
     """
 
     base_class = StudentEmotionModel
+
+    def stream(self, batch_size: int = 1) -> EmotionStream:
+        """Start streams whose samples arrive in parts, see [`EmotionStream`].
+
+        Args:
+            batch_size: number of streams that are run together.
+
+        Raises:
+            ValueError: for a bidirectional student.
+        """
+        return EmotionStream(self, batch_size)
+
+    def streaming_step(
+        self, samples: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Outputs at the steps that the next samples complete, and the new state; see [`StudentEmotionModel.step`].
+
+        Returns:
+            `embedding (B, T, D)`, `dimensions (B, T, 3)`, `logits (B, T, C)`, `log_variance (B, T, 3)`, those that the
+            model has; and the state.
+        """
+        embeddings, state = self.base_model.step(samples, state)
+        heads = self.heads(embeddings)
+        names = ("dimensions", "logits", "log_variance")
+        return {"embedding": embeddings, **{name: heads[name] for name in names if heads[name] is not None}}, state
 
     def without_teacher_heads(self) -> "StudentEmotionForAudioClassification":
         """The student for publication: itself, or a copy without the heads that distillation needed."""
