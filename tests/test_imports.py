@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).parents[1] / "modeling" / "audio_emotion"
 # A file imports from its own layer and from earlier ones. The files directly in the package are the model's.
 LAYERS = ("model", "data", "evaluation", "teachers", "training", "hub")
 ABOVE_THE_PACKAGE = {"recipes", "audio_emotion_cli", "audio_emotion_command"}
-NOT_CARRIED = {"__init__.py", "diarization.py"}  # files beside the model that no checkpoint needs
+NOT_CARRIED = {"__init__.py", "diarization.py", "runtime.py"}  # files beside the model that no checkpoint needs
 # transformers itself depends on huggingface_hub, whose `strict` checks every configuration of transformers, ours too.
 CARRIED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub"}
-CARRIED_AUDIO_IMPORTS = CARRIED_IMPORTS | {"soundfile", "soxr"}  # only in pipeline_*.py and audio_io.py
+CARRIED_AUDIO_IMPORTS = CARRIED_IMPORTS | {"soundfile", "soxr"}  # only in pipeline_*.py, live_*.py and audio_io.py
 VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
 
 # How transformers finds the files that a checkpoint must carry: by lines of text, docstrings included.
@@ -138,7 +138,7 @@ def undeclared_imports(package: Path) -> list[str]:
     """Absolute imports of a carried file that a bare transformers installation may lack."""
     found = []
     for path in carried_files(package):
-        reads_audio = path.name.startswith(("pipeline_", "audio_io"))
+        reads_audio = path.name.startswith(("pipeline_", "live_", "audio_io"))
         allowed = (CARRIED_AUDIO_IMPORTS if reads_audio else CARRIED_IMPORTS) | sys.stdlib_module_names
         found += [f"{path.name} imports {root}" for root in sorted(absolute_roots(path) - allowed)]
     return found

@@ -135,7 +135,7 @@ def test_the_step_is_a_function_of_samples_and_state_alone():
     model = student(level="relative", frames_per_step=2)
     state = model.student.initial_state(1)
     samples = voice(CONTEXT + 10 * 2 * HOP)
-    state["samples"] = samples[None, :CONTEXT]
+    state["context"] = samples[None, :CONTEXT]
     kept = {name: each.clone() for name, each in state.items()}
     outputs, after = model.streaming_step(samples[None, CONTEXT:], state)
     assert set(after) == set(state)

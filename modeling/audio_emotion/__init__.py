@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def _hide_broken_torchaudio() -> None:
 
 
 try:
+    if os.environ.get("AUDIO_EMOTION_RUNTIME"):  # imported for `audio_emotion.runtime` alone: as where torch is absent
+        raise ImportError
     import torch  # noqa: F401
 
     _hide_broken_torchaudio()

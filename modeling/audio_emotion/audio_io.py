@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .audio_containers import MISSING, split_joined
 
@@ -870,6 +869,7 @@ def _has_speech(waveform: np.ndarray, rate: int) -> bool:
     """
     silero, lock = _silero()
     if silero is not None:
+        torch = importlib.import_module("torch")
         if rate != SILERO_RATE:
             waveform = resample(waveform, rate, SILERO_RATE)
         with lock, torch.inference_mode():  # the detector keeps a state from piece to piece
@@ -893,10 +893,11 @@ def _has_speech(waveform: np.ndarray, rate: int) -> bool:
 @cache
 def _silero() -> tuple[Any, Any]:
     """Silero's voice activity detector, whose weights are in its package, and a lock; None where it is missing."""
-    threads = torch.get_num_threads()
     try:
+        torch = importlib.import_module("torch")
+        threads = torch.get_num_threads()
         detector = importlib.import_module("silero_vad").load_silero_vad()
     except ImportError:
-        detector = None
+        return None, threading.Lock()
     torch.set_num_threads(threads)  # its import sets one thread
     return detector, threading.Lock()

@@ -9,6 +9,7 @@ attention. (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.)
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
 from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 
-from .layers import HOP, WINDOW, LogMel, frame_mask, stack_frames
+from .layers import HOP, WINDOW, LogMel, frame_mask, power_spectrum, stack_frames
 from .pretrained_emotion import loading_options
 
 GRID = 50.0  # frames per second of every stream
@@ -50,10 +51,9 @@ def whisper_log_mel(
         # Reflection padding at the start, as in Whisper; zeros at the end, as from its padding to 30 s.
         start = waveform[:, 1 : WINDOW // 2 + 1].flip(-1)
         padded = nn.functional.pad(torch.cat([start, waveform], dim=-1), (0, WINDOW))
-        spectrum = torch.stft(padded, WINDOW, HOP, window=window, center=False, return_complex=True)
         time = -(-waveform.shape[-1] // HOP)
-        power = torch.view_as_real(spectrum[..., :time]).square().sum(-1)  # (B, 201, T)
-        features = (filters.T @ power).clamp(min=1e-10).log10()  # (B, M, T)
+        power = power_spectrum(padded, window)[:, :time]  # (B, T, 201)
+        features = (power @ filters).clamp(min=1e-10).log10().transpose(1, 2)  # (B, M, T)
         frames = -(-lengths // HOP)  # (B,)
         mask = frame_mask(frames, time).unsqueeze(1)  # (B, 1, T)
         loudest = features.masked_fill(mask == 0, -10.0).amax(dim=(1, 2), keepdim=True)  # (B, 1, 1)
@@ -75,13 +75,25 @@ def whisper_hidden_states(
         true lengths at 50 Hz `(B,)`. Longer clips are split into independent chunks of 30 s.
     """
     limit = 2 * encoder.config.max_source_positions
-    if features.shape[-1] > limit:
-        chunks = [
-            whisper_hidden_states(encoder, features[..., begin : begin + limit], (frames - begin).clamp(0, limit))
-            for begin in range(0, features.shape[-1], limit)
-        ]
-        states = [torch.cat(parts, dim=1) for parts in zip(*(chunk[0] for chunk in chunks), strict=True)]
-        return states, (frames + 1) // 2
+    if torch.onnx.is_in_onnx_export() or features.shape[-1] > limit:
+        batch, bins, time = features.shape
+        # In a graph, which has no branches, a clip of at most 30 s is one chunk of its own length.
+        length: Any = torch._shape_as_tensor(features)[2].clamp(max=limit) if torch.onnx.is_in_onnx_export() else limit
+        chunks = (time + length - 1) // length
+        padded = nn.functional.pad(features, (0, chunks * length - time))  # (B, M, N * length)
+        parts = padded.reshape(batch, bins, chunks, length).transpose(1, 2).reshape(batch * chunks, bins, length)
+        starts = torch.arange(chunks, device=frames.device) * length  # (N,)
+        inside = (frames[:, None] - starts).clamp(min=0, max=limit).flatten()  # (B * N,)
+        states, _ = _whisper_layers(encoder, parts, inside)
+        steps = (time + 1) // 2
+        return [each.reshape(batch, -1, each.shape[-1])[:, :steps] for each in states], (frames + 1) // 2
+    return _whisper_layers(encoder, features, frames)
+
+
+def _whisper_layers(
+    encoder: nn.Module, features: torch.Tensor, frames: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """[`whisper_hidden_states`] of clips of at most 30 s."""
     features = features.to(encoder.conv1.weight.dtype)
     mask = frame_mask(frames, features.shape[-1]).unsqueeze(1).to(features.dtype)  # (B, 1, T)
     stem = nn.functional.gelu(encoder.conv1(features)) * mask  # zeros beyond the clip, as for a clip alone
@@ -385,8 +397,9 @@ def average_steps(states: torch.Tensor, lengths: torch.Tensor, per_step: int) ->
     steps = max(time // per_step, 1)
     states = nn.functional.pad(states, (0, 0, 0, max(steps * per_step - time, 0)))[:, :, : steps * per_step]
     mask = frame_mask(lengths, steps * per_step).to(states.dtype)  # (B, T)
-    count = mask.unflatten(1, (steps, per_step)).sum(2).clamp(min=1)  # (B, T')
-    total = (states * mask[:, None, :, None]).unflatten(2, (steps, per_step)).sum(3)  # (B, L, T', H)
+    batch, layers, _, width = states.shape
+    count = mask.reshape(batch, -1, per_step).sum(2).clamp(min=1)  # (B, T')
+    total = (states * mask[:, None, :, None]).reshape(batch, layers, -1, per_step, width).sum(3)  # (B, L, T', H)
     return total / count[:, None, :, None]
 
 

@@ -93,7 +93,7 @@ class LogMel(nn.Module):
         With a relative level, the power is divided by the mean power of all bins and frames up to this one, weighted
         by amplitude so that a pause before the voice does not count.
         """
-        return self.continue_log_mel(waveform, waveform.new_zeros(len(waveform), 4, dtype=torch.float32))[0]
+        return self.continue_log_mel(waveform, waveform.new_zeros(waveform.shape[0], 4, dtype=torch.float32))[0]
 
     def continue_log_mel(self, waveform: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The frames of `compute_log_mel` for the next part of clips, `(B, T, M)`, and the new state of the level.
@@ -103,9 +103,7 @@ class LogMel(nn.Module):
             level (`torch.Tensor` of shape `(B, 4)`): sums of weights and of weighted powers so far, each followed by
                 what rounding has lost; 0 at the start.
         """
-        frames = waveform.float().unfold(-1, WINDOW, HOP) * self.window.float()  # (B, T, 400)
-        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)  # (B, T, 201)
-        power = power @ self.filters.float()  # (B, T, M)
+        power = power_spectrum(waveform.float(), self.window.float()) @ self.filters.float()  # (B, T, M)
         if self.level == "absolute":
             return (power + FLOOR).log(), level
         mean = power.mean(-1)  # (B, T)
@@ -140,6 +138,21 @@ class LogMel(nn.Module):
         """Set the mean and standard deviation of each bin, both `(M,)`, computed on the training set."""
         self.mean.copy_(mean)
         self.deviation.copy_(std)
+
+
+def power_spectrum(waveform: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    """Power of the frames that are entirely inside waveforms `(B, S)`, with a window `(400,)`: `(B, T, 201)`.
+
+    An exported graph has a convolution with the windowed cosines and sines, as its formats lack a transform of 400.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        frames = waveform.unfold(-1, WINDOW, HOP) * window  # (B, T, 400)
+        return torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+    turns = torch.outer(torch.arange(WINDOW // 2 + 1), torch.arange(WINDOW)) % WINDOW  # exact, unlike large angles
+    angles = 2 * torch.pi / WINDOW * turns.double()  # (201, 400)
+    kernel = torch.cat([angles.cos(), angles.sin()]) * window.double()  # (402, 400)
+    spectrum = nn.functional.conv1d(waveform.unsqueeze(1), kernel.float().unsqueeze(1), stride=HOP)  # (B, 402, T)
+    return (spectrum[:, : WINDOW // 2 + 1].square() + spectrum[:, WINDOW // 2 + 1 :].square()).transpose(1, 2)
 
 
 def cumulative_sum(values: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -252,7 +265,7 @@ class TemporalConvolutionGRU(nn.Module):
             joined = torch.cat([state["features"], features], dim=1)  # (B, context + T, F)
             following["features"] = joined[:, -(self.left + self.right) :] if self.left + self.right else joined[:, :0]
             if joined.shape[1] <= self.left + self.right:
-                return features.new_zeros(len(features), 0, self.output_size), following
+                return features.new_zeros(features.shape[0], 0, self.output_size), following
             features = self._convolve(joined)
         frames, hidden = self.gru(features, state["hidden"].transpose(0, 1).contiguous())
         following["hidden"] = hidden.transpose(0, 1)  # (B, layers, G)
@@ -550,7 +563,7 @@ class EmotionTrunk(nn.Module):
         """Embeddings `(B, T', D)` at the frames that the next features `(B, T, F)` complete, and the new state."""
         frames, state = self.recurrence.step(features, state)  # (B, T', G)
         if not frames.shape[1]:
-            return frames.new_zeros(len(frames), 0, self.embedding.out_features), state
+            return frames.new_zeros(frames.shape[0], 0, self.embedding.out_features), state
         pooled, state = self.read_out.step(frames, state)
         return torch.tanh(self.embedding(pooled.to(frames.dtype))), state
 

@@ -69,7 +69,7 @@ class StudentEmotionModel(EmotionBaseModel, StudentEmotionPreTrainedModel):
         return self.trunk(features.to(self.dtype), lengths, output_frames)
 
     def initial_state(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
-        """State of `batch_size` streams after their first `CONTEXT` samples, which are its `samples`, here zeros.
+        """State of `batch_size` streams after their first `CONTEXT` samples, which are its `context`, here zeros.
 
         Raises:
             ValueError: for a bidirectional student, or a trunk without `step`.
@@ -80,7 +80,7 @@ class StudentEmotionModel(EmotionBaseModel, StudentEmotionPreTrainedModel):
                 f"{self.config.trunk!r}. Predict windows of the clip instead."
             )
         like = self.log_mel.window
-        state = {"samples": like.new_zeros(batch_size, CONTEXT), "level": like.new_zeros(batch_size, 4)}
+        state = {"context": like.new_zeros(batch_size, CONTEXT), "level": like.new_zeros(batch_size, 4)}
         return {**state, **self.trunk.initial_state(batch_size)}
 
     def step(
@@ -92,12 +92,12 @@ class StudentEmotionModel(EmotionBaseModel, StudentEmotionPreTrainedModel):
             samples (`torch.Tensor` of shape `(B, S)`): `S` is a multiple of `frames_per_step * HOP`.
             state: of `initial_state` or of the last call.
         """
-        joined = torch.cat([state["samples"], samples], dim=1)  # (B, CONTEXT + S)
+        joined = torch.cat([state["context"], samples], dim=1)  # (B, CONTEXT + S)
         frames, level = self.log_mel.continue_log_mel(joined, state["level"])  # (B, S / HOP, M)
         frames = (frames - self.log_mel.mean.float()) / self.log_mel.deviation.float()
-        steps = frames.reshape(len(frames), -1, self.config.frames_per_step * frames.shape[-1])  # (B, T, F)
+        steps = frames.reshape(frames.shape[0], -1, self.config.frames_per_step * frames.shape[-1])  # (B, T, F)
         embeddings, following = self.trunk.step(steps.to(self.dtype), state)
-        return embeddings, {**following, "samples": joined[:, -CONTEXT:], "level": level}
+        return embeddings, {**following, "context": joined[:, -CONTEXT:], "level": level}
 
 
 class StudentEmotionForAudioClassification(EmotionForAudioClassification, StudentEmotionPreTrainedModel):

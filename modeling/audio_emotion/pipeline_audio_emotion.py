@@ -19,13 +19,13 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from .audio_io import MAX_DURATION, public_name, read_audio
 from .layers import HOP, WINDOW
+from .live_emotion import LiveEmotion, SlidingWindow
 from .pipeline_outputs import (
     MATCH,
     OutputFormatter,
     Span,
     SpeakerSegments,
-    average_by_speaker,
-    format_segments,
+    as_array,
     positive_integer,
     segments_within,
     validate_parameters,
@@ -158,6 +158,41 @@ class AudioEmotionPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         custom_object_save(self, save_directory)
 
+    def stream(
+        self, sampling_rate: int = 16000, window: float = 4.0, hop: float = 0.5, **parameters: Any
+    ) -> LiveEmotion:
+        """Start a stream of sound, which is fed in parts of any length, see [`LiveEmotion`].
+
+        A student predicts for all samples so far, with a state of fixed size. Another model predicts the last `window`
+        seconds every `hop` seconds.
+
+        Args:
+            sampling_rate: of the samples, in hertz.
+            window: seconds, for a model that is no student.
+            hop: seconds, for a model that is no student.
+            **parameters: `top_k`, `scale`, `return_embedding`, `return_uncertainty`.
+        """
+        given = validate_parameters({**self._postprocess_params, **parameters})
+        formatter = OutputFormatter(
+            self.model.config.dimensions,
+            self.model.config.emotions,
+            given.get("scale") or (0.0, 1.0),
+            given.get("return_uncertainty", False),
+            given.get("return_embedding", False),
+        )
+        rate = self.model.config.sampling_rate
+        engine: Any = SlidingWindow(self._predict_now, rate, window, hop)
+        if hasattr(self.model, "stream") and not self.model.config.bidirectional:
+            engine = _StudentStream(self.model.stream())
+        return LiveEmotion(engine, formatter, sampling_rate, rate, given.get("top_k"))
+
+    @torch.no_grad()
+    def _predict_now(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs `(1, ...)` for samples `(S,)`."""
+        waveform = torch.from_numpy(samples)[None].to(self.device)
+        output = self.model(waveform, torch.ones_like(waveform, dtype=torch.long))
+        return {name: as_array(output[name]) for name in PART_OUTPUTS if name in output}
+
     def _sanitize_parameters(self, **parameters) -> tuple[dict, dict, dict]:
         """Check the parameters and divide them among the three steps."""
         parameters = validate_parameters(parameters)
@@ -286,33 +321,15 @@ class AudioEmotionPipeline(Pipeline):
         formatter = OutputFormatter(
             config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding
         )
-        (clip,) = formatter.rows(outputs, "", 1, top_k)
-        result: dict[str, Any] = {}
-        if "dimensions" in clip:
-            result |= {"dimensions": clip.pop("dimensions"), "scale": list(formatter.scale)}
-        if "emotions" in clip:
-            result["emotions"] = clip.pop("emotions")
-        result |= {"duration": float(outputs["duration"]), "flags": list(outputs["flags"]), **clip}
-        if window is not None:
-            windows: tuple[Span, ...] = outputs["windows"]
-            rows = formatter.rows(outputs, "window", len(windows), top_k)
-            result["windows"] = [
-                {"start": each.start, "end": each.end, **row, "flags": list(each.flags)}
-                for each, row in zip(windows, rows, strict=True)
-            ]
+        windows = None if window is None else outputs["windows"]
+        result = formatter.prediction(
+            outputs, outputs["duration"], outputs["flags"], windows, outputs["segments"], top_k
+        )
         if return_frames:
             ends = self._frame_ends(int(outputs["frame_mask"][0].sum()), result["duration"])
             rows = formatter.rows(outputs, "frame", len(ends), top_k)
             frames = zip([0.0, *ends[:-1]], ends, rows, strict=True)
             result["frames"] = [{"start": start, "end": end, **row} for start, end, row in frames]
-        if (spans := outputs["segments"]) is not None:
-            rows = formatter.rows(outputs, "segment", sum(span.error is None for span in spans), top_k=None)
-            segments = format_segments(spans, rows)
-            speakers = average_by_speaker(segments)  # over all emotions
-            for entry in [*segments, *speakers]:
-                if "emotions" in entry:
-                    entry["emotions"] = entry["emotions"][:top_k]
-            result |= {"segments": segments, "speakers": speakers}
         return result if outputs[MATCH] is None else result | {MATCH: outputs[MATCH]}
 
     def _frame_ends(self, count: int, duration: float) -> list[float]:
@@ -324,6 +341,22 @@ class AudioEmotionPipeline(Pipeline):
         else:
             ends = [(t + 1) * config.frames_per_step / TEACHER_FRAME_RATE for t in range(count)]
         return [min(end, duration) for end in ends]
+
+
+class _StudentStream:
+    """The engine of a student: see [`LiveEmotion`]."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def feed(self, samples: np.ndarray) -> dict[str, np.ndarray] | None:
+        output = self._stream.feed(torch.from_numpy(samples))
+        return None if output is None else {name: as_array(each) for name, each in output.items()}
+
+    def result(self) -> dict[str, np.ndarray] | None:
+        if not self._stream.fed[0]:
+            return None
+        return {name: as_array(each) for name, each in self._stream.result().items()}
 
 
 class PredictionIterator:

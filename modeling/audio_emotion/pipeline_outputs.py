@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .audio_io import SHORTEST, AudioClip
 
@@ -386,9 +385,14 @@ def average_by_speaker(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return speakers
 
 
+def as_array(values: Any) -> np.ndarray:
+    """A tensor or an array in float32, on the CPU."""
+    return np.asarray(values.float().numpy(force=True) if hasattr(values, "float") else values, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class OutputFormatter:
-    """Converts output tensors to plain Python.
+    """Converts output tensors or arrays to plain Python.
 
     Attributes:
         dimensions: names of the `A` dimensions.
@@ -415,14 +419,14 @@ class OutputFormatter:
             top_k: number of emotions; all if None.
         """
         low, high = self.scale
-        formats: dict[str, tuple[str, Callable[[torch.Tensor], list[Any]]]] = {
+        formats: dict[str, tuple[str, Callable[[np.ndarray], list[Any]]]] = {
             "dimensions": ("dimensions", lambda values: self._name_dimensions(low + (high - low) * values)),
             "emotions": ("logits", lambda values: self._rank_emotions(values, top_k)),
         }
         if self.return_uncertainty:
             formats["uncertainty"] = (
                 "log_variance",
-                lambda values: self._name_dimensions((high - low) * (0.5 * values).exp()),
+                lambda values: self._name_dimensions((high - low) * np.exp(0.5 * values)),
             )
         if self.return_embedding:
             formats["embedding"] = ("embedding", lambda values: values.tolist())
@@ -430,18 +434,63 @@ class OutputFormatter:
         for key, (name, convert) in formats.items():
             if (values := outputs.get(f"{kind}_{name}" if kind else name)) is not None:
                 values = values[0, :count] if kind else values  # (N, A), (N, C) or (N, D)
-                for row, value in zip(rows, convert(values.float()), strict=True):
+                for row, value in zip(rows, convert(as_array(values)), strict=True):
                     row[key] = value
         return rows
 
-    def _name_dimensions(self, values: torch.Tensor) -> list[dict[str, float]]:
+    def _name_dimensions(self, values: np.ndarray) -> list[dict[str, float]]:
         """Rows of `(N, A)` to a dict each."""
         return [dict(zip(self.dimensions, row, strict=True)) for row in values.tolist()]
 
-    def _rank_emotions(self, logits: torch.Tensor, top_k: int | None) -> list[list[dict[str, Any]]]:
+    def _rank_emotions(self, logits: np.ndarray, top_k: int | None) -> list[list[dict[str, Any]]]:
         """Rows of `(N, C)` to a list each of labels and probabilities, the most probable first."""
-        scores, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)  # (N, C), (N, C)
+        scores = np.exp(logits - logits.max(-1, keepdims=True))
+        scores /= scores.sum(-1, keepdims=True)
+        order = np.argsort(-scores, axis=-1, kind="stable")  # (N, C)
+        scores = np.take_along_axis(scores, order, axis=-1)
         return [
             [{"label": self.emotions[i], "score": score} for i, score in zip(numbers, row, strict=True)]
             for numbers, row in zip(order[:, :top_k].tolist(), scores[:, :top_k].tolist(), strict=True)
         ]
+
+    def prediction(
+        self,
+        outputs: Mapping[str, Any],
+        duration: float,
+        flags: Sequence[str],
+        windows: Sequence[Span] | None = None,
+        segments: Sequence[Span] | None = None,
+        top_k: int | None = None,
+    ) -> dict[str, Any]:
+        """The prediction of a clip in the form of the pipeline's output.
+
+        Args:
+            outputs: see `rows`.
+            duration: of the clip, in seconds.
+            flags: of the clip.
+            windows: of the clip, if requested.
+            segments: of the clip, if requested.
+            top_k: number of emotions; all if None.
+        """
+        (clip,) = self.rows(outputs, "", 1, top_k)
+        result: dict[str, Any] = {}
+        if "dimensions" in clip:
+            result |= {"dimensions": clip.pop("dimensions"), "scale": list(self.scale)}
+        if "emotions" in clip:
+            result["emotions"] = clip.pop("emotions")
+        result |= {"duration": float(duration), "flags": list(flags), **clip}
+        if windows is not None:
+            rows = self.rows(outputs, "window", len(windows), top_k)
+            result["windows"] = [
+                {"start": each.start, "end": each.end, **row, "flags": list(each.flags)}
+                for each, row in zip(windows, rows, strict=True)
+            ]
+        if segments is not None:
+            rows = self.rows(outputs, "segment", sum(span.error is None for span in segments), top_k=None)
+            formatted = format_segments(segments, rows)
+            speakers = average_by_speaker(formatted)  # over all emotions
+            for entry in [*formatted, *speakers]:
+                if "emotions" in entry:
+                    entry["emotions"] = entry["emotions"][:top_k]
+            result |= {"segments": formatted, "speakers": speakers}
+        return result

@@ -42,9 +42,9 @@ class EmotionStream:
 
     def reset(self, rows: list[int] | None = None) -> None:
         """Start some streams anew, by default all."""
-        rows = list(range(len(self.state["samples"]))) if rows is None else rows
+        rows = list(range(len(self.state["context"]))) if rows is None else rows
         fresh = self.model.base_model.initial_state(len(rows))
-        if len(rows) == len(self.state["samples"]):
+        if len(rows) == len(self.state["context"]):
             self.waiting = [self._no_samples() for _ in rows]
             self.fed = [0] * len(rows)
             self.last: list[dict[str, torch.Tensor] | None] = [None] * len(rows)
@@ -75,7 +75,7 @@ class EmotionStream:
             self.fed[row] += len(part)
             self.waiting[row] = torch.cat([self.waiting[row], part])
             if self.fed[row] - len(part) < CONTEXT <= self.fed[row]:  # the samples before the first step
-                self.state["samples"][row] = self.waiting[row][:CONTEXT]
+                self.state["context"][row] = self.waiting[row][:CONTEXT]
                 self.waiting[row] = self.waiting[row][CONTEXT:]
             if self.fed[row] >= CONTEXT and len(self.waiting[row]) >= self.step_samples:
                 ready[len(self.waiting[row]) // self.step_samples].append(row)
@@ -104,7 +104,7 @@ class EmotionStream:
         last = list(self.last)
         for row, fed in enumerate(self.fed):
             if fed < CONTEXT + self.step_samples:  # shorter than a step
-                head = self.state["samples"][row] if fed >= CONTEXT else self._no_samples()
+                head = self.state["context"][row] if fed >= CONTEXT else self._no_samples()
                 output = self.model(torch.cat([head, self.waiting[row]])[None])
                 last[row] = {name: output[name][0] for name in OUTPUTS if name in output}
             elif self.look_ahead:  # the last steps wait for features that do not come
