@@ -41,6 +41,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_evaluate(commands)
     _add_publish(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -179,6 +180,21 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--private", action="store_true", help="create the repository as private")
     parser.add_argument("--branch", help="upload to this branch, created if missing")
     parser.add_argument("--tag", help="tag the commit; an existing tag is not moved")
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "demo", "open a page that runs the model in the browser, on this machine", "audio_emotion_cli.demo"
+    )
+    parser.add_argument("--model", help=MODEL_HELP)
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--port", type=int, help="port on 127.0.0.1 (default: 8765, or a free one)")
+    parser.add_argument("--no-browser", dest="browser", action="store_false", help="print the address, open nothing")
+    parser.add_argument(
+        "--runtime-folder",
+        metavar="PATH",
+        help="own copy of onnxruntime-web: a folder or an npm package (default: downloaded once)",
+    )
 
 
 def _add_command(

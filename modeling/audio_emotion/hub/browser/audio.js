@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sound sources: the microphone, and files. Samples keep their own rate; the worker resamples them.
+
+import { decodeWav } from "./wav.js";
+
+/** Capture of the microphone, without the processing that changes a voice. */
+export class Microphone {
+  /**
+   * @param {(samples: Float32Array) => void} onSamples called with successive blocks of one channel
+   * @param {() => void} onEnd called where the device is unplugged or the permission withdrawn
+   */
+  constructor(onSamples, onEnd) {
+    this.onSamples = onSamples;
+    this.onEnd = onEnd;
+  }
+
+  /** Request the microphone and start; returns its rate in hertz. */
+  async start() {
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new Error("this browser gives no microphone to this address: open the page by https or on localhost.");
+    }
+    const processing = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, ...processing } });
+    this.context = new AudioContext();
+    await this.context.audioWorklet.addModule("capture-worklet.js");
+    const source = this.context.createMediaStreamSource(this.stream);
+    const options = { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" };
+    this.node = new AudioWorkletNode(this.context, "capture", options);
+    this.node.port.onmessage = ({ data }) => this.onSamples(data);
+    source.connect(this.node);
+    this.stream.getAudioTracks()[0].addEventListener("ended", () => this.onEnd());
+    await this.context.resume();
+    return this.context.sampleRate;
+  }
+
+  /** Stop, and let the browser remove its recording mark. */
+  async stop() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    if (this.node) this.node.port.onmessage = null;
+    await this.context?.close();
+  }
+}
+
+/** A sentence on why the microphone did not start. */
+export function explainMicrophone(error) {
+  const reasons = {
+    NotAllowedError: "the browser was not allowed to use it. Allow the microphone for this page, and start again.",
+    NotFoundError: "there is none. Connect one, or open a recording.",
+    NotReadableError: "another program uses it. Close that program, and start again.",
+  };
+  return `The microphone did not start: ${reasons[error.name] ?? error.message}`;
+}
+
+/**
+ * Decode a file: WAV by ourselves, since a browser would resample it; anything else by the browser.
+ * @param {ArrayBuffer} content
+ * @returns {Promise<{rate: number, channels: Float32Array[]}>}
+ */
+export async function decodeFile(content) {
+  const wav = decodeWav(content);
+  if (wav) return wav;
+  // The context's rate is that of the result; a rate of most recordings keeps their band.
+  const context = new OfflineAudioContext(1, 1, flacRate(content) ?? 48000);
+  let buffer;
+  try {
+    buffer = await context.decodeAudioData(content);
+  } catch {
+    throw new Error("this browser cannot decode it. Convert it to WAV, or use `audio-emotion predict`.");
+  }
+  const channels = Array.from({ length: buffer.numberOfChannels }, (_, c) => buffer.getChannelData(c));
+  return { rate: buffer.sampleRate, channels };
+}
+
+/** The rate that the header of a FLAC file states, or null; decoded at it, no sample is changed. */
+function flacRate(content) {
+  const bytes = new Uint8Array(content, 0, Math.min(content.byteLength, 42));
+  if (bytes.length < 42 || String.fromCharCode(...bytes.slice(0, 4)) !== "fLaC") return null;
+  const rate = (bytes[18] << 12) | (bytes[19] << 4) | (bytes[20] >> 4);
+  return rate >= 8000 && rate <= 96000 ? rate : null;
+}

@@ -1,0 +1,161 @@
+"""A static page that runs a model in the browser: the files that it is made of, for a local server or for a Space."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from audio_emotion import audio_io
+from audio_emotion.hub import browser_runtime
+
+STATIC = Path(__file__).parent / "browser"  # HTML, CSS and JavaScript, without a build step
+EMBEDDED = Path(__file__).parents[1] / "embedded"
+SAMPLE = EMBEDDED / "speech" / "sense_and_sensibility.flac"
+GRAPH, STREAMING_GRAPH = "onnx/model.onnx", "onnx/model_streaming.onnx"  # where transformers.js expects the former
+RUNTIME = {"script": "runtime/ort.js", "wasm": "runtime/ort.wasm"}  # names that every static host has a type for
+WINDOW, HOP = 3.0, 0.5  # seconds of sound per prediction, and between two
+CONTENT_TYPES = {
+    **{
+        ".html": "text/html; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+    },
+    **{".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream"},
+    **{".flac": "audio/flac", ".md": "text/markdown; charset=utf-8"},
+}
+# Large files of a Space are redirected there; the page of a local server connects to itself alone.
+SPACE_HOSTS = "https://*.hf.co https://*.huggingface.co"
+DIMENSION_ENDS = {
+    "activation": ("calm", "excited"),
+    "valence": ("negative", "positive"),
+    "dominance": ("weak", "strong"),
+}
+DIMENSION_SOURCES = {
+    "rated": "Activation, valence and dominance follow listeners' ratings of the training clips.",
+    "norm-derived": (
+        "Activation, valence and dominance are derived from published values of emotion words, not from ratings of "
+        "speech."
+    ),
+    "norm-derived-pad": (
+        "Activation, valence and dominance are derived from published values of felt emotions, not from ratings of "
+        "speech."
+    ),
+    "synthetic": "Activation, valence and dominance come from synthetic sounds, and mean nothing for speech.",
+    "none": "The training clips have no dimensions: ignore activation, valence and dominance.",
+}
+NOT_FEELINGS = "It shows how a voice sounds to the model, not what the speaker feels."
+NOT_FOR = (
+    "Do not use it for people at work or in education (prohibited in the European Union, with exceptions for medicine "
+    "and safety), for decisions about a person, or for speakers who have not agreed."
+)
+
+
+def page_files(model: Path, graph: Path, runtime: Path, name: str) -> dict[str, Path | bytes]:
+    """The files of the page, by their address relative to it.
+
+    Args:
+        model: folder of a checkpoint, with `config.json`; its card, if there is one, states how good the model is.
+        graph: ONNX graph of the model: `input_values` and `attention_mask` `(B, S)` to `logits` and `dimensions`.
+        runtime: folder from `find_runtime`.
+        name: of the model, as the page shows it.
+
+    Raises:
+        ValueError: where the configuration lacks a fact that the page needs.
+    """
+    facts = page_facts(model, name) | {"graph": {"file": GRAPH, "bytes": graph.stat().st_size}}
+    files: dict[str, Path | bytes] = {path.name: path for path in sorted(STATIC.iterdir()) if path.is_file()}
+    files |= {
+        "model.json": json.dumps(facts, indent=1, ensure_ascii=False).encode(),
+        GRAPH: graph,
+        RUNTIME["script"]: runtime / browser_runtime.SCRIPT,
+        RUNTIME["wasm"]: runtime / browser_runtime.WASM,
+        SAMPLE.name: SAMPLE,
+    }
+    return files
+
+
+def page_facts(model: Path, name: str) -> dict[str, Any]:
+    """What `model.json` holds: outputs of the model, thresholds of the flags, and words of caution."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    emotions, dimensions = list(config.get("emotions") or []), list(config.get("dimensions") or [])
+    if not emotions and not dimensions:
+        raise ValueError(f"Expected emotions or dimensions in {model / 'config.json'}, got neither.")
+    path = model / "README.md"
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    source = config.get("dimensions_source")
+    about = {
+        "model": name,
+        "parameters": _first(r"It has ([\d,]+) parameters", card) or "see its configuration",
+        "emotions": ", ".join(emotions) or "none",
+        "dimensions": ", ".join(dimensions) or "none",
+        "license": config.get("license") or "not stated: contact the author before you use it",
+        "software": f"audio-emotion {version('audio-emotion')}, onnxruntime-web {browser_runtime.VERSION}",
+    }
+    return {
+        "name": name,
+        "sampling_rate": config["sampling_rate"],
+        "window": WINDOW,
+        "hop": HOP,
+        "emotions": emotions,
+        "dimensions": dimensions,
+        "dimension_ends": {each: DIMENSION_ENDS[each] for each in dimensions if each in DIMENSION_ENDS},
+        "limits": flag_limits(),
+        "caution": words_of_caution(card, source if dimensions else None),
+        "about": about,
+        "runtime": {"script": f"./{RUNTIME['script']}", "wasm": RUNTIME["wasm"]},
+        "sample": {"file": SAMPLE.name, "title": "Jane Austen, Sense and Sensibility"},
+    }
+
+
+def flag_limits() -> dict[str, float]:
+    """The thresholds of the flags, which the page applies by the rules of `audio_io`."""
+    names = ["shortest", "short", "silence", "full_scale", "canceled", "telephone", "rumble", "narrow", "block"]
+    names += ["frame", "quiet", "bridged", "pauses", "steady"]
+    return {each: getattr(audio_io, each.upper()) for each in names}
+
+
+def words_of_caution(card: str, dimensions_source: str | None) -> list[str]:
+    """Plain sentences on what a result means.
+
+    Figures are those of the model's card, which is rendered from results files; without a card there is none.
+
+    Args:
+        card: content of the model's `README.md`, or nothing.
+        dimensions_source: of the configuration; None for a model without dimensions.
+    """
+    words = [NOT_FEELINGS]
+    elsewhere = card.partition("On corpora that it was not trained on:")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    rows = [(float(own), float(chance)) for own, chance in re.findall(r"\| (0?\.\d+) \| (0?\.\d+) \|", elsewhere)]
+    if rows:
+        low, high, worst, best = (
+            round(100 * each) for pair in zip(*rows, strict=True) for each in (min(pair), max(pair))
+        )
+        words.append(
+            f"It is often wrong. On {len(rows)} collections of recordings unlike its training data it found the right "
+            f"emotion in {low} to {high} of 100 clips, averaged over the emotions; guessing finds {worst} to {best}."
+        )
+    elif accuracy := _first(r"^\| accuracy \| (0?\.\d+) \|", card):
+        words.append(
+            f"It is often wrong. On speakers that it was not trained on, but of the same collection, it found the "
+            f"right emotion in {round(100 * float(accuracy))} of 100 clips. On your recordings, expect fewer."
+        )
+    else:
+        words.append("It is often wrong; how often on recordings like yours was not measured.")
+    words += [
+        f"Its training speech: {speech}."
+        for speech in re.findall(r"^- Training speech: (.+?)\.?$", card, re.MULTILINE)
+    ]
+    words.append(
+        "An emotion that is not in the list is still given a name from the list. Children's voices are untested."
+    )
+    if dimensions_source in DIMENSION_SOURCES:
+        words.append(DIMENSION_SOURCES[dimensions_source])
+    return [*words, NOT_FOR]
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found[1] if found else None
