@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+START = "import os, sys; [os.dup2(int(sys.argv[i]), i + 2) for i in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 
 
 def find_chromium() -> str | None:
@@ -46,16 +49,17 @@ class Chromium:
             options += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
             options += [f"--use-file-for-fake-audio-capture={microphone}"]
         # The protocol uses the descriptors 3 and 4.
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{browser_reads} 4>&{browser_writes}', find_chromium(), *options]
+        ends = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (browser_reads, browser_writes)]
+        command = [sys.executable, "-c", START, *map(str, ends), str(find_chromium()), *options]
         self.process = subprocess.Popen(
             command,
-            pass_fds=(browser_reads, browser_writes),
+            pass_fds=ends,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(browser_reads)
-        os.close(browser_writes)
+        for each in (browser_reads, browser_writes, *ends):
+            os.close(each)
         self.buffer, self.number, self.events = b"", 0, list[dict[str, Any]]()
         self.session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]

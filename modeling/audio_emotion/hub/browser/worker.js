@@ -170,7 +170,7 @@ function checkSamples(channels, rate) {
 function start({ id, rate }) {
   current = id;
   recording = {
-    ...{ id, due: FIRST, seconds: 0, sent: 0, isBusy: false, arrival: 0 },
+    ...{ id, due: FIRST, seconds: 0, resampled: 0, sent: 0, isBusy: false, arrival: 0 },
     measurements: new Measurements(rate, config.limits),
     band: new Band(config.sampling_rate, config.limits),
     resampler: new Resampler(rate, config.sampling_rate),
@@ -188,6 +188,7 @@ function receive({ id, samples, arrival }) {
   band.push(resampled);
   recording.waveform = join(recording.waveform, resampled).slice(-config.window * config.sampling_rate);
   recording.seconds += samples.length / recording.rate;
+  recording.resampled += resampled.length / config.sampling_rate; // a few milliseconds behind
   recording.arrival = arrival;
   const levels = Float32Array.from(measurements.frames.slice(recording.sent), (frame) => frame.peak);
   recording.sent = measurements.frames.length;
@@ -197,12 +198,12 @@ function receive({ id, samples, arrival }) {
 
 /** Predict the last window. Windows that a slow machine has no time for are left out. */
 async function predictLatest(own) {
-  if (own.isBusy || own.seconds < own.due) return;
+  if (own.isBusy || own.resampled < own.due) return;
   own.isBusy = true;
   try {
-    const end = own.seconds;
+    const end = own.resampled;
     const { arrival, waveform } = own;
-    const start = end - waveform.length / config.sampling_rate;
+    const start = Math.max(0, end - waveform.length / config.sampling_rate);
     own.due = Math.floor(end / config.hop + 1) * config.hop;
     const begin = performance.now();
     const found = await predict(waveform);
