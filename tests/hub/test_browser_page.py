@@ -25,7 +25,7 @@ from audio_emotion.hub.browser_page import (
     STATIC,
     page_facts,
     page_files,
-    words_of_caution,
+    cautions,
 )
 from audio_emotion.hub.browser_runtime import find_runtime
 from audio_emotion_cli import EXIT_USAGE, main
@@ -191,7 +191,7 @@ def test_a_model_without_a_graph_is_refused(capsys, tmp_path):
     assert "expected a folder, or a Hub id" in capsys.readouterr().err
 
 
-def test_words_of_caution_hold_the_figures_of_the_card():
+def test_cautions_hold_the_figures_of_the_card():
     facts = page_facts(LITE, "lite")
     text = (LITE / "README.md").read_text(encoding="utf-8")
     table = text.partition("not trained on:")[2].partition("These weights")[0]
@@ -206,9 +206,9 @@ def test_words_of_caution_hold_the_figures_of_the_card():
     assert "work or in education" in facts["caution"][-1]
 
 
-def test_words_of_caution_without_figures_claim_none():
-    assert not re.search(r"\d", " ".join(words_of_caution("", "rated")))
-    (own,) = [each for each in words_of_caution("| accuracy | 0.715 | 0.69 to 0.73 |", None) if "of 100" in each]
+def test_cautions_without_figures_claim_none():
+    assert not re.search(r"\d", " ".join(cautions("", "rated")))
+    (own,) = [each for each in cautions("| accuracy | 0.715 | 0.69 to 0.73 |", None) if "of 100" in each]
     assert "72 of 100 clips" in own
     assert "same collection" in own
 

@@ -103,7 +103,7 @@ def page_facts(model: Path, name: str) -> dict[str, Any]:
         "dimensions": dimensions,
         "dimension_ends": {each: DIMENSION_ENDS[each] for each in dimensions if each in DIMENSION_ENDS},
         "limits": flag_limits(),
-        "caution": words_of_caution(card, source if dimensions else None),
+        "caution": cautions(card, source if dimensions else None),
         "about": about,
         "runtime": {"script": f"./{RUNTIME['script']}", "wasm": RUNTIME["wasm"]},
         "sample": {"file": SAMPLE.name, "title": "Jane Austen, Sense and Sensibility"},
@@ -117,7 +117,7 @@ def flag_limits() -> dict[str, float]:
     return {each: getattr(audio_io, each.upper()) for each in names}
 
 
-def words_of_caution(card: str, dimensions_source: str | None) -> list[str]:
+def cautions(card: str, dimensions_source: str | None) -> list[str]:
     """Plain sentences on what a result means.
 
     Figures are those of the model's card, which is rendered from results files; without a card there is none.
@@ -126,34 +126,34 @@ def words_of_caution(card: str, dimensions_source: str | None) -> list[str]:
         card: content of the model's `README.md`, or nothing.
         dimensions_source: of the configuration; None for a model without dimensions.
     """
-    words = [NOT_FEELINGS]
+    sentences = [NOT_FEELINGS]
     elsewhere = card.partition("On corpora that it was not trained on:")[2].partition("\n\n|")[2].partition("\n\n")[0]
     rows = [(float(own), float(chance)) for own, chance in re.findall(r"\| (0?\.\d+) \| (0?\.\d+) \|", elsewhere)]
     if rows:
         low, high, worst, best = (
             round(100 * each) for pair in zip(*rows, strict=True) for each in (min(pair), max(pair))
         )
-        words.append(
+        sentences.append(
             f"It is often wrong. On {len(rows)} collections of recordings unlike its training data it found the right "
             f"emotion in {low} to {high} of 100 clips, averaged over the emotions; guessing finds {worst} to {best}."
         )
     elif accuracy := _first(r"^\| accuracy \| (0?\.\d+) \|", card):
-        words.append(
+        sentences.append(
             f"It is often wrong. On speakers that it was not trained on, but of the same collection, it found the "
             f"right emotion in {round(100 * float(accuracy))} of 100 clips. On your recordings, expect fewer."
         )
     else:
-        words.append("It is often wrong; how often on recordings like yours was not measured.")
-    words += [
+        sentences.append("It is often wrong; how often on recordings like yours was not measured.")
+    sentences += [
         f"Its training speech: {speech}."
         for speech in re.findall(r"^- Training speech: (.+?)\.?$", card, re.MULTILINE)
     ]
-    words.append(
+    sentences.append(
         "An emotion that is not in the list is still given a name from the list. Children's voices are untested."
     )
     if dimensions_source in DIMENSION_SOURCES:
-        words.append(DIMENSION_SOURCES[dimensions_source])
-    return [*words, NOT_FOR]
+        sentences.append(DIMENSION_SOURCES[dimensions_source])
+    return [*sentences, NOT_FOR]
 
 
 def _first(pattern: str, text: str) -> str | None:
