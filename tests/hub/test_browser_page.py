@@ -23,9 +23,9 @@ from audio_emotion.hub.browser_page import (
     GRAPH,
     NOT_FEELINGS,
     STATIC,
+    cautions,
     page_facts,
     page_files,
-    cautions,
 )
 from audio_emotion.hub.browser_runtime import find_runtime
 from audio_emotion_cli import EXIT_USAGE, main
@@ -206,13 +206,13 @@ def test_cautions_hold_the_figures_of_the_card():
     assert "work or in education" in facts["caution"][-1]
 
 
-def test_cautions_without_figures_claim_none():
+def test_cautions_without_figures_state_none():
     assert not re.search(r"\d", " ".join(cautions("", "rated")))
     (own,) = [each for each in cautions("| accuracy | 0.715 | 0.69 to 0.73 |", None) if "of 100" in each]
     assert "72 of 100 clips" in own
     assert "same collection" in own
 
 
-def test_words_for_dimensions_are_those_of_the_cards():
+def test_dimensions_are_explained_as_in_the_cards():
     assert DIMENSION_ENDS == card.DIMENSION_ENDS
     assert DIMENSION_SOURCES.keys() == card.DIMENSIONS_MEANING.keys()
