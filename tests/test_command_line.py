@@ -108,7 +108,7 @@ def test_every_argument_has_a_help_text():
         if not action.help
     ]
 
-    assert set(commands.choices) == {"predict", "info", "compare", "evaluate", "check", "publish"}
+    assert set(commands.choices) == {"predict", "info", "compare", "evaluate", "check", "demo", "publish"}
     assert lacking == []
 
 
