@@ -163,7 +163,7 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
         "--type",
         choices=("model", "dataset", "space"),
         default="model",
-        help="repository type (default: model); a metric is a space",
+        help="repository type (default: model); a space is a metric, or of a run or checkpoint a page that runs it",
     )
     parser.add_argument(
         "--which", choices=("best", "last"), default="last", help="checkpoint of the run (default: last)"
@@ -177,6 +177,7 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--output", metavar="FOLDER", help="output folder of a dry run (default: published/ in the run folder)"
     )
+    _add_runtime_folder(parser)
     parser.add_argument("--private", action="store_true", help="create the repository as private")
     parser.add_argument("--branch", help="upload to this branch, created if missing")
     parser.add_argument("--tag", help="tag the commit; an existing tag is not moved")
@@ -190,10 +191,14 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--port", type=int, help="port on 127.0.0.1 (default: 8765, or a free one)")
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="print the address, open nothing")
+    _add_runtime_folder(parser)
+
+
+def _add_runtime_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime-folder",
         metavar="PATH",
-        help="own copy of onnxruntime-web: a folder or an npm package (default: downloaded once)",
+        help="own copy of onnxruntime-web for the page: a folder or an npm package (default: downloaded once)",
     )
 
 

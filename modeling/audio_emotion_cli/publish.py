@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from audio_emotion.hub.checks import check_folder
 from audio_emotion.hub.publish import assemble, encoder_folders, is_complete, upload
+from audio_emotion.hub.space import holds_model
 from audio_emotion_cli import EXIT_OK, UsageError
 
 
@@ -25,9 +26,13 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.output) if args.output else Path(temporary) / "published"
         if args.dry_run and not args.output:
-            folder = source.with_name(f"{source.name}_published") if is_complete(source) else source / "published"
+            is_space = args.type == "space" and holds_model(source)  # beside the model, which is published as well
+            name = "space" if is_space else "published"
+            is_run = (source / "checkpoints").is_dir() if is_space else not is_complete(source)
+            folder = source / name if is_run else source.with_name(f"{source.name}_{name}")
+        runtime = Path(args.runtime_folder) if args.runtime_folder else None
         try:
-            folder = assemble(source, folder, args.repo, args.type, args.which, args.adapter_only)
+            folder = assemble(source, folder, args.repo, args.type, args.which, args.adapter_only, runtime)
             check_folder(folder, args.type, encoder_folders(source))
             if args.dry_run:
                 print(folder)

@@ -28,6 +28,7 @@ class Repository:
     """Files by commit, and names of commits."""
 
     private: bool = False
+    sdk: str | None = None  # of a Space
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # hash to the whole tree
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -163,7 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
         if (kind, repo) in self.hub.repositories:
             return self._json({**url, "error": "You already created this repo"}, 409)
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
-        made = self.hub.repositories[kind, repo] = Repository(private)
+        if kind == "spaces" and asked.get("sdk") not in ("static", "gradio", "docker"):
+            return self._error(400, "BadSdk")
+        made = self.hub.repositories[kind, repo] = Repository(private, asked.get("sdk"))
         made.commit("main", {".gitattributes": b""}, "initial commit")
         return self._json(url)
 

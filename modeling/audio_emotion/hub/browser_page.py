@@ -85,6 +85,10 @@ def page_facts(model: Path, name: str) -> dict[str, Any]:
         raise ValueError(f"Expected emotions or dimensions in {model / 'config.json'}, got neither.")
     path = model / "README.md"
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for results in (model / "results.json", model.parents[1] / "results.json"):  # a checkpoint has none, its run has
+        if not card and results.is_file():
+            accuracy = json.loads(results.read_text(encoding="utf-8")).get("test", {}).get("accuracy")
+            card = f"| accuracy | {accuracy:.3f} |" if isinstance(accuracy, float) else ""
     source = config.get("dimensions_source")
     about = {
         "model": name,

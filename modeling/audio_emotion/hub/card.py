@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from audio_emotion.data.corpora.corpus_info import CorpusInfo
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"  # a link in a checkout, a folder in an installed wheel
-Template = Literal["student", "lite", "teacher", "pseudo_labels", "audio_visual_labels", "metric"]
+Template = Literal[
+    "student", "lite", "teacher", "pseudo_labels", "audio_visual_labels", "metric", "browser_space", "gradio_space"
+]
 
 DIMENSIONS_MEANING = {
     "rated": "Listeners rated the training clips; the model predicts the mean of their ratings.",
@@ -44,6 +46,7 @@ OPTIONAL = _SECTIONS | {"constant", "is_default_model"}
 METADATA_ONLY = {
     **dict.fromkeys(("student", "lite", "teacher"), ("license", "eval_results")),
     **dict.fromkeys(("pseudo_labels", "audio_visual_labels"), ("license",)),
+    "gradio_space": ("sdk_version",),
 }
 POSSIBLY_EMPTY = {"emotions", "dimensions"}  # lists that a model without that head leaves empty
 
@@ -149,6 +152,18 @@ def _card_data(template: Template, facts: Mapping[str, Any]) -> CardData:
     if template == "metric":
         tags = ["evaluate", "metric", "audio-emotion"]
         return SpaceCardData(title=facts["metric_name"], license="apache-2.0", sdk="static", tags=tags)
+    if template in ("browser_space", "gradio_space"):
+        is_static = template == "browser_space"
+        sdk = {"sdk": "static"} if is_static else {"sdk": "gradio", "sdk_version": facts["sdk_version"]}
+        return SpaceCardData(
+            title=facts["model_name"],
+            app_file="index.html" if is_static else "app.py",
+            suggested_hardware=None if is_static else facts["hardware"],
+            models=None if is_static else [facts["model_id"]],
+            tags=["audio-emotion", "speech-emotion-recognition"],
+            **sdk,
+            **_license(facts["license"]),
+        )
     tags = ["audio-emotion", "speech-emotion-recognition"]
     languages = sorted({each for corpus in facts.get("corpora", []) for each in corpus["languages"]}) or None
     if template in ("student", "lite", "teacher"):

@@ -25,7 +25,10 @@ PUBLISHED: dict[RepositoryType, tuple[str, ...]] = {  # patterns of the files of
         *(path.name for path in Path(__file__).parents[1].glob("*.py")),  # the code that a checkpoint carries
     ),
     "dataset": (*EVERYWHERE, "data/*.parquet", "teachers.json"),
-    "space": (*EVERYWHERE, "*.py"),
+    "space": (
+        *(*EVERYWHERE, "*.py", "requirements.txt"),
+        *("index.html", "*.css", "*.js", "model.json", "*.flac", "onnx/*.onnx", "runtime/*.js", "runtime/*.wasm"),
+    ),
 }
 LOCAL_CLASS = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # `module.Class`, without a repository or folder
 

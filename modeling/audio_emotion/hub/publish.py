@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, RepoCard
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
@@ -24,6 +24,7 @@ from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import metric_facts, model_facts, model_kind, pseudo_label_facts
 from audio_emotion.hub.checkpoint import BASE_ENCODERS, write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
+from audio_emotion.hub.space import assemble_space, holds_model
 from audio_emotion.pretrained_emotion import ADAPTER
 
 ROWS_PER_FILE = 100_000  # of a data set
@@ -41,6 +42,7 @@ def assemble(
     kind: RepositoryType = "model",
     which: str = "last",
     adapter_only: bool = False,
+    runtime: Path | None = None,
 ) -> Path:
     """Write the content of a repository to a folder.
 
@@ -48,9 +50,11 @@ def assemble(
         source: a run folder; the folder of a metric module (`space`); or a folder that is complete, with its card.
         folder: output folder, not used for a complete source that needs no change; an earlier output is replaced.
         repo: `owner/name` on the Hub, which the code in the card loads from.
-        kind: `"model"` publishes a checkpoint of the run, `"dataset"` its `teacher_outputs/`, `"space"` a metric.
+        kind: `"model"` publishes a checkpoint of the run, `"dataset"` its `teacher_outputs/`, `"space"` a metric, or
+            of a run or checkpoint a page or an app that runs the model.
         which: `"best"` or `"last"` checkpoint of the run; the scores of the run are of the last.
         adapter_only: leave out the pretrained encoders of a run with LoRA.
+        runtime: own copy of the browser's runtime for a page, see `find_runtime`.
 
     Returns:
         `folder`, or `source` if that is complete and its card loads from `repo`.
@@ -60,7 +64,8 @@ def assemble(
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"Expected a repository as owner/name, got {repo!r}.")
-    complete, card = is_complete(source), ""
+    is_space_of_model = kind == "space" and holds_model(source)
+    complete, card = is_complete(source) and not is_space_of_model, ""
     if complete:
         if adapter_only and not (source / ADAPTER).is_dir():
             raise ValueError(f"Expected a run folder to take the adapters from, got {source}, which is complete.")
@@ -85,6 +90,8 @@ def assemble(
             return _assemble_model(source, folder, repo, which, adapter_only)
         if kind == "dataset":
             return _assemble_pseudo_labels(source, folder, repo, which)
+        if is_space_of_model:
+            return assemble_space(source, folder, repo, which, runtime)
         return _assemble_metric(source, folder, repo)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # without its card, the next call would refuse to replace it
@@ -124,7 +131,7 @@ def upload(
         OSError: if the Hub refuses.
     """
     api = HfApi()
-    sdk = {"space_sdk": "static"} if kind == "space" else {}
+    sdk = {"space_sdk": RepoCard.load(folder / "README.md").data.sdk} if kind == "space" else {}
     api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **sdk)
     if private and not api.repo_info(repo, repo_type=kind).private:
         raise ValueError(f"Expected {repo} to be private, got a public repository. Change that on the Hub first.")
