@@ -108,7 +108,8 @@ def test_every_argument_has_a_help_text():
         if not action.help
     ]
 
-    assert set(commands.choices) == {"predict", "info", "compare", "evaluate", "check", "demo", "publish"}
+    expected = {"predict", "listen", "info", "compare", "evaluate", "check", "demo", "export", "publish"}
+    assert set(commands.choices) == expected
     assert lacking == []
 
 
@@ -790,3 +791,76 @@ def test_every_example_of_its_page_runs(tmp_path, speech, monkeypatch, capsys):
     assert names["failed"] == []
     assert (tmp_path / "predictions.png").is_file()
     capsys.readouterr()
+
+
+def test_a_model_with_a_graph_is_predicted_without_torch_and_like_the_pipeline(folder, checkpoint, capsys):
+    words = ["predict", str(folder), "--model", checkpoint, "--format", "json"]
+    main(words)
+    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["export", checkpoint]) == EXIT_OK
+    assert "model.onnx" in capsys.readouterr().out
+
+    code = (
+        "import sys, audio_emotion_cli as c\nresult = c.main(sys.argv[1:])\n"
+        "print({'torch', 'transformers'} & set(sys.modules), file=sys.stderr)\nraise SystemExit(result)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment(), capture_output=True, text=True)
+    assert done.returncode == EXIT_SOME_FAILED
+    assert done.stderr.strip().endswith("set()")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["input"] for row in rows] == [row["input"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row.get("error") == other.get("error")
+        for name, value in other.get("dimensions", {}).items():
+            assert row["dimensions"][name] == pytest.approx(value, abs=1e-4)
+
+
+def test_a_file_of_the_graph_is_not_continued_by_pytorch(folder, checkpoint, tmp_path, capsys):
+    assert main(["export", checkpoint]) == EXIT_OK
+    words = ["predict", str(folder), "--model", checkpoint, "--format", "csv", "--output", str(tmp_path / "rows.csv")]
+    assert main(words) == EXIT_SOME_FAILED
+    assert main([*words, "--device", "cpu"]) == EXIT_USAGE
+    assert "engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "kind"), [("s16le", "<i2"), ("f32le", "<f4")])
+def test_listen_prints_a_line_per_second_and_the_whole(checkpoint, speech, form, kind):
+    samples = np.tile(speech[:16_000], 3)
+    scaled = samples * 2**15 if form == "s16le" else samples
+    stereo = np.stack([scaled, scaled], axis=1).astype(kind)
+    words = [
+        "listen",
+        "--stdin",
+        "--model",
+        checkpoint,
+        "--channels",
+        "2",
+        "--sample-format",
+        form,
+        "--format",
+        "json",
+    ]
+    done = subprocess.run(command(*words), env=environment(), input=stereo.tobytes() + b"x", capture_output=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == EXIT_OK
+    assert [round(row["duration"]) for row in rows[:-1]] == [1, 2, 3]
+    whole = pipeline("audio-emotion", model=checkpoint, device="cpu")({"array": samples, "sampling_rate": 16_000})
+    for name, value in whole["dimensions"].items():
+        assert rows[-1]["whole"]["dimensions"][name] == pytest.approx(value, abs=1e-3)
+
+
+def test_listen_formats_a_line_for_a_person_and_needs_sound(checkpoint):
+    done = subprocess.run(
+        command("listen", "--stdin", "--model", checkpoint),
+        env=environment(),
+        input=b"\0" * 64_000,
+        capture_output=True,
+    )
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].split() == ["time", "activation", "valence", "dominance", "emotion"]
+    assert re.fullmatch(r"\s+1\.0s  (\d\.\d\d [█·]{10} +){3}\w+ \d\.\d\d +silence.*", lines[1])
+    none = subprocess.run(
+        command("listen", "--stdin", "--model", checkpoint), env=environment(), input=b"", capture_output=True
+    )
+    assert none.returncode == EXIT_USAGE
+    assert b"0.25 s" in none.stderr

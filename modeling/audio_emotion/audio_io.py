@@ -4,6 +4,7 @@
 
 import http.client
 import importlib
+import importlib.util
 import io
 import queue
 import re
@@ -893,6 +894,8 @@ def _has_speech(waveform: np.ndarray, rate: int) -> bool:
 @cache
 def _silero() -> tuple[Any, Any]:
     """Silero's voice activity detector, whose weights are in its package, and a lock; None where it is missing."""
+    if importlib.util.find_spec("silero_vad") is None:
+        return None, threading.Lock()
     try:
         torch = importlib.import_module("torch")
         threads = torch.get_num_threads()

@@ -193,6 +193,10 @@ class AudioEmotionPipeline(Pipeline):
         output = self.model(waveform, torch.ones_like(waveform, dtype=torch.long))
         return {name: as_array(output[name]) for name in PART_OUTPUTS if name in output}
 
+    def check_parameters(self, **parameters: Any) -> None:
+        """Raise the error of a call with these parameters, if they are invalid."""
+        self._sanitize_parameters(**parameters)
+
     def _sanitize_parameters(self, **parameters) -> tuple[dict, dict, dict]:
         """Check the parameters and divide them among the three steps."""
         parameters = validate_parameters(parameters)

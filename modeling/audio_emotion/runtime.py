@@ -111,6 +111,12 @@ class EmotionRuntime:
             engine = _StreamingGraph(_session(streaming, self.threads), self)
         return LiveEmotion(engine, self._formatter(given), sampling_rate, self.sampling_rate, given.get("top_k"))
 
+    def check_parameters(self, **parameters: Any) -> None:
+        """Raise the error of a call with these parameters, if they are invalid."""
+        if parameters.get("hop") is not None and parameters.get("window") is None:
+            raise ValueError(f"`hop` ({parameters['hop']!r}) needs `window`, the length of a window in seconds.")
+        self._checked(parameters)
+
     def run(self, waveform: np.ndarray) -> Outputs:
         """Outputs `(1, ...)` for one clip `(S,)` at the model's sampling rate."""
         return self._run_batch([waveform])

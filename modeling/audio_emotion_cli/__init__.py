@@ -11,6 +11,8 @@ import sys
 import traceback
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_ABORTED = 0, 1, 2, 3
 EXIT_CODES = """exit codes:
@@ -39,7 +41,9 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_compare(commands)
     _add_check(commands)
+    _add_listen(commands)
     _add_evaluate(commands)
+    _add_export(commands)
     _add_publish(commands)
     _add_demo(commands)
     return parser
@@ -101,6 +105,48 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("other", metavar="OTHER", help="folder to compare; clips of the same name are paired")
     _add_model_arguments(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON")
+
+
+def _add_listen(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "listen", "predict the emotion of a microphone or of standard input", "audio_emotion_cli.listen"
+    )
+    parser.add_argument("--model", help=MODEL_HELP)
+    parser.add_argument("--stdin", action="store_true", help="read raw samples from standard input, no microphone")
+    parser.add_argument("--rate", type=positive_int, default=16000, help="samples per second (default: 16000)")
+    parser.add_argument("--channels", type=positive_int, default=1, help="channels, of which the mean is taken")
+    parser.add_argument(
+        "--sample-format", choices=("s16le", "s32le", "f32le"), default="s16le", help="of raw samples (default: s16le)"
+    )
+    parser.add_argument(
+        "--interval", type=float, default=1.0, metavar="SECONDS", help="from one line to the next (default: 1)"
+    )
+    parser.add_argument(
+        "--window", type=float, default=4.0, metavar="SECONDS", help="of a model that is no student (default: 4)"
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON Lines")
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(commands, "export", "write the ONNX graphs of a model", "audio_emotion_cli.export")
+    parser.add_argument("model", metavar="MODEL", help="a folder or a Hub id")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--output", metavar="FOLDER", help="default: onnx/ in the folder of the model")
+    parser.add_argument(
+        "--quantize", action="store_true", help="also write model_quantized.onnx with 8-bit matrices, less exact"
+    )
+
+
+def graph_of(model: str | None, revision: str | None = None, device: str | None = None) -> Path | None:
+    """The exported graph of a model, if it has one that this machine can run."""
+    if revision or device or find_spec("onnxruntime") is None:
+        return None
+    package = find_spec("audio_emotion")  # without importing it
+    if package is None or package.origin is None:
+        return None
+    folder = Path(package.origin).parent / "embedded" / "lite" if model is None else Path(model)
+    path = folder / "onnx" / "model.onnx"
+    return path if path.is_file() else None
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -247,9 +293,23 @@ def printable(text: object, keep: str = "") -> str:
     return "".join(each if each.isprintable() or each in keep else "?" for each in valid)
 
 
+def _import_package(without_torch: bool) -> None:
+    """Import the package, without torch and transformers where a graph needs neither: these take seconds."""
+    before = os.environ.get("AUDIO_EMOTION_RUNTIME")
+    try:
+        if without_torch:
+            os.environ["AUDIO_EMOTION_RUNTIME"] = "1"
+        import_module("audio_emotion")
+    finally:
+        if before is None:
+            os.environ.pop("AUDIO_EMOTION_RUNTIME", None)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     args = argument_parser().parse_args(argv)
+    if args.command in ("predict", "listen"):
+        _import_package(graph_of(args.model, vars(args).get("revision"), vars(args).get("device")) is not None)
     try:
         return import_module(args.module).run(args)
     except UsageError as error:

@@ -9,17 +9,16 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import constants
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Pipeline, pipeline
-from transformers.utils import logging
 
-import audio_emotion  # noqa: F401 - registers the task
 from audio_emotion.audio_io import AUDIO_SUFFIXES
-from audio_emotion.pretrained_emotion import loading_options
-from audio_emotion_cli import UsageError, printable
+from audio_emotion.runtime import EmotionRuntime
+from audio_emotion_cli import UsageError, graph_of, printable
+
+if TYPE_CHECKING:  # importing it takes seconds, and a graph needs none of it
+    from transformers import Pipeline
 
 
 def find_clips(inputs: Iterable[str]) -> Iterator[str]:
@@ -64,12 +63,45 @@ def _clips_in_folder(folder: str) -> Iterator[str]:
             yield path
 
 
+def load_recognizer(model: str | None, revision: str | None, device: str | None) -> Pipeline | EmotionRuntime:
+    """The graph of a model where it has one, else its pipeline; with a device or a revision always the pipeline.
+
+    Raises:
+        UsageError: if it cannot be loaded, with the reason.
+    """
+    graph = graph_of(model, revision, device)
+    if graph is None:
+        return load_pipeline(model, revision, device)
+    try:
+        recognizer = EmotionRuntime(graph)
+    except Exception as error:  # a broken file can raise anything
+        raise UsageError(f"cannot load {graph}. {type(error).__name__}: {error}") from error
+    if model is None:
+        import audio_emotion
+
+        audio_emotion._log_license_of_default_model()
+    return recognizer
+
+
+def labels_of(recognizer: Pipeline | EmotionRuntime) -> tuple[list[str], list[str]]:
+    """Names of the dimensions and of the emotions."""
+    source = recognizer if isinstance(recognizer, EmotionRuntime) else recognizer.model.config
+    return list(source.dimensions), list(source.emotions)
+
+
 def load_pipeline(model: str | None, revision: str | None, device: str | None) -> Pipeline:
     """The pipeline of a model, without the messages of transformers.
 
     Raises:
         UsageError: if it cannot be loaded, with the reason.
     """
+    from huggingface_hub import constants
+    from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+    from transformers.utils import logging
+
+    import audio_emotion  # noqa: F401 - registers the task
+    from audio_emotion.pretrained_emotion import loading_options
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if revision and model is None:
@@ -119,7 +151,7 @@ def _base_on_hub(folder: str) -> str | None:
 
 
 def predict_clips(
-    recognizer: Pipeline, clips: Iterable[str], batch_size: int, **parameters: Any
+    recognizer: Pipeline | EmotionRuntime, clips: Iterable[str], batch_size: int, **parameters: Any
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each clip with its prediction, or with `{"error": reason}`, in the order of the clips."""
     pending: deque[str] = deque()  # read by the pipeline and not yet predicted: one or two batches
@@ -129,7 +161,9 @@ def predict_clips(
             pending.append(name)
             yield name
 
-    for prediction in recognizer(names(), batch_size=batch_size, on_error="skip", **parameters):
+    if not isinstance(recognizer, EmotionRuntime):  # a graph predicts one by one
+        parameters["batch_size"] = batch_size
+    for prediction in recognizer(names(), on_error="skip", **parameters):
         yield pending.popleft(), prediction
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
-from transformers import Pipeline
 
 import audio_emotion
+from audio_emotion.runtime import EmotionRuntime
 from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError, printable
 from audio_emotion_cli.inputs import (
     allow_any_file_name,
     find_clips,
-    load_pipeline,
+    labels_of,
+    load_recognizer,
     predict_clips,
     progress_bar,
     report_failure,
@@ -42,15 +43,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"no audio files in {', '.join(args.inputs)}. Give files, or a folder that contains some.")
     clips = chain([first], clips)
     overview = Overview(tuple(args.scale)) if args.plot else None
-    recognizer = load_pipeline(args.model, args.revision, args.device)
-    config = recognizer.model.config
-    if args.format == "rttm" and not config.emotions:
+    recognizer = load_recognizer(args.model, args.revision, args.device)
+    dimensions, emotions = labels_of(recognizer)
+    if args.format == "rttm" and not emotions:
         raise UsageError("RTTM holds categories, and this model has none. Use --format json or csv.")
-    writer = RowWriter(args.format, list(config.dimensions), list(config.emotions), args.window is not None)
+    writer = RowWriter(args.format, dimensions, emotions, args.window is not None)
     parameters = {"scale": tuple(args.scale), "top_k": args.top_k, "window": args.window, "hop": args.hop}
     parameters = {name: value for name, value in parameters.items() if value is not None}
     try:
-        recognizer._sanitize_parameters(**parameters)
+        recognizer.check_parameters(**parameters)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -120,17 +121,20 @@ def _check_arguments(args: argparse.Namespace) -> None:
             raise UsageError(f"expected an existing folder for {path}, got none. Create it first.")
 
 
-def _output_settings(args: argparse.Namespace, recognizer: Pipeline) -> dict[str, Any]:
+def _output_settings(args: argparse.Namespace, recognizer: Any) -> dict[str, Any]:
     """Everything that determines the content of an output file; only a run with the same settings continues it."""
-    folder = Path(recognizer.model.config._name_or_path)
+    has_graph = isinstance(recognizer, EmotionRuntime)
+    folder = recognizer.path.parent if has_graph else Path(recognizer.model.config._name_or_path)
     weights = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):  # of a Hub id, the commit identifies the weights
+    # Of a Hub id, the commit identifies the weights.
+    for path in [recognizer.path] if has_graph else sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             weights.update(hashlib.file_digest(file, "sha256").digest())
     return {
         "inputs": [strip_trailing_slash(each) for each in args.inputs],
         "model": args.model and strip_trailing_slash(args.model),
-        "revision": vars(recognizer.model.config).get("_commit_hash"),  # of a Hub id
+        "revision": None if has_graph else vars(recognizer.model.config).get("_commit_hash"),  # of a Hub id
+        "engine": "onnx" if has_graph else "torch",
         "weights": weights.hexdigest() if folder.is_dir() else None,
         **{name: getattr(args, name) for name in ("format", "top_k", "window", "hop")},
         "scale": list(args.scale),

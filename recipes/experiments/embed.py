@@ -29,6 +29,7 @@ from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import encoder_facts, model_kind
 from audio_emotion.hub.card_sections import markdown_table, results_table, training_data_rows
 from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.hub.onnx_export import export_onnx
 
 EMBEDDED = Path(audio_emotion.__file__).parent / "embedded"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -53,6 +54,7 @@ def main(args: argparse.Namespace) -> None:
         copy_checkpoint(Path(written), folder)
     model = AutoModelForAudioClassification.from_pretrained(folder)
     AutoFeatureExtractor.from_pretrained(folder)
+    export_onnx(model.float(), folder / "onnx")
     scored = load_fold_predictions(args.scored)
     (folder / "README.md").write_text(
         render_lite_card(model, *scored) if is_lite else render_student_card(model, *scored)

@@ -19,7 +19,7 @@ EVERYWHERE = ("README.md", "LICENSE*", ".gitattributes", "training/config.yaml")
 PUBLISHED: dict[RepositoryType, tuple[str, ...]] = {  # patterns of the files of a repository; no other is uploaded
     "model": (
         *EVERYWHERE,
-        *("config.json", "preprocessor_config.json", "results.json", "plots/*.png"),
+        *("config.json", "preprocessor_config.json", "results.json", "plots/*.png", "onnx/*.onnx"),
         *("*.safetensors", "*.safetensors.index.json", "adapter_config.json"),
         *(f"{ADAPTER}/*.safetensors", f"{ADAPTER}/adapter_config.json"),
         *(path.name for path in Path(__file__).parents[1].glob("*.py")),  # the code that a checkpoint carries

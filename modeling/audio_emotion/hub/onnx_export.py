@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def export_onnx(model: EmotionForAudioClassification, folder: str | Path, quanti
         check_streaming(model, files[-1])
     model.train(training)
     return files
+
+
+def can_export(model: EmotionForAudioClassification) -> bool:
+    """Whether graphs can be written here: for students, and for teachers on Whisper and log-mel frames."""
+    if find_spec("onnx") is None or find_spec("onnxruntime") is None:
+        return False
+    streams = getattr(model.config, "streams", ())
+    return all(each["kind"] == "log-mel" or each["config"]["model_type"] == "whisper" for each in streams)
 
 
 def describe(model: EmotionForAudioClassification) -> dict[str, str]:

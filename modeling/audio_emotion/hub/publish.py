@@ -24,6 +24,7 @@ from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import metric_facts, model_facts, model_kind, pseudo_label_facts
 from audio_emotion.hub.checkpoint import BASE_ENCODERS, write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
+from audio_emotion.hub.onnx_export import can_export, export_onnx
 from audio_emotion.hub.space import assemble_space, holds_model
 from audio_emotion.pretrained_emotion import ADAPTER
 
@@ -169,6 +170,8 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     write_checkpoint(model, folder, feature_extractor)
     if adapter_only:
         _replace_weights_by_adapter(folder, checkpoint, model, encoder_folders(run_folder))
+    elif can_export(model):
+        export_onnx(model.float(), folder / "onnx")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
     plots = []
