@@ -15,9 +15,10 @@ import pytest
 import soundfile
 import soxr
 from chromium import Chromium, find_chromium
+from transformers import pipeline
 
 from audio_emotion.hub import browser_runtime
-from audio_emotion.hub.browser_page import EMBEDDED, SAMPLE, page_files
+from audio_emotion.hub.browser_page import EMBEDDED, SAMPLE, find_or_export_graph, page_files
 from audio_emotion.hub.browser_runtime import FILES, find_runtime
 from audio_emotion_cli.demo import make_server
 
@@ -281,3 +282,54 @@ def test_both_themes_have_readable_text_on_telephone_and_desktop(address, theme)
             assert min(targets) >= 36
         back = browser.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (max(map(int, back.strip("rgb()").split(","))) < 60) == (theme == "dark")
+
+
+@pytest.fixture(scope="module")
+def default_model_address(runtime) -> Iterator[str]:
+    pytest.importorskip("onnx")
+    with served(find_or_export_graph(LITE), runtime) as where:
+        yield where
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The bundled clip in three forms, and a recording each of RAVDESS (48 kHz) and CREMA-D where they are present."""
+    waveform, rate = soundfile.read(SAMPLE, dtype="float32")
+    soundfile.write(folder / "start.wav", waveform[: 2 * rate], rate, subtype="PCM_16")
+    two = soxr.resample(np.stack([waveform, 0.4 * waveform], axis=1)[rate:], rate, 44100)
+    soundfile.write(folder / "two_channels.wav", two, 44100, subtype="PCM_24")
+    corpora = Path(os.environ.get("AUDIO_EMOTION_DATA", "nowhere"))
+    found = [sorted(corpora.glob(f"{name}/**/*.wav"))[7:8] for name in ("ravdess", "crema-d")]
+    return [SAMPLE, folder / "start.wav", folder / "two_channels.wav", *(path for paths in found for path in paths)]
+
+
+def test_page_gives_the_numbers_of_the_pipeline(default_model_address, tmp_path):
+    emotion = pipeline("audio-emotion", device="cpu")
+    with Chromium() as browser:
+        browser.open(default_model_address)
+        browser.wait("window.audioEmotion?.isReady", 120)
+        for path in recordings(tmp_path):
+            clip, windows = predict_file(browser, path)
+            expected = emotion(str(path), window=3.0, hop=0.5)
+            assert differences(clip, in_pipeline_form(expected)) < 1e-3, path
+            assert clip["flags"] == expected["flags"]
+            assert clip["end"] == pytest.approx(expected["duration"], abs=1e-3)
+            by_start = {round(each["start"], 3): each for each in windows if each["end"] - each["start"] > 2.999}
+            for each in (each for each in expected["windows"] if each["end"] - each["start"] > 2.999):
+                found = by_start[round(each["start"], 3)]
+                assert differences(found, in_pipeline_form(each)) < 1e-3, path
+                assert found["flags"] == each["flags"]
+
+
+def test_fake_microphone_reaches_the_default_model_in_time(default_model_address, tmp_path):
+    waveform, rate = soundfile.read(SAMPLE, dtype="float32")
+    soundfile.write(tmp_path / "voice.wav", waveform, rate, subtype="PCM_16")
+    with Chromium(microphone=tmp_path / "voice.wav") as browser:
+        browser.open(default_model_address)
+        browser.wait("window.audioEmotion?.isReady", 120)
+        browser.evaluate("document.getElementById('microphone').click()")
+        browser.wait("audioEmotion.windows.length >= 12", 60)
+        windows = json.loads(browser.evaluate("JSON.stringify(audioEmotion.windows)"))
+    values = np.array([[each["dimensions"][name] for name in DIMENSIONS] for each in windows])
+    assert (np.ptp(values, axis=0) > 0.02).all()  # the curves move
+    assert np.median([each["lag"] for each in windows]) < 500  # milliseconds, less than a hop
+    assert np.median(np.diff([each["end"] for each in windows])) < 0.6  # none was left out

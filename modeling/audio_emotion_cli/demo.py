@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import snapshot_download
 
-from audio_emotion.hub.browser_page import CONTENT_TYPES, EMBEDDED, GRAPH, page_files
+from audio_emotion.hub.browser_page import CONTENT_TYPES, EMBEDDED, GRAPH, find_or_export_graph, page_files
 from audio_emotion.hub.browser_runtime import find_runtime
 from audio_emotion_cli import EXIT_OK, UsageError, printable
 
@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         folder, name = find_model(args.model, args.revision)
         runtime = find_runtime(Path(args.runtime_folder) if args.runtime_folder else None, report=_report)
-        server = make_server(page_files(folder, folder / GRAPH, runtime, name), args.port)
-    except (ValueError, OSError) as error:  # what the Hub refuses is an OSError
+        graph = find_or_export_graph(folder, _report)
+        server = make_server(page_files(folder, graph, runtime, name), args.port)
+    except (ImportError, ValueError, OSError) as error:  # what the Hub refuses is an OSError
         raise UsageError(str(error)) from error
     address = f"http://{ADDRESS}:{server.server_port}/"
     print(f"Open {address} in a browser. Ctrl+C stops the server.", flush=True)
@@ -43,14 +44,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_model(model: str | None, revision: str | None) -> tuple[Path, str]:
-    """The folder of a model that holds an ONNX graph, and its name.
+    """The folder of a checkpoint, and its name.
 
     Args:
         model: a checkpoint, a run folder or a Hub id; the default model if None.
         revision: of a Hub id.
 
     Raises:
-        ValueError: if there is no such model, or it has no graph.
+        ValueError: if there is no such model.
     """
     if model is None:
         folder, name = EMBEDDED / "lite", "lite"
@@ -58,12 +59,15 @@ def find_model(model: str | None, revision: str | None) -> tuple[Path, str]:
         folder, name = Path(model), Path(model).resolve().name
         folder = folder / "checkpoints" / "last" if (folder / "checkpoints" / "last").is_dir() else folder
     elif model.count("/") == 1:
-        patterns = ["config.json", "README.md", "onnx/model*.onnx"]
-        folder, name = Path(snapshot_download(model, revision=revision, allow_patterns=patterns)), model
+        small, name = ["config.json", "README.md", "results.json"], model
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=[*small, "onnx/model*.onnx"]))
+        if not (folder / GRAPH).is_file():
+            weights = ["preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=[*small, *weights]))
     else:
         raise ValueError(f"expected a folder, or a Hub id such as owner/name, got {model}.")
-    if not (folder / GRAPH).is_file():
-        raise ValueError(f"expected {GRAPH} in {folder}, got none. Write it with `audio-emotion export`.")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"expected a checkpoint or a run folder, got {folder}, which has no config.json.")
     return folder, name
 
 

@@ -24,10 +24,12 @@ from audio_emotion.hub.browser_page import (
     NOT_FEELINGS,
     STATIC,
     cautions,
+    find_or_export_graph,
     page_facts,
     page_files,
 )
 from audio_emotion.hub.browser_runtime import find_runtime
+from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion_cli import EXIT_USAGE, main
 from audio_emotion_cli.demo import make_server
 
@@ -182,13 +184,30 @@ def test_without_network_the_error_names_the_remedy(runtime, monkeypatch):
         find_runtime(report=pytest.fail)
 
 
-def test_a_model_without_a_graph_is_refused(capsys, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-
+def test_what_is_no_model_is_refused(capsys, tmp_path):
     assert main(["demo", "--model", str(tmp_path), "--no-browser"]) == EXIT_USAGE
-    assert "expected onnx/model.onnx in" in capsys.readouterr().err
+    assert "which has no config.json" in capsys.readouterr().err
     assert main(["demo", "--model", "no-such-model", "--no-browser"]) == EXIT_USAGE
     assert "expected a folder, or a Hub id" in capsys.readouterr().err
+
+
+def test_graph_is_that_of_the_checkpoint_or_is_exported_once(tiny_student, tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = write_checkpoint(tiny_student, tmp_path / "student")
+    messages = []
+
+    exported = find_or_export_graph(checkpoint, messages.append)
+    again = find_or_export_graph(checkpoint, pytest.fail)
+    (checkpoint / "onnx").mkdir()
+    (checkpoint / GRAPH).write_bytes(b"onx")
+
+    assert exported == again
+    assert exported.is_relative_to(tmp_path / "cache")
+    assert len(messages) == 1
+    session = onnxruntime.InferenceSession(exported)
+    assert {"input_values", "attention_mask"} == {each.name for each in session.get_inputs()}
+    assert find_or_export_graph(checkpoint, pytest.fail) == checkpoint / GRAPH
 
 
 def test_cautions_hold_the_figures_of_the_card():

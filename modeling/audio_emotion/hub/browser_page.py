@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,38 @@ NOT_FOR = (
     "Do not use it for people at work or in education (prohibited in the European Union, with exceptions for medicine "
     "and safety), for decisions about a person, or for speakers who have not agreed."
 )
+
+
+def find_or_export_graph(checkpoint: Path, report: Callable[[str], object] = print) -> Path:
+    """The ONNX graph of a checkpoint, or one that is exported into the cache where it has none.
+
+    Args:
+        checkpoint: its folder.
+        report: called with a message before an export.
+
+    Raises:
+        ValueError: where the checkpoint is incomplete, or its graph differs from the model.
+        ImportError: where the extra `onnx` is missing.
+    """
+    if (checkpoint / GRAPH).is_file():
+        return checkpoint / GRAPH
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in (checkpoint / "config.json", *weights):
+        digest.update(path.read_bytes())
+    folder = browser_runtime.cache_folder().parent / "onnx" / f"{version('audio-emotion')}-{digest.hexdigest()[:16]}"
+    if not (folder / GRAPH).is_file():
+        from audio_emotion.hub.checks import load_strictly  # slow: imports torch
+        from audio_emotion.hub.onnx_export import export_onnx
+
+        report(f"Exporting the model of {checkpoint} to ONNX (once)")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            export_onnx(load_strictly(checkpoint).float(), Path(temporary) / "onnx")
+            (folder / "onnx").mkdir(parents=True, exist_ok=True)
+            for path in (Path(temporary) / "onnx").iterdir():
+                path.replace(folder / "onnx" / path.name)
+    return folder / GRAPH
 
 
 def page_files(model: Path, graph: Path, runtime: Path, name: str) -> dict[str, Path | bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from audio_emotion.hub.browser_page import GRAPH, SPACE_HOSTS, page_files
+from audio_emotion.hub.browser_page import SPACE_HOSTS, find_or_export_graph, page_files
 from audio_emotion.hub.browser_runtime import VERSION, find_runtime
 from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import model_kind
@@ -61,14 +61,14 @@ def assemble_space(
     facts = {"model_name": repo.partition("/")[2], "license": config.license}
     if model_kind(config) == "teacher":
         return _write_app(checkpoint, folder, facts | {"model_id": repo})
-    return _write_page(checkpoint, folder, facts, find_runtime(runtime, report=report))
+    return _write_page(checkpoint, folder, facts, find_runtime(runtime, report=report), report)
 
 
-def _write_page(checkpoint: Path, folder: Path, facts: dict[str, Any], runtime: Path) -> Path:
+def _write_page(
+    checkpoint: Path, folder: Path, facts: dict[str, Any], runtime: Path, report: Callable[[str], object]
+) -> Path:
     """The static page, with the graph and the runtime in it: a visitor's browser connects to no third party."""
-    graph = checkpoint / GRAPH
-    if not graph.is_file():
-        raise ValueError(f"Expected {GRAPH} in {checkpoint}, got none. Write it with `audio-emotion export`.")
+    graph = find_or_export_graph(checkpoint, report)
     for name, content in page_files(checkpoint, graph, runtime, facts["model_name"]).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
