@@ -51,10 +51,11 @@ def whisper_log_mel(
         # Reflection padding at the start, as in Whisper; zeros at the end, as from its padding to 30 s.
         start = waveform[:, 1 : WINDOW // 2 + 1].flip(-1)
         padded = nn.functional.pad(torch.cat([start, waveform], dim=-1), (0, WINDOW))
-        time = -(-waveform.shape[-1] // HOP)
+        # Rounded up; a graph's division of negative integers rounds towards zero.
+        time = (waveform.shape[-1] + HOP - 1) // HOP
         power = power_spectrum(padded, window)[:, :time]  # (B, T, 201)
         features = (power @ filters).clamp(min=1e-10).log10().transpose(1, 2)  # (B, M, T)
-        frames = -(-lengths // HOP)  # (B,)
+        frames = (lengths + HOP - 1) // HOP  # (B,)
         mask = frame_mask(frames, time).unsqueeze(1)  # (B, 1, T)
         loudest = features.masked_fill(mask == 0, -10.0).amax(dim=(1, 2), keepdim=True)  # (B, 1, 1)
         return (torch.maximum(features, loudest - 8.0) + 4.0) / 4.0 * mask, frames
