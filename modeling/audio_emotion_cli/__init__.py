@@ -46,6 +46,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_publish(commands)
     _add_demo(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -246,6 +247,29 @@ def _add_runtime_folder(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="own copy of onnxruntime-web for the page: a folder or an npm package (default: downloaded once)",
     )
+
+
+def _add_serve(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(commands, "serve", "serve predictions over HTTP and WebSocket", "audio_emotion_cli.serve")
+    parser.add_argument("--model", help=MODEL_HELP)
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cpu, from the model's graph if it has one)")
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: 8000)")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--workers", type=positive_int, default=1, metavar="N", help="clips predicted at once (default: 1)"
+    )
+    limits.add_argument(
+        "--max-megabytes", type=positive_int, default=32, metavar="N", help="of one upload (default: 32)"
+    )
+    limits.add_argument(
+        "--max-seconds", type=positive_int, default=600, metavar="N", help="of one clip (default: 600)"
+    )
+    limits.add_argument(
+        "--max-clips", type=positive_int, default=64, metavar="N", help="waiting; more get status 503 (default: 64)"
+    )
+    limits.add_argument("--max-streams", type=positive_int, default=64, metavar="N", help="at once (default: 64)")
 
 
 def _add_command(
