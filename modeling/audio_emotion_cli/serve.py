@@ -126,6 +126,7 @@ def make_server(app: Any, host: str, port: int, header_timeout: float = HEADER_T
         http=TimedProtocol,
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # samples do not shrink, and a small message could unpack to a large one
         ws_ping_interval=20,
         ws_ping_timeout=20,
         limit_concurrency=MAX_CONNECTIONS,

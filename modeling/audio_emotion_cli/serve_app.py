@@ -285,14 +285,15 @@ async def _answer(request: Request, predictor: Predictor, parameters: dict[str, 
     if not (is_form or kind == "application/octet-stream" or kind.startswith(("audio/", "video/"))):
         raise RefusalError(415, f"Expected the bytes of an audio file, or a form with one, got {kind!r}.")
     largest = predictor.limits.max_bytes + (2**16 if is_form else 0)  # the headers of a form
-    too_large = RefusalError(413, f"Expected at most {predictor.limits.max_bytes} bytes, got more.")
+    # Not a prepared exception: a local one refers to this frame, and the body would be kept until the next collection.
+    too_large = f"Expected at most {predictor.limits.max_bytes} bytes, got more."
     try:
         if int(request.headers.get("content-length") or 0) > largest:
-            raise too_large
+            raise RefusalError(413, too_large)
         async with asyncio.timeout(predictor.limits.upload_timeout):
             async for chunk in request.stream():
                 if len(body) + len(chunk) > largest:
-                    raise too_large
+                    raise RefusalError(413, too_large)
                 predictor.reserve(len(chunk))
                 reserved += len(chunk)
                 body += chunk
