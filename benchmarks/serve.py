@@ -31,8 +31,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 import audio_emotion
-from audio_emotion_cli import argument_parser
-from audio_emotion_cli.serve import load_recognizer
+from audio_emotion_cli.inputs import load_recognizer
 
 RATE = 16_000
 CLIPS = 20

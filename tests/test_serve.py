@@ -17,8 +17,10 @@ from transformers import pipeline
 
 import audio_emotion
 from audio_emotion.hub.checkpoint import write_checkpoint
+from audio_emotion.hub.onnx_export import export_onnx
 from audio_emotion_cli import argument_parser
-from audio_emotion_cli.serve import make_server
+from audio_emotion_cli.inputs import load_recognizer
+from audio_emotion_cli.serve import describe, make_server
 
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -322,18 +324,15 @@ def test_no_answer_is_lost_or_wrong_beside_hostile_clients_and_memory_is_bounded
 
 
 def test_a_checkpoint_with_a_graph_is_served_from_it(tiny_student, tmp_path):
-    from audio_emotion.hub.onnx_export import export_onnx
-    from audio_emotion_cli.serve import load_recognizer
-
-    folder = write_checkpoint(tiny_student, tmp_path / "model")
-    args = argument_parser().parse_args(["serve", "--model", str(folder)])
-    assert load_recognizer(args)[1]["engine"] == "torch"
-    export_onnx(tiny_student, folder / "onnx")
-    runtime, facts = load_recognizer(args)
+    folder = str(write_checkpoint(tiny_student, tmp_path / "model"))
+    assert describe(folder, load_recognizer(folder, None, None))["engine"] == "torch"
+    export_onnx(tiny_student, tmp_path / "model" / "onnx")
+    runtime = load_recognizer(folder, None, None)
+    facts = describe(folder, runtime)
 
     assert facts["engine"] == "onnx"
     assert facts["model"] == "model"
     with TestClient(make_app(runtime, facts)) as client:
         answer = client.post("/predict", content=SPEECH.read_bytes()).json()
-    expected = pipeline("audio-emotion", model=str(folder), device="cpu")(SPEECH)
+    expected = pipeline("audio-emotion", model=folder, device="cpu")(SPEECH)
     assert answer["dimensions"] == pytest.approx(expected["dimensions"], abs=1e-4)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from audio_emotion.runtime import EmotionRuntime
 from audio_emotion_cli import EXIT_OK, UsageError, printable
-from audio_emotion_cli.inputs import load_pipeline
+from audio_emotion_cli.inputs import labels_of, load_recognizer
 
 HEADER_TIMEOUT = 10  # seconds until the headers of a request have to be complete, from the connection or answer on
 MAX_CONNECTIONS = 512
@@ -29,7 +30,12 @@ def run(args: argparse.Namespace) -> int:
         max_clips=args.max_clips,
         max_streams=args.max_streams,
     )
-    recognizer, facts = load_recognizer(args)
+    recognizer = load_recognizer(args.model, args.revision, args.device)
+    facts = describe(args.model, recognizer)
+    if facts["engine"] == "torch":
+        import torch
+
+        torch.set_num_threads(1)  # workers run side by side
     server, socket = make_server(make_app(recognizer, facts, limits, args.workers), args.host, args.port)
     host, port = socket.getsockname()[:2]
     if ":" in host:
@@ -39,28 +45,12 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def load_recognizer(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The graph of a model where it has one, else its pipeline with one thread per worker, and facts about it."""
-    from audio_emotion.runtime import EmotionRuntime
-
-    name = "lite" if args.model is None else Path(args.model).name  # of a folder, no more than its name
-    if args.revision is None and args.device is None:
-        try:
-            runtime = EmotionRuntime(args.model, threads=1)
-        except (FileNotFoundError, ImportError):  # no graph, or no onnxruntime
-            pass
-        else:
-            return runtime, _facts(name, "onnx", runtime.dimensions, runtime.emotions)
-    import torch
-
-    torch.set_num_threads(1)  # workers run side by side
-    recognizer = load_pipeline(args.model, args.revision, args.device)
-    config = recognizer.model.config
-    return recognizer, _facts(name, "torch", config.dimensions, config.emotions)
-
-
-def _facts(name: str, engine: str, dimensions: list[str], emotions: list[str]) -> dict[str, Any]:
-    return {"model": name, "engine": engine, "dimensions": list(dimensions), "emotions": list(emotions)}
+def describe(model: str | None, recognizer: Any) -> dict[str, Any]:
+    """What `/health` states about a model: of a folder, no more than its name."""
+    dimensions, emotions = labels_of(recognizer)
+    name = "lite" if model is None else Path(model).name
+    engine = "onnx" if isinstance(recognizer, EmotionRuntime) else "torch"
+    return {"model": name, "engine": engine, "dimensions": dimensions, "emotions": emotions}
 
 
 def make_server(app: Any, host: str, port: int, header_timeout: float = HEADER_TIMEOUT) -> tuple[Any, Any]:

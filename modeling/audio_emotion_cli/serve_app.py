@@ -63,7 +63,7 @@ class RefusalError(Exception):
         self.status = status
 
     def response(self) -> Response:
-        """As JSON, with the time of the next attempt, or with the end of the connection: the rest of an upload is not read."""
+        """As JSON, with the time of the next attempt, or the end of the connection: an upload's rest is not read."""
         headers = {"Retry-After": "1"} if self.status == 503 else {}
         if self.status in (408, 413, 503):
             headers["Connection"] = "close"
