@@ -53,9 +53,7 @@ class Load:
         self.latencies: list[float] = []
         self.lock = threading.Lock()
         random = np.random.default_rng(0)
-        recognizer = load_recognizer(argument_parser().parse_args(["serve", *(["--model", model] if model else [])]))[
-            0
-        ]
+        recognizer = load_recognizer(model, None, None)
         speech, _ = soundfile.read(
             f"{audio_emotion.__path__[0]}/embedded/speech/sense_and_sensibility.flac", dtype="int16"
         )

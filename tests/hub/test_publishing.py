@@ -39,6 +39,7 @@ def test_a_run_becomes_a_checkpoint_with_code_card_results_and_plots(tiny_model,
 
     code = {path.name for path in (run / "checkpoints" / "last").glob("*.py")}
     others = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "results.json"}
+    others |= {"handler.py", "requirements.txt"}
     graphs = (
         {"onnx/model.onnx"} if tiny_model.config.model_type == "student-emotion" else set()
     )  # its encoder has none

@@ -20,6 +20,7 @@ PUBLISHED: dict[RepositoryType, tuple[str, ...]] = {  # patterns of the files of
     "model": (
         *EVERYWHERE,
         *("config.json", "preprocessor_config.json", "results.json", "plots/*.png", "onnx/*.onnx"),
+        *("handler.py", "requirements.txt"),  # for Inference Endpoints
         *("*.safetensors", "*.safetensors.index.json", "adapter_config.json"),
         *(f"{ADAPTER}/*.safetensors", f"{ADAPTER}/adapter_config.json"),
         *(path.name for path in Path(__file__).parents[1].glob("*.py")),  # the code that a checkpoint carries

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from filecmp import cmp
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,10 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     write_checkpoint(model, folder, feature_extractor)
     if adapter_only:
         _replace_weights_by_adapter(folder, checkpoint, model, encoder_folders(run_folder))
-    elif can_export(model):
-        export_onnx(model.float(), folder / "onnx")
+    else:
+        _write_endpoint_handler(folder)
+        if can_export(model):
+            export_onnx(model.float(), folder / "onnx")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
     plots = []
@@ -186,6 +188,15 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     card = render_card(model_kind(model.config), facts, own)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _write_endpoint_handler(folder: Path) -> None:
+    """Write what Inference Endpoints run, and what they install for it; torch is in their image."""
+    shutil.copyfile(Path(__file__).with_name("endpoint_handler.py"), folder / "handler.py")
+    needed = [
+        each for each in requires("audio-emotion") or () if re.match("(transformers|numpy|soundfile|soxr)\\b", each)
+    ]
+    (folder / "requirements.txt").write_text("\n".join(sorted(needed)) + "\n", encoding="utf-8")
 
 
 def _record_base_encoders(model: PreTrainedModel, checkpoint: Path) -> None:
