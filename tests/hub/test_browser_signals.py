@@ -74,6 +74,21 @@ def test_pcm_samples_are_those_of_soundfile(node, tmp_path, speech):
             )
 
 
+def test_stated_rates_are_those_of_the_files(node, tmp_path, speech):
+    rates = {"a.flac": 16000, "b.flac": 44100, "c.ogg": 22050, "d.ogg": 48000, "e.mp3": 16000, "f.mp3": 44100}
+    for name, rate in rates.items():
+        soundfile.write(tmp_path / name, speech, rate)
+    names = json.dumps([*rates])
+
+    found = node(
+        'import { statedRate } from "./static/audio.js";'
+        f"const rates = {names}.map((name) => statedRate(read(name)));"
+        "console.log(JSON.stringify([...rates, statedRate(new Uint8Array(3)), statedRate(new Uint8Array(99))]));"
+    )
+
+    assert found == [*rates.values(), None, None]
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
 def test_resampling_is_that_of_soxr_in_pieces_and_as_a_whole(node, tmp_path, rate):
     generator = np.random.default_rng(0)

@@ -59,8 +59,8 @@ export function explainMicrophone(error) {
 export async function decodeFile(content) {
   const wav = decodeWav(content);
   if (wav) return wav;
-  // The context's rate is that of the result; a rate of most recordings keeps their band.
-  const context = new OfflineAudioContext(1, 1, flacRate(content) ?? 48000);
+  // A browser resamples to the rate of the context: at the file's own rate, no sample is changed.
+  const context = new OfflineAudioContext(1, 1, statedRate(new Uint8Array(content)) ?? 48000);
   let buffer;
   try {
     buffer = await context.decodeAudioData(content);
@@ -71,10 +71,25 @@ export async function decodeFile(content) {
   return { rate: buffer.sampleRate, channels };
 }
 
-/** The rate that the header of a FLAC file states, or null; decoded at it, no sample is changed. */
-function flacRate(content) {
-  const bytes = new Uint8Array(content, 0, Math.min(content.byteLength, 42));
-  if (bytes.length < 42 || String.fromCharCode(...bytes.slice(0, 4)) !== "fLaC") return null;
-  const rate = (bytes[18] << 12) | (bytes[19] << 4) | (bytes[20] >> 4);
-  return rate >= 8000 && rate <= 96000 ? rate : null;
+const MP3_RATES = { 3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000] }; // by MPEG version
+
+/**
+ * The rate in hertz that the header of a FLAC, Ogg Vorbis or MP3 file states, or null.
+ * @param {Uint8Array} bytes content of the file
+ */
+export function statedRate(bytes) {
+  const text = (from, to) => String.fromCharCode(...bytes.subarray(from, to));
+  let rate = null;
+  if (text(0, 4) === "fLaC" && bytes.length > 20) {
+    rate = (bytes[18] << 12) | (bytes[19] << 4) | (bytes[20] >> 4);
+  } else if (text(0, 4) === "OggS" && text(29, 35) === "vorbis" && bytes.length > 43) {
+    rate = bytes[40] | (bytes[41] << 8) | (bytes[42] << 16) | (bytes[43] << 24);
+  } else {
+    let at = 0;
+    if (text(0, 3) === "ID3") at = 10 + ((bytes[6] << 21) | (bytes[7] << 14) | (bytes[8] << 7) | bytes[9]);
+    if (bytes[at] === 0xff && (bytes[at + 1] & 0xe0) === 0xe0) {
+      rate = MP3_RATES[(bytes[at + 1] >> 3) & 3]?.[(bytes[at + 2] >> 2) & 3] ?? null;
+    }
+  }
+  return rate >= 8000 && rate <= 192000 ? rate : null;
 }
