@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -17,6 +18,7 @@ import soxr
 from chromium import Chromium, find_chromium
 from transformers import pipeline
 
+import audio_emotion
 from audio_emotion.hub import browser_runtime
 from audio_emotion.hub.browser_page import EMBEDDED, SAMPLE, find_or_export_graph, page_files
 from audio_emotion.hub.browser_runtime import FILES, find_runtime
@@ -88,9 +90,9 @@ def formula(waveform: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 @contextmanager
-def served(graph: Path, runtime: Path) -> Iterator[str]:
-    """The address of the page with this graph, described as the default model."""
-    server = make_server(page_files(LITE, graph, runtime, "lite"), 0)
+def served(graph: Path, runtime: Path, model: Path = LITE) -> Iterator[str]:
+    """The address of the page with this graph, described as a model."""
+    server = make_server(page_files(model, graph, runtime, model.name), 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -336,3 +338,50 @@ def test_fake_microphone_reaches_the_default_model_in_time(default_model_address
     assert (np.ptp(values, axis=0) > 0.02).all()  # the curves move
     assert np.median([each["lag"] for each in windows]) < 500  # milliseconds, less than a hop
     assert np.median(np.diff([each["end"] for each in windows])) < 0.6  # none was left out
+
+
+FEED = """(async () => {
+  const config = await (await fetch("model.json")).json();
+  const samples = new Float32Array(Uint8Array.from(atob("%s"), (each) => each.charCodeAt(0)).buffer);
+  const worker = new Worker("worker.js", { type: "module" });
+  const rows = [];
+  const until = (kind) => new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => {
+      if (data.type === "error") reject(new Error(data.message));
+      if (data.type === "window") rows.push(data);
+      if (data.type === kind) resolve(data);
+    };
+  });
+  worker.postMessage({ type: "load", config });
+  await until("ready");
+  worker.postMessage({ type: "start", id: 1, rate: 16000 });
+  for (let at = 0; at < samples.length; at += 1777) {
+    worker.postMessage({ type: "samples", id: 1, samples: samples.slice(at, at + 1777), arrival: 0 });
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  worker.postMessage({ type: "stop", id: 1 });
+  await until("done");
+  return rows;
+})()"""
+
+
+def test_student_streams_in_the_page_as_in_the_package_and_starts_anew_after_a_pause(runtime):
+    student = EMBEDDED / "student"
+    waveform, _ = soundfile.read(SAMPLE, dtype="float32")
+    noise = 1e-4 * np.random.default_rng(0).normal(size=2 * 16000)
+    samples = np.concatenate([waveform, noise, waveform[: 3 * 16000]]).astype(np.float32)
+    with served(find_or_export_graph(student), runtime, student) as address, Chromium() as browser:
+        browser.open(address)
+        browser.wait("window.audioEmotion?.isReady", 120)
+        rows = browser.evaluate(FEED % base64.b64encode(samples.tobytes()).decode())
+
+    emotion = pipeline("audio-emotion", model=audio_emotion.STUDENT, device="cpu")
+    begins = sorted({each["start"] for each in rows})
+    assert begins[0] == 0
+    assert len(begins) == 2
+    assert begins[1] == pytest.approx(7.3, abs=0.5)  # the clip begins with a short silence
+    assert len(rows) >= 12
+    for each in rows:
+        part = samples[round(each["start"] * 16000) : round(each["end"] * 16000)]
+        expected = emotion({"array": part, "sampling_rate": 16000})
+        assert differences(each, in_pipeline_form(expected)) < 1e-3, (each["start"], each["end"])

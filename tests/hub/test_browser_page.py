@@ -94,6 +94,15 @@ def test_every_file_that_the_page_refers_to_is_there_with_its_type(files):
     assert {Path(name).suffix for name in files} <= CONTENT_TYPES.keys()
 
 
+def test_a_streaming_graph_is_part_of_the_page(runtime):
+    files = page_files(EMBEDDED / "student", find_or_export_graph(EMBEDDED / "student"), runtime, "student")
+
+    facts = json.loads(files["model.json"])
+    config = json.loads((EMBEDDED / "student" / "config.json").read_text())
+    assert facts["streaming"] == {"file": "onnx/model_streaming.onnx", "step": 160 * config["frames_per_step"]}
+    assert files["onnx/model_streaming.onnx"].is_file()
+
+
 def test_page_names_no_other_host():
     for path in STATIC.iterdir():
         addresses = re.findall(r"https?://[^\s\"']+", path.read_text(encoding="utf-8"))

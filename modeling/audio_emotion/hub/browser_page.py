@@ -19,6 +19,7 @@ EMBEDDED = Path(__file__).parents[1] / "embedded"
 SAMPLE = EMBEDDED / "speech" / "sense_and_sensibility.flac"
 GRAPH, STREAMING_GRAPH = "onnx/model.onnx", "onnx/model_streaming.onnx"  # where transformers.js expects the former
 RUNTIME = {"script": "runtime/ort.js", "wasm": "runtime/ort.wasm"}  # names that every static host has a type for
+FRAME = 160  # samples between two log-mel frames of a student
 WINDOW, HOP = 3.0, 0.5  # seconds of sound per prediction, and between two
 CONTENT_TYPES = {
     **{
@@ -93,7 +94,8 @@ def page_files(model: Path, graph: Path, runtime: Path, name: str) -> dict[str, 
 
     Args:
         model: folder of a checkpoint, with `config.json`; its card, if there is one, states how good the model is.
-        graph: ONNX graph of the model: `input_values` and `attention_mask` `(B, S)` to `logits` and `dimensions`.
+        graph: ONNX graph of the model: `input_values` and `attention_mask` `(B, S)` to `logits` and `dimensions`. A
+            streaming graph beside it is used for the microphone.
         runtime: folder from `find_runtime`.
         name: of the model, as the page shows it.
 
@@ -101,6 +103,10 @@ def page_files(model: Path, graph: Path, runtime: Path, name: str) -> dict[str, 
         ValueError: where the configuration lacks a fact that the page needs.
     """
     facts = page_facts(model, name) | {"graph": {"file": GRAPH, "bytes": graph.stat().st_size}}
+    streaming = graph.with_name(Path(STREAMING_GRAPH).name)
+    if streaming.is_file():
+        steps = json.loads((model / "config.json").read_text(encoding="utf-8"))["frames_per_step"]
+        facts["streaming"] = {"file": STREAMING_GRAPH, "step": steps * FRAME}
     files: dict[str, Path | bytes] = {path.name: path for path in sorted(STATIC.iterdir()) if path.is_file()}
     files |= {
         "model.json": json.dumps(facts, indent=1, ensure_ascii=False).encode(),
@@ -109,7 +115,7 @@ def page_files(model: Path, graph: Path, runtime: Path, name: str) -> dict[str, 
         RUNTIME["wasm"]: runtime / browser_runtime.WASM,
         SAMPLE.name: SAMPLE,
     }
-    return files
+    return files | ({STREAMING_GRAPH: streaming} if streaming.is_file() else {})
 
 
 def page_facts(model: Path, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 // Connects controls, sound sources, the worker with the model, and the display.
 
 import { Microphone, decodeFile, explainMicrophone } from "./audio.js";
-import { Table, describe, setFact, showModel, showResult } from "./panels.js";
+import { Table, describe, explainPoints, setFact, showModel, showResult } from "./panels.js";
 import { Timeline, clock, isVoiceless } from "./timeline.js";
 
 const ANNOUNCED_EVERY = 5; // seconds, to screen readers while the microphone runs
@@ -143,7 +143,12 @@ async function startMicrophone() {
   document.body.classList.add("is-live");
   $("microphone-label").textContent = "Stop";
   status("The microphone is on. Speak for a second or longer.");
-  showResult(null, `Last ${config.window} seconds`);
+  explainPoints(config, Boolean(config.streaming));
+  showResult(null, liveTitle());
+}
+
+function liveTitle() {
+  return config.streaming ? "Since the last pause" : `Last ${config.window} seconds`;
 }
 
 async function stopMicrophone() {
@@ -162,6 +167,7 @@ async function openFile(file) {
   const id = begin();
   enable(false);
   status(`Reading ${file.name}`);
+  explainPoints(config, false);
   showResult(null, "Whole recording");
   try {
     const { rate, channels } = await decodeFile(await file.arrayBuffer());
@@ -200,7 +206,7 @@ function showWindow(row) {
   timeline.addWindow(row);
   table.add(row);
   if (state.microphone) {
-    showResult(row, `Last ${config.window} seconds`);
+    showResult(row, liveTitle());
     if (row.end - state.announced >= ANNOUNCED_EVERY) announce(row);
     const lag = Math.round(row.lag);
     setFact("one prediction", `${Math.round(row.ms)} ms, shown ${lag} ms after its last sound arrived`);

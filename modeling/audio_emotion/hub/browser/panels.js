@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything but the time line: the current result, flags, caution, facts, the table.
 
-import { isVoiceless, topEmotion } from "./timeline.js";
+import { emotionColor, isVoiceless, topEmotion } from "./timeline.js";
 
 // A score is a probability that was calibrated over several corpora; below these, the words become careful.
 const LIKELY = 0.6;
@@ -37,12 +37,13 @@ function make(name, properties = {}, ...children) {
 /** Build the parts that depend on the model alone. */
 export function showModel(config) {
   $("model-name").textContent = config.name;
-  $("timeline-note").textContent =
-    `Each point is the prediction from the ${config.window} seconds before it. Gaps: no voice found.`;
+  explainPoints(config, false);
   $("emotions").replaceChildren(
     ...config.emotions.map((label) => {
       const bar = make("span", { className: "bar", ariaHidden: "true" }, make("span"));
-      return make("li", {}, make("span", { textContent: label }), bar, make("span", { className: "number" }));
+      const name = make("span", { textContent: label, className: "label" });
+      name.style.setProperty("--own", emotionColor(label, config.emotions));
+      return make("li", {}, name, bar, make("span", { className: "number" }));
     }),
   );
   $("dimensions").replaceChildren(
@@ -64,6 +65,12 @@ export function showModel(config) {
   $("caution").replaceChildren(...config.caution.map((textContent) => make("li", { textContent })));
   $("about").replaceChildren(...Object.entries(config.about).flatMap(fact));
   showResult(null, "Now");
+}
+
+/** State what a point of the curves is. */
+export function explainPoints(config, isStream) {
+  const what = isStream ? "for the sound since the last pause" : `from the ${config.window} seconds before it`;
+  $("timeline-note").textContent = `Each point is the prediction ${what}. Gaps: no voice found.`;
 }
 
 function fact([name, value]) {

@@ -144,8 +144,11 @@ export class Timeline {
     const [from, to] = this.span();
     const at = (value) => y + height * (1 - value);
     const lines = [[]];
+    let previous = -Infinity;
     for (const row of this.rows) {
       if (row.end < from || row.end > to + 0.01) continue;
+      if (row.end - previous > 2.5 * row.hop) lines.push([]); // a pause of a stream
+      previous = row.end;
       if (isVoiceless(row)) lines.push([]);
       else lines.at(-1).push([this.#x(row.end), at(row.dimensions[name])]);
     }

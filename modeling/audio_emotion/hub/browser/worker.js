@@ -3,14 +3,17 @@
 
 import { Band, Measurements, findFlags, isCanceled, join } from "./flags.js";
 import { Resampler, resample } from "./resample.js";
+import { Stream, isLoud } from "./stream.js";
 
 const FIRST = 1.0; // seconds until the first prediction of a recording; less is flagged as short
 const LONGEST_CLIP = 60; // seconds; of a longer recording, the windows are averaged instead
 const MOST_WINDOWS = 1200; // of a file: a longer one gets a longer hop
+const PAUSE = 1.0; // seconds; after a longer one, a stream starts anew
 
 let config;
 let ort;
 let session;
+let streaming = null; // session of a model that carries a state, for the microphone
 let maskType;
 let recording = null; // of the microphone
 let current = 0; // number of the clip or recording; messages of earlier ones are dropped
@@ -31,15 +34,18 @@ self.onmessage = async ({ data }) => {
 async function load({ config: given }) {
   config = given;
   const begin = performance.now();
-  const [module, wasm, graph] = await Promise.all([
+  const [module, wasm, graph, streamingGraph] = await Promise.all([
     import(config.runtime.script),
     download(config.runtime.wasm),
     download(config.graph.file, config.graph.bytes),
+    config.streaming && download(config.streaming.file),
   ]);
   ort = module.default ?? module;
   ort.env.wasm.numThreads = 1; // several need headers that a static host does not send
   ort.env.wasm.wasmBinary = wasm;
-  session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
+  const open = (content) => ort.InferenceSession.create(new Uint8Array(content), { executionProviders: ["wasm"] });
+  session = await open(graph);
+  if (streamingGraph) streaming = await open(streamingGraph);
   const mask = session.inputMetadata?.find((each) => each.name === "attention_mask");
   maskType = session.inputNames.includes("attention_mask") ? (mask?.type ?? "int64") : null;
   const loaded = performance.now();
@@ -82,13 +88,19 @@ async function predict(waveform) {
   }
   const fetches = ["dimensions", "logits"].filter((name) => session.outputNames.includes(name));
   const outputs = await session.run(feeds, fetches);
-  const values = (name) => Array.from(outputs[name]?.data ?? []);
+  const found = Object.fromEntries(fetches.map((name) => [name, Array.from(outputs[name].data)]));
+  Object.values(outputs).forEach((tensor) => tensor.dispose());
+  return named(found);
+}
+
+/** Outputs of the model, a list of numbers each, as `dimensions` and `emotions` by name. */
+function named(outputs) {
+  const values = (name) => outputs[name] ?? [];
   const byName = (names, numbers) => Object.fromEntries(names.map((each, i) => [each, numbers[i]]));
   const found = {
     dimensions: byName(config.dimensions, values("dimensions")),
     emotions: byName(config.emotions, softmax(values("logits"))),
   };
-  Object.values(outputs).forEach((tensor) => tensor.dispose());
   if (![...Object.values(found.dimensions), ...Object.values(found.emotions)].every(Number.isFinite)) {
     throw new Error("the model gave no finite numbers for this sound.");
   }
@@ -175,6 +187,8 @@ function start({ id, rate }) {
     band: new Band(config.sampling_rate, config.limits),
     resampler: new Resampler(rate, config.sampling_rate),
     waveform: new Float32Array(0), // the last window
+    stream: streaming && new Stream(ort, streaming, config.streaming.step),
+    ...{ loudest: 0, lastLoud: 0, begin: 0, fresh: new Float32Array(0) }, // of the stream
     rate,
   };
 }
@@ -191,9 +205,35 @@ function receive({ id, samples, arrival }) {
   recording.resampled += resampled.length / config.sampling_rate; // a few milliseconds behind
   recording.arrival = arrival;
   const levels = Float32Array.from(measurements.frames.slice(recording.sent), (frame) => frame.peak);
+  if (recording.stream) prepareStream(recording, measurements.frames.slice(recording.sent), resampled);
   recording.sent = measurements.frames.length;
   self.postMessage({ type: "levels", id, levels, seconds: recording.seconds });
   predictLatest(recording);
+}
+
+/** Keep samples for the stream, and start it anew where sound follows a pause. */
+function prepareStream(own, frames, resampled) {
+  for (const frame of frames) {
+    if (!isLoud(frame, own.loudest, config.limits)) continue;
+    if (frame.start - own.lastLoud > PAUSE) {
+      own.stream = new Stream(ort, streaming, config.streaming.step);
+      own.begin = Math.max(own.resampled - resampled.length / config.sampling_rate, 0);
+      own.fresh = new Float32Array(0);
+      own.loudest = 0;
+    }
+    own.loudest = Math.max(own.loudest, frame.swing);
+    own.lastLoud = frame.start;
+  }
+  own.fresh = join(own.fresh, resampled);
+}
+
+/** The prediction for the sound since the last pause; null in a pause, and before the first step. */
+async function predictStream(own) {
+  const { stream, fresh } = own;
+  own.fresh = new Float32Array(0);
+  const outputs = await stream.feed(fresh);
+  const isPause = own.resampled - own.lastLoud > PAUSE;
+  return outputs && !isPause ? named(outputs) : null;
 }
 
 /** Predict the last window. Windows that a slow machine has no time for are left out. */
@@ -203,12 +243,14 @@ async function predictLatest(own) {
   try {
     const end = own.resampled;
     const { arrival, waveform } = own;
-    const start = Math.max(0, end - waveform.length / config.sampling_rate);
+    const since = Math.max(0, end - waveform.length / config.sampling_rate);
+    const start = own.stream ? own.begin : since;
     own.due = Math.floor(end / config.hop + 1) * config.hop;
     const begin = performance.now();
-    const found = await predict(waveform);
+    const found = own.stream ? await predictStream(own) : await predict(waveform);
     const now = performance.now();
-    const frames = own.measurements.between(start, end);
+    if (!found) return;
+    const frames = own.measurements.between(since, end);
     const flags = findFlags(frames, waveform, config.sampling_rate, own.band.isNarrow, config.limits);
     const lag = performance.timeOrigin + performance.now() - arrival;
     const message = { start, end, hop: config.hop, ...found, flags, ms: now - begin, lag };
