@@ -332,7 +332,7 @@ def _import_package(without_torch: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     args = argument_parser().parse_args(argv)
-    if args.command in ("predict", "listen", "serve"):
+    if args.command in ("predict", "listen", "serve", "demo"):
         _import_package(graph_of(args.model, vars(args).get("revision"), vars(args).get("device")) is not None)
     try:
         return import_module(args.module).run(args)

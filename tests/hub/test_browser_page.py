@@ -6,6 +6,8 @@ import hashlib
 import http.client
 import json
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 from functools import partial
@@ -191,6 +193,30 @@ def test_without_network_the_error_names_the_remedy(runtime, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"HF_HUB_OFFLINE is set. .*npm pack"):
         find_runtime(report=pytest.fail)
+
+
+DEMO = """
+import http.server, importlib, sys
+from pathlib import Path
+import audio_emotion_cli
+
+def import_module(name):
+    module = importlib.import_module(name)
+    if name == "audio_emotion_cli.demo":
+        module.find_runtime = lambda *_, **__: Path(sys.argv[1])
+    return module
+
+audio_emotion_cli.import_module = import_module
+http.server.ThreadingHTTPServer.serve_forever = lambda server: print("torch" in sys.modules)
+sys.exit(audio_emotion_cli.main(["demo", "--no-browser", "--port", "0"]))
+"""
+
+
+def test_demo_of_the_default_model_starts_without_torch(runtime):
+    done = subprocess.run([sys.executable, "-c", DEMO, str(runtime)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"Open http://127\.0\.0\.1:\d+/ in a browser\. .*\nFalse\n", done.stdout)
 
 
 def test_what_is_no_model_is_refused(capsys, tmp_path):
