@@ -108,7 +108,7 @@ def test_every_argument_has_a_help_text():
         if not action.help
     ]
 
-    expected = {"predict", "listen", "info", "compare", "evaluate", "check", "demo", "export", "publish"}
+    expected = {"serve", "predict", "listen", "info", "compare", "evaluate", "check", "demo", "export", "publish"}
     assert set(commands.choices) == expected
     assert lacking == []
 
