@@ -19,7 +19,7 @@ from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.hub.checkpoint import write_checkpoint
 
 PACKAGE = Path(audio_emotion.__file__).parent
-NOT_CARRIED = {"__init__.py", "diarization.py", "runtime.py"}
+NOT_CARRIED = {"__init__.py", "diarization.py", "runtime.py", "long_audio.py"}
 SHARED = {
     "audio_containers.py",
     "audio_io.py",

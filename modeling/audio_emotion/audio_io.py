@@ -76,6 +76,7 @@ NARROW = 2e-4
 BLOCK = 1024  # samples per spectrum
 BLOCKS_AT_ONCE = 1024  # spectra in memory
 FRAME = 0.05  # seconds
+DOMINANT, OFTEN = 10.0, 0.1  # ratio of powers, and fraction of loud frames that a channel dominates, as in a call
 QUIET = 2e-2  # fraction of the power of the loudest frame, -17 dB
 SILERO_RATE, SILERO_PIECE = 16000, 512  # hertz, and samples that its detector expects
 BRIDGED = 4  # quiet frames next to a loud one that are no pause: 0.2 s
@@ -93,6 +94,7 @@ MEASUREMENTS = np.dtype(
         ("clipped", "f4"),  # the highest peak of a channel that has three samples in a row at it; else 0
         ("kept", "f4"),  # power of the mean of the channels
         ("independent", "f4"),  # the same, if the channels were independent
+        ("dominant", "i2"),  # the channel that exceeds all others by `DOMINANT`; -1 if there is none
     ]
 )
 Chunk = tuple[np.ndarray, float]  # samples (S, C) in float32, and their rate in hertz
@@ -125,7 +127,8 @@ class AudioClip:
         """Problems of the recording.
 
         Any of `"silence"`, `"clipped"`, `"short"` (less than a second), `"out_of_range"` (outside ±1), `"canceled"`
-        (the channels cancel in their mean: the loudest was taken), `"narrow_band"` (nothing above 4 kHz, as on a
+        (the channels cancel in their mean: the loudest was taken), `"channels_differ"` (different channels are loud at
+        different times, as in a call), `"narrow_band"` (nothing above 4 kHz, as on a
         telephone), `"pauses"` (most of it is far below its loudest part), `"no_speech"` and `"truncated"` (its end is
         missing).
         """
@@ -142,6 +145,13 @@ class AudioClip:
         waveform = self.waveform[round(start * self.sampling_rate) : round(end * self.sampling_rate)]  # (S',)
         inside = self.measurements[max(first, 0) : last]
         return _find_flags(inside, waveform, self.sampling_rate, "narrow_band" in self.flags)
+
+    def count_channels(self, max_duration: float) -> int:
+        """Number of channels of the source, 1 without one; those of its first part."""
+        if self.recording is None:
+            return 1
+        samples, _ = next(iter(self.recording.chunks(max_duration)))
+        return int(samples.shape[1])
 
     def channel(self, number: int, max_duration: float) -> "AudioClip":
         """One channel of the source, counted from 1, as a clip of its own.
@@ -234,7 +244,7 @@ def decode(source: bytes | str | Path, name: str | None = None) -> tuple[np.ndar
     Raises:
         ValueError: where the file is missing, empty, undecodable or cut short.
     """
-    chunks = list(_open(source, name).chunks(MAX_DURATION))
+    chunks = list(open_recording(source, name).chunks(MAX_DURATION))
     if not chunks:
         return np.zeros((0, 1), np.float32), float(RATES[0])
     rate = chunks[0][1]
@@ -416,7 +426,7 @@ def _load(source: Any) -> Recording:
             raise ValueError("'': expected the path of an audio file, got an empty path.")
         if isinstance(source, str) and re.match(SCHEME, source):
             return _open_url(source)
-        return _open(source)
+        return open_recording(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _load_bytes(source, None)
     if callable(getattr(source, "get_all_samples", None)):  # torchcodec, which need not be installed
@@ -428,7 +438,7 @@ def _load(source: Any) -> Recording:
         return _load_array(samples, rate, "decoder")
     if callable(getattr(source, "read", None)):
         name = str(getattr(source, "name", "file object"))
-        return _open(_read_file_object(source, name), name)
+        return open_recording(_read_file_object(source, name), name)
     if isinstance(source, (np.ndarray, np.number, list, tuple, float, int)) or _is_tensor(source):
         shape = f" of shape {tuple(source.shape)}" if isinstance(source, np.ndarray) or _is_tensor(source) else ""
         raise ValueError(f"bare array{shape}: expected its sampling rate beside it, got none. Pass {ARRAY_EXAMPLE}.")
@@ -480,7 +490,7 @@ def _load_bytes(content: bytes | bytearray | memoryview, path: Any) -> Recording
         content = bytes(content)
     except ValueError as error:  # a released memoryview
         raise ValueError(f"bytes: expected the content of an audio file, got {_describe(error)}.") from error
-    return _open(content, public_name(path or _default_name(content)))
+    return open_recording(content, public_name(path or _default_name(content)))
 
 
 def _load_array(array: Any, rate: Any, name: str) -> Recording:
@@ -579,7 +589,7 @@ def _open_url(url: str) -> Recording:
     host, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     scheme, name = scheme.lower(), public_name(url)
     if scheme == "file" and host in ("", "localhost"):
-        return _open(Path(urllib.request.url2pathname(f"/{path}")), name)
+        return open_recording(Path(urllib.request.url2pathname(f"/{path}")), name)
     if scheme not in ("http", "https"):
         raise ValueError(
             f"{name}: expected a path, or a URL of http, https or a file of this machine, got "
@@ -603,7 +613,7 @@ def _open_url(url: str) -> Recording:
             reason = str(content)
         found = f"{type(content).__name__}: {reason}".rstrip(".: ")
         raise ValueError(f"{name}: expected an audio file, got {found}.") from None
-    return _open(content, name)
+    return open_recording(content, name)
 
 
 def _download(url: str) -> bytes | Exception:
@@ -638,7 +648,7 @@ def _download(url: str) -> bytes | Exception:
         return error
 
 
-def _open(source: bytes | str | Path, name: str | None = None) -> Recording:
+def open_recording(source: bytes | str | Path, name: str | None = None) -> Recording:
     """Open a file or its content: recognize its container, find where it ends, and what is joined to it."""
     if isinstance(source, (str, Path)):
         name = name or str(source)
@@ -790,6 +800,10 @@ def _measure(samples: np.ndarray, rate: float, start: float) -> tuple[np.ndarray
             in_a_row = (is_high[..., :-2] & is_high[..., 1:-1] & is_high[..., 2:]).any(axis=2)  # (C, N)
             found["clipped"] = np.where(in_a_row, peak, 0).max(axis=0)
         found["kept"] = power[0] if channels == 1 else frames.mean(axis=0).var(axis=1)
+        found["dominant"] = -1
+        if channels > 1:
+            second, first = np.partition(power, -2, axis=0)[-2:]  # (N,)
+            found["dominant"] = np.where(first > DOMINANT * second, power.argmax(axis=0), -1)
         found["independent"] = power.mean(axis=0) / channels  # the mean of C such channels has 1 / C of their power
         measured.append(found)
         powers += power.sum(axis=1) * frames.shape[2]
@@ -801,6 +815,14 @@ def _is_canceled(measurements: np.ndarray) -> bool:
     """Whether the channels cancel each other in their mean."""
     kept, independent = (float((measurements[key] * measurements["seconds"]).sum()) for key in ("kept", "independent"))
     return kept < CANCELED * independent
+
+
+def _do_channels_differ(measurements: np.ndarray) -> bool:
+    """Whether different channels dominate at different times, as those of two speakers on a telephone line."""
+    power = measurements["independent"]
+    dominant = measurements["dominant"][power >= QUIET * power.max()]
+    counts = np.bincount(dominant[dominant >= 0], minlength=1)
+    return int((counts >= OFTEN * len(dominant)).sum()) > 1
 
 
 def _find_flags(
@@ -823,6 +845,7 @@ def _find_flags(
         "short": is_short,
         "out_of_range": peak > 1.0,
         "canceled": _is_canceled(measurements),
+        "channels_differ": not is_silent and _do_channels_differ(measurements),
         "narrow_band": not is_silent and is_narrow_band,
         "pauses": not is_silent and _is_mostly_pauses(waveform, sampling_rate),
         "no_speech": not is_silent and not _has_speech(waveform, sampling_rate),

@@ -109,6 +109,9 @@ class AudioEmotionPipeline(Pipeline):
                 predicted from that channel, others from the mean of all. Adds `"segments"`, each predicted as a clip
                 of its own, with its flags, or with `"error"`, and `"speakers"`, each speaker's mean weighted by
                 duration. Of several clips, one without an entry has no segments.
+            channels (`str` or `int`, *optional*, defaults to `"mix"`):
+                `"mix"` predicts for the mean of the channels, a number (from 1) for that channel, and `"split"` for
+                the mean and for each channel by itself: it adds `"channels"`, as for two speakers of a call.
             max_duration (`float`, *optional*, defaults to 14400):
                 Longest clip in seconds; a longer one is invalid, and is not decoded if its header states its duration.
             on_error (`str`, *optional*, defaults to `"raise"`):
@@ -134,6 +137,8 @@ class AudioEmotionPipeline(Pipeline):
         several = is_stream or isinstance(inputs, (list, Dataset))
         segments = kwargs.get("segments", self._preprocess_params.get("segments"))
         if segments is not None:
+            if kwargs.get("channels") == "split":
+                raise ValueError('Expected `segments` or `channels="split"`, got both: give the segments a channel.')
             segments = kwargs["segments"] = SpeakerSegments.parse(segments).for_clips(several)
         run = super().__call__
         if not several:
@@ -210,10 +215,11 @@ class AudioEmotionPipeline(Pipeline):
             return {name: parameters[name] for name in names if name in parameters}
 
         return (
-            given("on_error", "segments", "window", "hop", "max_duration"),
+            given("on_error", "segments", "window", "hop", "max_duration", "channels"),
             given("return_frames"),
             given(
                 *("window", "return_frames", "top_k", "scale", "return_embedding", "return_uncertainty", "on_error"),
+                "channels",
             ),
         )
 
@@ -225,6 +231,7 @@ class AudioEmotionPipeline(Pipeline):
         window: float | None = None,
         hop: float | None = None,
         max_duration: float = MAX_DURATION,
+        channels: str | int = "mix",
     ) -> dict[str, Any]:
         """Read one clip: `input_values (1, S)`, `attention_mask (1, S)`, and `CLIP_FACTS`."""
         if hop is not None and window is None:
@@ -234,6 +241,10 @@ class AudioEmotionPipeline(Pipeline):
         try:
             clip = read_audio(inputs, rate, max_duration)
             key, spans = None, None
+            if channels == "split":
+                spans = segments_within(SpeakerSegments.of_channels(clip, max_duration), clip, max_duration)
+            elif not isinstance(channels, str):
+                clip = clip.channel(channels, max_duration)
             if segments is not None:
                 key, own = segments.of_clip(clip.name)
                 spans = segments_within(own, clip, max_duration)
@@ -308,6 +319,7 @@ class AudioEmotionPipeline(Pipeline):
         return_frames: bool = False,
         window: float | None = None,
         on_error: str = "raise",
+        channels: str | int = "mix",
     ) -> dict[str, Any]:
         """Convert the tensors of one clip, batch first, to plain Python."""
         if outputs["error"] is not None:
@@ -326,8 +338,15 @@ class AudioEmotionPipeline(Pipeline):
             config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding
         )
         windows = None if window is None else outputs["windows"]
+        spans, split = outputs["segments"], channels == "split"
         result = formatter.prediction(
-            outputs, outputs["duration"], outputs["flags"], windows, outputs["segments"], top_k
+            outputs,
+            outputs["duration"],
+            outputs["flags"],
+            windows,
+            None if split else spans,
+            top_k,
+            spans if split else None,
         )
         if return_frames:
             ends = self._frame_ends(int(outputs["frame_mask"][0].sum()), result["duration"])

@@ -30,6 +30,7 @@ PARAMETERS = {
     "scale",
     "return_embedding",
     "return_uncertainty",
+    "channels",
 }
 
 
@@ -56,6 +57,10 @@ def validate_parameters(given: dict[str, Any]) -> dict[str, Any]:
             if not (_is_number(seconds) and seconds >= least):
                 raise ValueError(f"`{name}` must be at least {least} seconds, got {seconds!r}.")
             checked[name] = float(seconds)
+    if (channels := given.get("channels", "mix")) not in ("mix", "split"):
+        if isinstance(channels, str):
+            raise ValueError(f'`channels` must be "mix", "split" or a number counted from 1, got {channels!r}.')
+        checked["channels"] = positive_integer("channels", channels, "channels, counted from 1")
     if (segments := given.get("segments")) is not None:
         checked["segments"] = SpeakerSegments.parse(segments)
     return checked
@@ -176,6 +181,7 @@ class SpeakerSegments:
         """
         if isinstance(given, SpeakerSegments):
             return given
+        given = _from_diarization(given)
         if isinstance(given, (str, Path)):
             raise ValueError(
                 f"Expected `segments` as a list of segments or a mapping from clip names to such lists, got the path "
@@ -196,6 +202,12 @@ class SpeakerSegments:
             '`segments` must be a list of {"start", "end", "speaker"} or a mapping from the name of each clip to such '
             f"a list, got {given!r:.200}."
         )
+
+    @classmethod
+    def of_channels(cls, clip: AudioClip, max_duration: float) -> list[Segment]:
+        """A segment for each channel of a clip, as long as the clip."""
+        count = clip.count_channels(max_duration)
+        return [Segment(0.0, clip.duration, str(number), number) for number in range(1, count + 1)]
 
     def for_clips(self, several: bool) -> "SpeakerSegments":
         """These segments for one clip, or for several.
@@ -270,6 +282,29 @@ class SpeakerSegments:
 def _normalize_name(name: str) -> str:
     """A name with its accents composed; macOS writes names of files with decomposed ones."""
     return unicodedata.normalize("NFC", name)
+
+
+def _from_diarization(given: Any) -> Any:
+    """The segments of an object that a diarization system returns; anything else unchanged.
+
+    Known are pyannote's `Annotation` and its output that has one, whisperX's result, `{"segments": [...]}`, whose
+    segments without a speaker are left out, and NeMo's list of lines, `"start end speaker"`.
+    """
+    annotation = getattr(given, "speaker_diarization", given)
+    if callable(getattr(annotation, "itertracks", None)):
+        tracks = annotation.itertracks(yield_label=True)
+        return [{"start": turn.start, "end": turn.end, "speaker": str(label)} for turn, _, label in tracks]
+    if isinstance(given, Mapping) and isinstance(given.get("segments"), (list, tuple)) and "word_segments" in given:
+        return [
+            {"start": each["start"], "end": each["end"], "speaker": each["speaker"]}
+            for each in given["segments"]
+            if each.get("speaker")
+        ]
+    if isinstance(given, (list, tuple)) and given and all(isinstance(each, str) for each in given):
+        lines = [each.split() for each in given]
+        if all(len(each) == 3 for each in lines):
+            return [tuple(each) for each in lines]
+    return given
 
 
 def _parse_list(given: Sequence[Any], name: str) -> list[Segment]:
@@ -461,6 +496,7 @@ class OutputFormatter:
         windows: Sequence[Span] | None = None,
         segments: Sequence[Span] | None = None,
         top_k: int | None = None,
+        channels: Sequence[Span] | None = None,
     ) -> dict[str, Any]:
         """The prediction of a clip in the form of the pipeline's output.
 
@@ -471,6 +507,7 @@ class OutputFormatter:
             windows: of the clip, if requested.
             segments: of the clip, if requested.
             top_k: number of emotions; all if None.
+            channels: of the clip in place of segments, if requested.
         """
         (clip,) = self.rows(outputs, "", 1, top_k)
         result: dict[str, Any] = {}
@@ -493,4 +530,9 @@ class OutputFormatter:
                 if "emotions" in entry:
                     entry["emotions"] = entry["emotions"][:top_k]
             result |= {"segments": formatted, "speakers": speakers}
+        if channels is not None:
+            number = sum(span.error is None for span in channels)
+            formatted = format_segments(channels, self.rows(outputs, "segment", number, top_k))
+            names = ("start", "end", "speaker")
+            result["channels"] = [{k: v for k, v in each.items() if k not in names} for each in formatted]
         return result

@@ -155,8 +155,13 @@ class EmotionRuntime:
         if hop is not None and window is None:
             raise ValueError(f"`hop` ({hop!r}) needs `window`, the length of a window in seconds.")
         try:
-            clip = read_audio(source, self.sampling_rate, given.get("max_duration", MAX_DURATION))
+            longest, channels = given.get("max_duration", MAX_DURATION), given.get("channels", "mix")
+            clip = read_audio(source, self.sampling_rate, longest)
             key, spans = None, None
+            if channels == "split":
+                spans = segments_within(SpeakerSegments.of_channels(clip, longest), clip, longest)
+            elif channels != "mix":
+                clip = clip.channel(channels, longest)
             if segments is not None:
                 key, own = segments.of_clip(clip.name)
                 spans = segments_within(own, clip, given.get("max_duration", MAX_DURATION))
@@ -174,8 +179,15 @@ class EmotionRuntime:
             if given.get("on_error", "raise") == "raise":
                 raise ValueError(reason)
             return {"error": reason, "input": clip.name}
+        split = given.get("channels") == "split"
         found = self._formatter(given).prediction(
-            outputs, clip.duration, clip.flags, windows, spans, given.get("top_k")
+            outputs,
+            clip.duration,
+            clip.flags,
+            windows,
+            None if split else spans,
+            given.get("top_k"),
+            spans if split else None,
         )
         is_matched = isinstance(segments, SpeakerSegments) and segments.several
         return found | ({MATCH: (key, clip.name)} if is_matched else {})

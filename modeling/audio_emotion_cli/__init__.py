@@ -41,6 +41,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_compare(commands)
     _add_check(commands)
+    _add_timeline(commands)
     _add_listen(commands)
     _add_evaluate(commands)
     _add_export(commands)
@@ -79,6 +80,16 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         metavar=("LOW", "HIGH"),
         help="range of the dimensions (default: 0 1)",
     )
+    output.add_argument(
+        "--channels",
+        default="mix",
+        help="mix (default), split: also each channel by itself (json), or a number from 1",
+    )
+    output.add_argument("--embeddings", action="store_true", help="add the embedding (json)")
+    output.add_argument(
+        "--segments", metavar="FILE", help="RTTM file of speaker segments, which are predicted, too (json)"
+    )
+    output.add_argument("--max-duration", type=float, metavar="SECONDS", help="longest clip (default: 4 hours)")
     windows = parser.add_argument_group("windows")
     windows.add_argument("--window", type=float, metavar="SECONDS", help="predict for windows of this length")
     windows.add_argument(
@@ -106,6 +117,29 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("other", metavar="OTHER", help="folder to compare; clips of the same name are paired")
     _add_model_arguments(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="table (default) or JSON")
+
+
+def _add_timeline(commands: argparse._SubParsersAction) -> None:
+    parser = _add_command(
+        commands, "timeline", "predict a recording of any length over time", "audio_emotion_cli.timeline"
+    )
+    parser.add_argument("input", metavar="FILE", help="audio file")
+    parser.add_argument("--model", help=MODEL_HELP)
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the graph of the model, on the CPU)")
+    parser.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of a window (default: 4)")
+    parser.add_argument("--hop", type=float, metavar="SECONDS", help="step between windows (default: the length)")
+    parser.add_argument(
+        "--channels", default="mix", help="mix (default), split: a line for each channel, or a number from 1"
+    )
+    parser.add_argument("--abstain", type=float, metavar="P", help="name no emotion with a lower probability")
+    parser.add_argument(
+        "--format", choices=("csv", "json", "rttm", "vtt", "textgrid"), default="csv", help="of the output"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write to FILE instead of stdout; an interrupted command can be continued"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="also plot the time line (png, pdf or svg; needs matplotlib)")
 
 
 def _add_listen(commands: argparse._SubParsersAction) -> None:
@@ -332,7 +366,7 @@ def _import_package(without_torch: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     args = argument_parser().parse_args(argv)
-    if args.command in ("predict", "listen", "serve", "demo"):
+    if args.command in ("predict", "timeline", "listen", "serve", "demo"):
         _import_package(graph_of(args.model, vars(args).get("revision"), vars(args).get("device")) is not None)
     try:
         return import_module(args.module).run(args)

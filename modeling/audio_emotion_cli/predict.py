@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from filelock import FileLock, Timeout
 
 import audio_emotion
+from audio_emotion.diarization import read_rttm
 from audio_emotion.runtime import EmotionRuntime
 from audio_emotion_cli import EXIT_OK, EXIT_SOME_FAILED, UsageError, printable
 from audio_emotion_cli.inputs import (
@@ -49,10 +50,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("RTTM holds categories, and this model has none. Use --format json or csv.")
     writer = RowWriter(args.format, dimensions, emotions, args.window is not None)
     parameters = {"scale": tuple(args.scale), "top_k": args.top_k, "window": args.window, "hop": args.hop}
+    parameters |= {"channels": int(args.channels) if args.channels.isdecimal() else args.channels}
+    parameters |= {"max_duration": args.max_duration, "return_embedding": args.embeddings or None}
     parameters = {name: value for name, value in parameters.items() if value is not None}
     try:
+        if args.segments:
+            parameters["segments"] = read_rttm(args.segments)
         recognizer.check_parameters(**parameters)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
     done, failed = 0, 0
@@ -106,6 +111,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise UsageError("a table cannot be written to a file. With --output, use --format json, csv or rttm.")
     if args.plot and args.output and args.format == "rttm":
         raise UsageError("RTTM has no dimensions to plot. With --plot, use --format json or csv.")
+    if args.format != "json" and (args.embeddings or args.segments or args.channels == "split"):
+        raise UsageError("--embeddings, --segments and --channels split need --format json.")
     if args.hop and not args.window:
         raise UsageError("--hop needs --window, the length of a window in seconds.")
     if args.plot and find_spec("matplotlib") is None:
@@ -136,7 +143,10 @@ def _output_settings(args: argparse.Namespace, recognizer: Any) -> dict[str, Any
         "revision": None if has_graph else vars(recognizer.model.config).get("_commit_hash"),  # of a Hub id
         "engine": "onnx" if has_graph else "torch",
         "weights": weights.hexdigest() if folder.is_dir() else None,
-        **{name: getattr(args, name) for name in ("format", "top_k", "window", "hop")},
+        **{
+            name: getattr(args, name)
+            for name in ("format", "top_k", "window", "hop", "channels", "embeddings", "segments")
+        },
         "scale": list(args.scale),
         "audio_emotion": audio_emotion.__version__,
     }
