@@ -786,7 +786,7 @@ def test_every_example_of_its_page_runs(tmp_path, speech, monkeypatch, capsys):
     exec(code, names)
 
     assert codes == [EXIT_OK] * len(examples)
-    assert len(examples) == 9
+    assert len(examples) == 11
     assert list(names["valence"]) == ["clips/one.wav"]
     assert names["failed"] == []
     assert (tmp_path / "predictions.png").is_file()
