@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -203,6 +204,17 @@ def test_files_that_cannot_be_used_get_a_reason(browser, tmp_path, speech):
         browser.evaluate("document.getElementById('status').classList.remove('error')")
     clip, _ = predict_file(browser, SAMPLE)  # the page still works
     assert clip["flags"] == []
+
+
+def test_a_microphone_that_is_refused_gets_a_reason_and_leaves_the_page_usable(browser):
+    browser.evaluate("document.getElementById('microphone').click()")
+
+    reason = browser.wait("document.querySelector('.status.error')?.textContent")
+
+    assert re.match(r"The microphone did not start: (there is none|the browser was not allowed)", reason)
+    clip, _ = predict_file(browser, SAMPLE)
+    assert clip["flags"] == []
+    assert browser.evaluate("document.getElementById('status').className") == "status"
 
 
 def test_everything_is_reached_and_operated_by_keyboard(browser, tmp_path, speech):

@@ -28,7 +28,7 @@ CONTENT_TYPES = {
         ".js": "text/javascript; charset=utf-8",
     },
     **{".json": "application/json", ".wasm": "application/wasm", ".onnx": "application/octet-stream"},
-    **{".flac": "audio/flac", ".md": "text/markdown; charset=utf-8"},
+    **{".flac": "audio/flac", ".txt": "text/plain; charset=utf-8"},
 }
 # Large files of a Space are redirected there; the page of a local server connects to itself alone.
 SPACE_HOSTS = "https://*.hf.co https://*.huggingface.co"

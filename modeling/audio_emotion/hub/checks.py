@@ -27,7 +27,7 @@ PUBLISHED: dict[RepositoryType, tuple[str, ...]] = {  # patterns of the files of
     ),
     "dataset": (*EVERYWHERE, "data/*.parquet", "teachers.json"),
     "space": (
-        *(*EVERYWHERE, "*.py", "requirements.txt"),
+        *(*EVERYWHERE, "*.py", "requirements.txt", "THIRD_PARTY.txt"),
         *("index.html", "*.css", "*.js", "model.json", "*.flac", "onnx/*.onnx", "runtime/*.js", "runtime/*.wasm"),
     ),
 }

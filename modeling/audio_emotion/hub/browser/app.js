@@ -196,6 +196,7 @@ function showClip(clip) {
     announce(clip);
   } else {
     state.clip = { ...clip, isAverage: true };
+    showResult(null, "Whole recording", "Predicting");
   }
   status(`Predicting windows of ${state.name}`);
 }
@@ -233,7 +234,8 @@ function finish() {
   const middle = sorted[Math.floor(sorted.length / 2)];
   if (middle !== undefined) setFact("one prediction", `${Math.round(middle)} ms (median of ${sorted.length})`);
   const what = isFile ? state.name : "Your recording, which was not saved";
-  status(`${what}: ${clock(timeline.seconds)}. Move along the time line to see each moment.`);
+  const advice = state.windows.length > 1 ? " Move along the time line to see each moment." : "";
+  status(`${what}: ${clock(timeline.seconds)}.${advice}`);
   state.isDone = true;
   timeline.requestDraw();
 }

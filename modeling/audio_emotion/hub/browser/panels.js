@@ -22,8 +22,6 @@ const FLAGS = {
   narrow_band: "Nothing above 4 kHz, as on a telephone.",
   pauses: "Most of it is far quieter than its loudest part.",
   no_speech: "The level is too steady for speech.",
-  truncated: "The end of the recording is missing.",
-  long: "One result for the whole of a long recording says little: see the time line.",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -88,8 +86,9 @@ export function setFact(name, value) {
  * Show one prediction.
  * @param {object | null} row prediction with its flags; null for none
  * @param {string} title what it is the prediction for
+ * @param {string} pending what is shown in place of a result
  */
-export function showResult(row, title) {
+export function showResult(row, title, pending = "No sound yet") {
   $("now-title").textContent = title;
   const isEmpty = !row || (isVoiceless(row) && row.flags.includes("silence"));
   const top = isEmpty ? null : topEmotion(row);
@@ -107,7 +106,8 @@ export function showResult(row, title) {
     item.children[1].style.setProperty("--value", value);
     number.textContent = isEmpty ? "–" : value.toFixed(2);
   });
-  const { verdict, note } = formatVerdict(row, top);
+  const none = { verdict: pending, note: "The result appears here." };
+  const { verdict, note } = row ? formatVerdict(row, top) : none;
   $("verdict").textContent = verdict;
   $("verdict-note").textContent = note;
   showFlags(row ? row.flags : null);
@@ -115,7 +115,6 @@ export function showResult(row, title) {
 
 /** A careful sentence about one prediction. */
 function formatVerdict(row, top) {
-  if (!row) return { verdict: "No sound yet", note: "The result appears here." };
   if (row.flags.includes("silence")) return { verdict: "Silence", note: "There is no sound to predict from." };
   if (row.flags.includes("no_speech")) return { verdict: "No voice found", note: "The numbers below mean little." };
   if (!top) return { verdict: "See the dimensions", note: "This model has no emotion categories." };
