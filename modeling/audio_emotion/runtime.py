@@ -53,6 +53,7 @@ class EmotionRuntime:
         self.path = find_graph(model)
         self.threads = threads
         self._session = _session(self.path, threads)
+        self._streaming_session: Any = None
         facts = self._session.get_modelmeta().custom_metadata_map
         if json.loads(facts.get("format", '""')) != FORMAT:
             raise ValueError(
@@ -108,7 +109,9 @@ class EmotionRuntime:
         streaming = self.path.with_name(STREAMING)
         engine: Any = SlidingWindow(self.run, self.sampling_rate, window, hop)
         if streaming.is_file():
-            engine = _StreamingGraph(_session(streaming, self.threads), self)
+            if self._streaming_session is None:  # loaded once: it holds no state, and costs more than seconds of sound
+                self._streaming_session = _session(streaming, self.threads)
+            engine = _StreamingGraph(self._streaming_session, self)
         return LiveEmotion(engine, self._formatter(given), sampling_rate, self.sampling_rate, given.get("top_k"))
 
     def check_parameters(self, **parameters: Any) -> None:
