@@ -25,6 +25,8 @@ class EmotionConfig(PreTrainedConfig):
             (0 calm / negative / weak, 1 excited / positive / strong).
         dimension_weights (`list[float]`, *optional*):
             Weight of each dimension in the CCC loss; equal by default, as in Mitra et al. (2022).
+        measure_distance (`bool`, *optional*, defaults to `False`):
+            Whether the model outputs the distance of a clip from the training clips.
         predict_variance (`bool`, *optional*, defaults to `False`):
             Whether an additional head predicts the logarithm of each dimension's variance.
         trunk (`str`, *optional*, defaults to `"tc-gru"`):
@@ -67,6 +69,7 @@ class EmotionConfig(PreTrainedConfig):
     dimensions: list[str] | tuple[str, ...] = DIMENSIONS
     dimension_weights: list[float | int] | tuple[float | int, ...] | None = None
     predict_variance: bool = False
+    measure_distance: bool = False
     trunk: str = "tc-gru"
     convolution_size: int = 128
     convolution_kernel: int = 3

@@ -39,6 +39,8 @@ class EmotionOutput(ModelOutput):
         frame_logits (`torch.Tensor` of shape `(B, T, C)`, *optional*): the same for the emotions.
         frame_mask (`torch.Tensor` of shape `(B, T)`): 1 for true frames, 0 for padding.
         teacher_logits (`dict[str, torch.Tensor]`, *optional*): one `(B, C_k)` per teacher, in the teacher's classes.
+        distance (`torch.Tensor` of shape `(B,)`, *optional*): of the embedding from those of the training clips; above
+            1 for a recording unlike them, see [`EmbeddingDistance`].
     """
 
     loss: torch.Tensor | None = None
@@ -50,6 +52,7 @@ class EmotionOutput(ModelOutput):
     frame_logits: torch.Tensor | None = None
     frame_mask: torch.Tensor | None = None
     teacher_logits: dict[str, torch.Tensor] | None = None
+    distance: torch.Tensor | None = None
 
 
 class LogMel(nn.Module):
@@ -568,6 +571,38 @@ class EmotionTrunk(nn.Module):
         return torch.tanh(self.embedding(pooled.to(frames.dtype))), state
 
 
+class EmbeddingDistance(nn.Module):
+    """Mahalanobis distance of embeddings from those of the training clips, in units of a limit.
+
+    The distance of Lee et al. 2018 (https://arxiv.org/abs/1807.03888) with one Gaussian for all classes; the limit is
+    our choice, see `training/embedding_distance.py`.
+
+    Args:
+        size: width `D` of the embedding.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("whitening", torch.zeros(size, size))  # divided by the limit; 0 until it is fitted
+
+    def reset(self) -> None:
+        """Set the statistics to 0: no recording is unlike the training clips."""
+        init.zeros_(self.mean)
+        init.zeros_(self.whitening)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: torch.Tensor, covariance: torch.Tensor, limit: float) -> None:
+        """Set the mean `(D,)` and covariance `(D, D)` of the training clips' embeddings, and the limit."""
+        factor = torch.linalg.cholesky(torch.linalg.inv(covariance.double()))  # (D, D)
+        self.mean.copy_(mean)
+        self.whitening.copy_(factor / limit)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """`(..., D)` to `(...)`, 1 at the limit."""
+        return ((embedding.float() - self.mean) @ self.whitening).square().sum(-1).sqrt()
+
+
 class EmotionHeads(nn.Module):
     """Linear heads on the embedding: dimensions, emotions, variances and, while distilling, teachers' classes.
 
@@ -584,6 +619,7 @@ class EmotionHeads(nn.Module):
         self.log_variance = (
             nn.Linear(config.embedding_size, len(config.dimensions)) if config.predict_variance else None
         )
+        self.distance = EmbeddingDistance(config.embedding_size) if config.measure_distance else None
         self.teachers = nn.ModuleDict(
             {name: nn.Linear(config.embedding_size, len(labels)) for name, labels in (teacher_emotions or {}).items()}
         )
@@ -596,11 +632,13 @@ class EmotionHeads(nn.Module):
         """Apply the heads to `(..., D)`.
 
         Returns:
-            `dimensions (..., 3)` in 0..1, `logits (..., C)`, `log_variance (..., 3)` and `teacher_logits`, a dict of
-            `(..., C_k)`; None for a head that the model does not have.
+            `dimensions (..., 3)` in 0..1, `logits (..., C)`, `log_variance (..., 3)`, `distance (...)` and
+            `teacher_logits`, a dict of `(..., C_k)`; None for a head that the model does not have.
         """
+        distance = self.distance(embedding) if self.distance else None
         embedding = self.dropout(embedding)
         return {
+            "distance": distance,
             "dimensions": self.dimensions(embedding).float().sigmoid() if self.dimensions else None,  # (..., 3)
             "logits": self.emotions(embedding) if self.emotions else None,  # (..., C)
             "log_variance": self.log_variance(embedding) if self.log_variance else None,  # (..., 3)

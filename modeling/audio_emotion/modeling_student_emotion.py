@@ -126,12 +126,12 @@ class StudentEmotionForAudioClassification(EmotionForAudioClassification, Studen
         """Outputs at the steps that the next samples complete, and the new state; see [`StudentEmotionModel.step`].
 
         Returns:
-            `embedding (B, T, D)`, `dimensions (B, T, 3)`, `logits (B, T, C)`, `log_variance (B, T, 3)`, those that the
-            model has; and the state.
+            `embedding (B, T, D)`, `dimensions (B, T, 3)`, `logits (B, T, C)`, `log_variance (B, T, 3)` and
+            `distance (B, T)`, those that the model has; and the state.
         """
         embeddings, state = self.base_model.step(samples, state)
         heads = self.heads(embeddings)
-        names = ("dimensions", "logits", "log_variance")
+        names = ("dimensions", "logits", "log_variance", "distance")
         return {"embedding": embeddings, **{name: heads[name] for name in names if heads[name] is not None}}, state
 
     def without_teacher_heads(self) -> "StudentEmotionForAudioClassification":

@@ -35,7 +35,7 @@ from .pipeline_outputs import (
 MODELS = ("fused-emotion", "student-emotion")
 TEACHER_FRAME_RATE = 50.0  # hertz
 PARTS_BATCH_SIZE = 16  # windows or segments of one clip in one forward pass
-PART_OUTPUTS = ("embedding", "dimensions", "logits", "log_variance")  # of a window or a segment
+PART_OUTPUTS = ("embedding", "dimensions", "logits", "log_variance", "distance")  # of a window or a segment
 CLIP_FACTS = ("duration", "flags", "error", "name", "segments", "windows", MATCH)  # from `preprocess` to `postprocess`
 
 
@@ -112,6 +112,9 @@ class AudioEmotionPipeline(Pipeline):
             channels (`str` or `int`, *optional*, defaults to `"mix"`):
                 `"mix"` predicts for the mean of the channels, a number (from 1) for that channel, and `"split"` for
                 the mean and for each channel by itself: it adds `"channels"`, as for two speakers of a call.
+            abstain (`float`, *optional*):
+                Probability, 0 to 1, below which the most probable emotion is no answer: the clip, window or segment
+                then has the flag `"abstained"`.
             max_duration (`float`, *optional*, defaults to 14400):
                 Longest clip in seconds; a longer one is invalid, and is not decoded if its header states its duration.
             on_error (`str`, *optional*, defaults to `"raise"`):
@@ -184,6 +187,7 @@ class AudioEmotionPipeline(Pipeline):
             given.get("scale") or (0.0, 1.0),
             given.get("return_uncertainty", False),
             given.get("return_embedding", False),
+            given.get("abstain"),
         )
         rate = self.model.config.sampling_rate
         engine: Any = SlidingWindow(self._predict_now, rate, window, hop)
@@ -220,6 +224,7 @@ class AudioEmotionPipeline(Pipeline):
             given(
                 *("window", "return_frames", "top_k", "scale", "return_embedding", "return_uncertainty", "on_error"),
                 "channels",
+                "abstain",
             ),
         )
 
@@ -294,7 +299,7 @@ class AudioEmotionPipeline(Pipeline):
         outputs = {}
         for name, like in max(per_clip, key=len).items():
             rows = [each.get(name, like[:0]) for each in per_clip]
-            padded = [nn.functional.pad(each, (0, 0, 0, most - len(each))) for each in rows]
+            padded = [nn.functional.pad(each, (0, 0) * (each.ndim - 1) + (0, most - len(each))) for each in rows]
             outputs[f"{kind}_{name}"] = torch.stack(padded)  # (B, N, ...)
         return outputs
 
@@ -320,6 +325,7 @@ class AudioEmotionPipeline(Pipeline):
         window: float | None = None,
         on_error: str = "raise",
         channels: str | int = "mix",
+        abstain: float | None = None,
     ) -> dict[str, Any]:
         """Convert the tensors of one clip, batch first, to plain Python."""
         if outputs["error"] is not None:
@@ -335,7 +341,7 @@ class AudioEmotionPipeline(Pipeline):
             return {"error": error, "input": outputs["name"]}
         config = self.model.config
         formatter = OutputFormatter(
-            config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding
+            config.dimensions, config.emotions, scale or (0.0, 1.0), return_uncertainty, return_embedding, abstain
         )
         windows = None if window is None else outputs["windows"]
         spans, split = outputs["segments"], channels == "split"

@@ -5,7 +5,7 @@
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ PARAMETERS = {
     "return_embedding",
     "return_uncertainty",
     "channels",
+    "abstain",
 }
 
 
@@ -61,6 +62,10 @@ def validate_parameters(given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(channels, str):
             raise ValueError(f'`channels` must be "mix", "split" or a number counted from 1, got {channels!r}.')
         checked["channels"] = positive_integer("channels", channels, "channels, counted from 1")
+    if (abstain := given.get("abstain")) is not None:
+        if not (_is_number(abstain) and 0 <= abstain <= 1):
+            raise ValueError(f"`abstain` must be a probability from 0 to 1, got {abstain!r}.")
+        checked["abstain"] = float(abstain)
     if (segments := given.get("segments")) is not None:
         checked["segments"] = SpeakerSegments.parse(segments)
     return checked
@@ -435,6 +440,7 @@ class OutputFormatter:
         scale: lower and upper end of the dimensions' scale.
         return_uncertainty: whether to add the dimensions' standard deviations, in units of the scale.
         return_embedding: whether to add the embedding.
+        abstain: probability of the most probable emotion below which `"abstained"` is among the flags.
     """
 
     dimensions: Sequence[str]
@@ -442,13 +448,15 @@ class OutputFormatter:
     scale: tuple[float, float] = (0.0, 1.0)
     return_uncertainty: bool = False
     return_embedding: bool = False
+    abstain: float | None = None
 
     def rows(self, outputs: Mapping[str, Any], kind: str, count: int, top_k: int | None) -> list[dict[str, Any]]:
         """The predictions of a clip, as one row, or of its parts, as one row each.
 
         Args:
-            outputs: of one clip: `dimensions`, `log_variance` `(1, A)`, `logits` `(1, C)` and `embedding` `(1, D)`, as
-                far as the model has them; those of its parts `(1, N, ...)`, prefixed with their kind.
+            outputs: of one clip: `dimensions`, `log_variance` `(1, A)`, `logits` `(1, C)`, `embedding` `(1, D)` and
+                `distance` `(1,)`, as far as the model has them; those of its parts `(1, N, ...)`, prefixed with their
+                kind.
             kind: `"window"`, `"segment"` or `"frame"`; empty for the clip itself.
             count: number of parts, at most `N`; 1 for the clip.
             top_k: number of emotions; all if None.
@@ -472,6 +480,24 @@ class OutputFormatter:
                 for row, value in zip(rows, convert(as_array(values)), strict=True):
                     row[key] = value
         return rows
+
+    def flags(self, outputs: Mapping[str, Any], kind: str, count: int) -> list[list[str]]:
+        """The flags of a clip or of its parts that follow from the outputs; see `rows` for the arguments.
+
+        `"unlike_training"` for a recording unlike the training clips (`distance` above 1), and `"abstained"`.
+        """
+        found: list[list[str]] = [[] for _ in range(count)]
+        prefix = f"{kind}_" if kind else ""
+        distance, logits = (outputs.get(f"{prefix}{name}") for name in ("distance", "logits"))
+        if distance is not None:
+            values = as_array(distance)[0, :count] if kind else as_array(distance)  # (N,)
+            for flags, value in zip(found, values.tolist(), strict=True):
+                flags += ["unlike_training"] * (value > 1)
+        if logits is not None and self.abstain is not None:
+            values = as_array(logits)[0, :count] if kind else as_array(logits)  # (N, C)
+            for flags, ranked in zip(found, self._rank_emotions(values, 1), strict=True):
+                flags += ["abstained"] * (ranked[0]["score"] < self.abstain)
+        return found
 
     def _name_dimensions(self, values: np.ndarray) -> list[dict[str, float]]:
         """Rows of `(N, A)` to a dict each."""
@@ -515,24 +541,30 @@ class OutputFormatter:
             result |= {"dimensions": clip.pop("dimensions"), "scale": list(self.scale)}
         if "emotions" in clip:
             result["emotions"] = clip.pop("emotions")
-        result |= {"duration": float(duration), "flags": list(flags), **clip}
+        result |= {"duration": float(duration), "flags": [*flags, *self.flags(outputs, "", 1)[0]], **clip}
         if windows is not None:
             rows = self.rows(outputs, "window", len(windows), top_k)
+            more = self.flags(outputs, "window", len(windows))
             result["windows"] = [
-                {"start": each.start, "end": each.end, **row, "flags": list(each.flags)}
-                for each, row in zip(windows, rows, strict=True)
+                {"start": each.start, "end": each.end, **row, "flags": [*each.flags, *flags]}
+                for each, row, flags in zip(windows, rows, more, strict=True)
             ]
         if segments is not None:
-            rows = self.rows(outputs, "segment", sum(span.error is None for span in segments), top_k=None)
-            formatted = format_segments(segments, rows)
+            formatted = self._segments(outputs, segments, top_k=None)
             speakers = average_by_speaker(formatted)  # over all emotions
             for entry in [*formatted, *speakers]:
                 if "emotions" in entry:
                     entry["emotions"] = entry["emotions"][:top_k]
             result |= {"segments": formatted, "speakers": speakers}
         if channels is not None:
-            number = sum(span.error is None for span in channels)
-            formatted = format_segments(channels, self.rows(outputs, "segment", number, top_k))
             names = ("start", "end", "speaker")
+            formatted = self._segments(outputs, channels, top_k)
             result["channels"] = [{k: v for k, v in each.items() if k not in names} for each in formatted]
         return result
+
+    def _segments(self, outputs: Mapping[str, Any], spans: Sequence[Span], top_k: int | None) -> list[dict[str, Any]]:
+        """One entry per segment, with the flags that follow from the outputs."""
+        count = sum(span.error is None for span in spans)
+        flagged = iter(self.flags(outputs, "segment", count))
+        spans = [each if each.error else replace(each, flags=(*each.flags, *next(flagged))) for each in spans]
+        return format_segments(spans, self.rows(outputs, "segment", count, top_k))

@@ -22,7 +22,7 @@ from transformers.utils import (
     is_peft_available,
 )
 
-from .layers import EmotionHeads, EmotionOutput, LogMel
+from .layers import EmbeddingDistance, EmotionHeads, EmotionOutput, LogMel
 from .losses import supervised_terms
 
 HUB_KWARGS = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
@@ -36,7 +36,8 @@ class EmotionPreTrainedModel(PreTrainedModel):
 
     main_input_name = "input_values"
     input_modalities = ("audio",)
-    _keep_in_fp32_modules_strict = ("log_mel", "layer_mix")  # their statistics would be rounded in bfloat16
+    # Their statistics would be rounded in bfloat16.
+    _keep_in_fp32_modules_strict = ("log_mel", "layer_mix", "distance")
 
     def __init__(self, config, *inputs, **kwargs):
         sizes = {name: getattr(config, name) for name in type(config).__dataclass_fields__}
@@ -47,7 +48,7 @@ class EmotionPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize a module that was not loaded: transformers leaves GRUs and buffers as uninitialized memory."""
-        if isinstance(module, LogMel):
+        if isinstance(module, (LogMel, EmbeddingDistance)):
             module.reset()
         elif isinstance(module, (nn.Linear, nn.Conv1d)):
             init.xavier_uniform_(module.weight)
@@ -235,6 +236,7 @@ class EmotionForAudioClassification(EmotionPreTrainedModel):
             heads.emotions = self.heads.emotions
         if self.config.dimensions == known.dimensions:
             heads.dimensions, heads.log_variance = self.heads.dimensions, self.heads.log_variance
+        heads.distance = self.heads.distance
         heads.teachers = self.heads.teachers
         self.heads = heads
 

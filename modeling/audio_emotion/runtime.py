@@ -27,7 +27,7 @@ from .pipeline_outputs import (
 
 FORMAT = "audio-emotion 1"
 OFFLINE, STREAMING = "model.onnx", "model_streaming.onnx"
-OUTPUTS = ("logits", "dimensions", "log_variance", "embedding")
+OUTPUTS = ("logits", "dimensions", "log_variance", "embedding", "distance")
 UNSUPPORTED = ("return_frames",)  # parameters of the pipeline that a graph cannot serve
 
 
@@ -150,6 +150,7 @@ class EmotionRuntime:
             given.get("scale") or (0.0, 1.0),
             bool(given.get("return_uncertainty")),
             bool(given.get("return_embedding")),
+            given.get("abstain"),
         )
 
     def _predict(self, source: Any, given: Mapping[str, Any]) -> dict[str, Any]:

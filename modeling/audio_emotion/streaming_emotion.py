@@ -9,7 +9,7 @@ import torch
 
 from .layers import CONTEXT, HOP, EmotionOutput
 
-OUTPUTS = ("embedding", "dimensions", "logits", "log_variance")
+OUTPUTS = ("embedding", "dimensions", "logits", "log_variance", "distance")
 
 
 class EmotionStream:

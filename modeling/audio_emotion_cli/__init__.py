@@ -71,6 +71,9 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--output", metavar="FILE", help="write to FILE instead of stdout; an interrupted command can be continued"
     )
     output.add_argument("--plot", metavar="FILE", help="also plot all predictions (png, pdf or svg; needs matplotlib)")
+    output.add_argument(
+        "--abstain", type=float, metavar="P", help="flag `abstained` where no emotion has at least this probability"
+    )
     output.add_argument("--top-k", type=positive_int, metavar="K", help="only the K most probable emotions")
     output.add_argument(
         "--scale",

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = {"scale": tuple(args.scale), "top_k": args.top_k, "window": args.window, "hop": args.hop}
     parameters |= {"channels": int(args.channels) if args.channels.isdecimal() else args.channels}
     parameters |= {"max_duration": args.max_duration, "return_embedding": args.embeddings or None}
+    parameters["abstain"] = args.abstain
     parameters = {name: value for name, value in parameters.items() if value is not None}
     try:
         if args.segments:
@@ -145,7 +146,7 @@ def _output_settings(args: argparse.Namespace, recognizer: Any) -> dict[str, Any
         "weights": weights.hexdigest() if folder.is_dir() else None,
         **{
             name: getattr(args, name)
-            for name in ("format", "top_k", "window", "hop", "channels", "embeddings", "segments")
+            for name in ("format", "top_k", "window", "hop", "channels", "embeddings", "segments", "abstain")
         },
         "scale": list(args.scale),
         "audio_emotion": audio_emotion.__version__,

@@ -18,7 +18,7 @@ from audio_emotion.modeling_student_emotion import StudentEmotionForAudioClassif
 from audio_emotion.pretrained_emotion import EmotionForAudioClassification
 
 OPSET = 17  # onnxruntime-web runs all of its operators
-OUTPUTS = ("logits", "dimensions", "log_variance", "embedding")
+OUTPUTS = ("logits", "dimensions", "log_variance", "embedding", "distance")
 TOLERANCE = 1e-4  # of probabilities, dimensions and embedding, relative to PyTorch
 OFFLINE, STREAMING = "model.onnx", "model_streaming.onnx"  # in the folder `onnx`, where transformers.js looks
 QUANTIZED = "model_quantized.onnx"  # 8-bit weights; the name that transformers.js expects
