@@ -19,15 +19,16 @@ export class Microphone {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error("this browser gives no microphone to this address: open the page by https or on localhost.");
     }
+    this.context = new AudioContext(); // before the first await: Safari starts it only in reply to a click
     const processing = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, ...processing } });
-    this.context = new AudioContext();
     await this.context.audioWorklet.addModule("capture-worklet.js");
     const source = this.context.createMediaStreamSource(this.stream);
-    const options = { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" };
+    const options = { channelCount: 1, channelCountMode: "explicit" };
     this.node = new AudioWorkletNode(this.context, "capture", options);
     this.node.port.onmessage = ({ data }) => this.onSamples(data);
     source.connect(this.node);
+    this.node.connect(this.context.destination); // silence: some browsers run only what leads to a loudspeaker
     this.stream.getAudioTracks()[0].addEventListener("ended", () => this.onEnd());
     await this.context.resume();
     return this.context.sampleRate;

@@ -7,6 +7,7 @@ const AXIS = 24; // pixels
 const GAP = 12; // pixels between lanes
 const MARGIN = 7; // pixels to the right of the newest point
 const LIVE_PIXELS_PER_SECOND = 24;
+const DRAWN_EVERY = 90; // milliseconds, while the microphone runs
 
 // Colors of emotions by name; each is mixed with the background, so that text on it is readable in both themes.
 const COLORS = {
@@ -28,6 +29,7 @@ export class Timeline {
   }
 
   clear() {
+    this.drawn = -Infinity;
     this.levels = [];
     this.rows = []; // windows
     this.seconds = 0;
@@ -39,7 +41,7 @@ export class Timeline {
   addLevels(levels, seconds) {
     for (const level of levels) this.levels.push(level);
     this.seconds = seconds;
-    this.requestDraw();
+    if (!this.isLive || performance.now() - this.drawn > DRAWN_EVERY) this.requestDraw();
   }
 
   addWindow(row) {
@@ -50,6 +52,7 @@ export class Timeline {
   requestDraw() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
+      this.drawn = performance.now();
       this.#draw();
     });
   }
