@@ -108,6 +108,7 @@ def make_server(app: Any, host: str, port: int, header_timeout: float = HEADER_T
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(2048)  # before the address is printed
     except OSError as error:
         listening.close()
         raise UsageError(f"cannot use {host} with port {port}: {error}. Choose others with --host, --port.") from error
