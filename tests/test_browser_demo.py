@@ -314,9 +314,13 @@ def recordings(folder: Path) -> list[Path]:
     soundfile.write(folder / "start.wav", waveform[: 2 * rate], rate, subtype="PCM_16")
     two = soxr.resample(np.stack([waveform, 0.4 * waveform], axis=1)[rate:], rate, 44100)
     soundfile.write(folder / "two_channels.wav", two, 44100, subtype="PCM_24")
+    seconds = np.arange(3 * rate) / rate
+    noise = 0.1 * np.random.default_rng(0).normal(size=seconds.size) * (0.5 + 0.5 * np.sin(6 * seconds))
+    soundfile.write(folder / "noise.wav", noise, rate, subtype="FLOAT")  # unlike the training clips
     corpora = Path(os.environ.get("AUDIO_EMOTION_DATA", "nowhere"))
     found = [sorted(corpora.glob(pattern))[:1] for pattern in ("ravdess_original/*.wav", "ravdess/*/*.flac")]
-    return [SAMPLE, folder / "start.wav", folder / "two_channels.wav", *(path for paths in found for path in paths)]
+    own = [folder / name for name in ("start.wav", "two_channels.wav", "noise.wav")]
+    return [SAMPLE, *own, *(path for paths in found for path in paths)]
 
 
 def test_page_gives_the_numbers_of_the_pipeline(default_model_address, tmp_path):
@@ -329,6 +333,7 @@ def test_page_gives_the_numbers_of_the_pipeline(default_model_address, tmp_path)
             expected = emotion(str(path), window=3.0, hop=0.5)
             assert differences(clip, in_pipeline_form(expected)) < 1e-3, path
             assert clip["flags"] == expected["flags"]
+            assert ("unlike_training" in clip["flags"]) == (path.name == "noise.wav")
             assert clip["end"] == pytest.approx(expected["duration"], abs=1e-3)
             by_start = {round(each["start"], 3): each for each in windows if each["end"] - each["start"] > 2.999}
             for each in (each for each in expected["windows"] if each["end"] - each["start"] > 2.999):

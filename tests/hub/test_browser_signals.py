@@ -131,13 +131,27 @@ def make_problem(name: str, speech: np.ndarray) -> np.ndarray:
     }
     if name == "canceled":
         return np.stack([speech, -0.99 * speech], axis=1)
+    if name == "channels_differ":
+        first = np.arange(len(speech)) < len(speech) // 2
+        return np.stack([np.where(first, speech, noise), np.where(first, noise, speech)], axis=1)
     if name == "stereo":
         return np.stack([speech, 0.3 * speech + noise], axis=1)
     return one[name][:, None]
 
 
 PROBLEMS = [
-    *("none", "stereo", "silence", "clipped", "short", "out_of_range", "canceled", "narrow_band", "pauses"),
+    *(
+        "none",
+        "stereo",
+        "silence",
+        "clipped",
+        "short",
+        "out_of_range",
+        "canceled",
+        "channels_differ",
+        "narrow_band",
+        "pauses",
+    ),
     "no_speech",
 ]
 

@@ -158,7 +158,7 @@ def page_facts(model: Path, name: str) -> dict[str, Any]:
 def flag_limits() -> dict[str, float]:
     """The thresholds of the flags, which the page applies by the rules of `audio_io`."""
     names = ["shortest", "short", "silence", "full_scale", "canceled", "telephone", "rumble", "narrow", "block"]
-    names += ["frame", "quiet", "bridged", "pauses", "steady"]
+    names += ["frame", "quiet", "bridged", "pauses", "steady", "dominant", "often"]
     return {each: getattr(audio_io, each.upper()) for each in names}
 
 

@@ -39,6 +39,7 @@ export class Measurements {
     const found = { seconds: count / this.rate, peak: 0, swing: 0, clipped: 0, kept: 0, independent: 0 };
     found.start = (this.frames.length * this.length) / this.rate;
     const mean = new Float64Array(count);
+    const byChannel = [];
     channels.forEach((channel, c) => {
       let high = -Infinity;
       let low = Infinity;
@@ -58,12 +59,15 @@ export class Measurements {
       found.peak = Math.max(found.peak, peak);
       found.swing = Math.max(found.swing, high - average, average - low);
       found.independent += power / channels.length ** 2;
+      byChannel.push(power);
       this.powers[c] = (this.powers[c] ?? 0) + power * count;
       if (peak >= fullScale && hasThreeInARow(channel, from, to, peak * (1 - 1e-5))) {
         found.clipped = Math.max(found.clipped, peak);
       }
     });
     found.kept = variance(mean, 0, count);
+    const [first, second] = [...byChannel].sort((a, b) => b - a);
+    found.dominant = first > this.limits.dominant * second ? byChannel.indexOf(first) : -1; // -1 with one channel
     this.frames.push(found);
   }
 
@@ -84,6 +88,15 @@ export function isCanceled(frames, limits) {
     independent += frame.independent * frame.seconds;
   }
   return kept < limits.canceled * independent;
+}
+
+/** Whether different channels dominate at different times, as those of two speakers on a telephone line. */
+function doChannelsDiffer(frames, limits) {
+  const most = frames.reduce((high, frame) => Math.max(high, frame.independent), 0);
+  const loud = frames.filter((frame) => frame.independent >= limits.quiet * most);
+  const counts = {};
+  for (const { dominant } of loud) if (dominant >= 0) counts[dominant] = (counts[dominant] ?? 0) + 1;
+  return Object.values(counts).filter((count) => count >= limits.often * loud.length).length > 1;
 }
 
 /**
@@ -107,6 +120,7 @@ export function findFlags(frames, waveform, rate, isNarrowBand, limits) {
     short: seconds < limits.short * (1 - 1e-9),
     out_of_range: peak > 1,
     canceled: isCanceled(frames, limits),
+    channels_differ: !isSilent && doChannelsDiffer(frames, limits),
     narrow_band: !isSilent && isNarrowBand,
     pauses: !isSilent && isMostlyPauses(power, limits),
     no_speech: !isSilent && isSteady(power, limits),

@@ -19,9 +19,12 @@ const FLAGS = {
   short: "Less than a second of sound.",
   out_of_range: "Samples are louder than full scale.",
   canceled: "The channels cancel each other; the louder one was used.",
+  channels_differ: "Different voices are in the channels; the mean of all was used.",
   narrow_band: "Nothing above 4 kHz, as on a telephone.",
   pauses: "Most of it is far quieter than its loudest part.",
   no_speech: "The level is too steady for speech.",
+  unlike_training: "It is unlike all that the model was trained on: the result means little.",
+  long: "One result for the whole of a long recording says little: see the time line.",
 };
 
 const $ = (id) => document.getElementById(id);

@@ -28,7 +28,7 @@ export class Stream {
   /**
    * Run the steps that the samples complete.
    * @param {Float32Array} samples
-   * @returns {Promise<object | null>} `dimensions` and `logits` after the last step; null before the first
+   * @returns {Promise<object | null>} `dimensions`, `logits` and `distance` after the last step; null before the first
    */
   async feed(samples) {
     const before = this.fed;
@@ -49,8 +49,9 @@ export class Stream {
     const found = await this.session.run({ samples: part, ...this.state });
     for (const name of Object.keys(this.state)) this.state[name] = found[`next_${name}`];
     this.outputs = {};
-    for (const name of ["dimensions", "logits"]) {
-      if (found[name]) this.outputs[name] = Array.from(found[name].data.slice(-found[name].dims[2]));
+    for (const name of ["dimensions", "logits", "distance"]) {
+      const { data, dims } = found[name] ?? {}; // (1, steps, values), or (1, steps)
+      if (data) this.outputs[name] = Array.from(data.slice(-(dims[2] ?? 1)));
     }
     return this.outputs;
   }

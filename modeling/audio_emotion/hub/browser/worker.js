@@ -86,20 +86,21 @@ async function predict(waveform) {
     const ones = maskType === "bool" ? Uint8Array : maskType === "int32" ? Int32Array : Float32Array;
     feeds.attention_mask = new ort.Tensor(maskType, new ones(waveform.length).fill(1), shape);
   }
-  const fetches = ["dimensions", "logits"].filter((name) => session.outputNames.includes(name));
+  const fetches = ["dimensions", "logits", "distance"].filter((name) => session.outputNames.includes(name));
   const outputs = await session.run(feeds, fetches);
   const found = Object.fromEntries(fetches.map((name) => [name, Array.from(outputs[name].data)]));
   Object.values(outputs).forEach((tensor) => tensor.dispose());
   return named(found);
 }
 
-/** Outputs of the model, a list of numbers each, as `dimensions` and `emotions` by name. */
+/** Outputs of the model, a list of numbers each, as `dimensions` and `emotions` by name, and flags of the outputs. */
 function named(outputs) {
   const values = (name) => outputs[name] ?? [];
   const byName = (names, numbers) => Object.fromEntries(names.map((each, i) => [each, numbers[i]]));
   const found = {
     dimensions: byName(config.dimensions, values("dimensions")),
     emotions: byName(config.emotions, softmax(values("logits"))),
+    unlike: values("distance")[0] > 1 ? ["unlike_training"] : [],
   };
   if (![...Object.values(found.dimensions), ...Object.values(found.emotions)].every(Number.isFinite)) {
     throw new Error("the model gave no finite numbers for this sound.");
@@ -131,11 +132,11 @@ async function predictClip({ id, rate, channels }) {
   self.postMessage({ type: "levels", id, levels, seconds });
   if (seconds <= LONGEST_CLIP) {
     const begin = performance.now();
-    const found = await predict(waveform);
+    const { unlike, ...found } = await predict(waveform);
     const ms = performance.now() - begin;
-    self.postMessage({ type: "clip", id, start: 0, end: seconds, ...found, flags, ms });
+    self.postMessage({ type: "clip", id, start: 0, end: seconds, ...found, flags: [...flags, ...unlike], ms });
   } else {
-    self.postMessage({ type: "clip", id, start: 0, end: seconds, flags });
+    self.postMessage({ type: "clip", id, start: 0, end: seconds, flags: ["long", ...flags] });
   }
   const hop = Math.max(config.hop, Math.ceil(seconds / MOST_WINDOWS / config.hop) * config.hop);
   for (const end of windowEnds(waveform.length / target, hop)) {
@@ -144,10 +145,10 @@ async function predictClip({ id, rate, channels }) {
     const start = Math.max(0, end - window);
     const part = waveform.slice(Math.round(start * target), Math.round(end * target));
     const begin = performance.now();
-    const found = await predict(part);
+    const { unlike, ...found } = await predict(part);
     const ms = performance.now() - begin;
     const own = findFlags(measurements.between(start, end), part, target, band.isNarrow, limits);
-    self.postMessage({ type: "window", id, start, end, hop, ...found, flags: own, ms });
+    self.postMessage({ type: "window", id, start, end, hop, ...found, flags: [...own, ...unlike], ms });
   }
   self.postMessage({ type: "done", id });
 }
@@ -250,10 +251,11 @@ async function predictLatest(own) {
     const found = own.stream ? await predictStream(own) : await predict(waveform);
     const now = performance.now();
     if (!found) return;
+    const { unlike, ...values } = found;
     const frames = own.measurements.between(since, end);
     const flags = findFlags(frames, waveform, config.sampling_rate, own.band.isNarrow, config.limits);
     const lag = performance.timeOrigin + performance.now() - arrival;
-    const message = { start, end, hop: config.hop, ...found, flags, ms: now - begin, lag };
+    const message = { start, end, hop: config.hop, ...values, flags: [...flags, ...unlike], ms: now - begin, lag };
     if (current === own.id) self.postMessage({ type: "window", id: own.id, ...message });
   } catch (error) {
     self.postMessage({ type: "error", id: own.id, message: error.message });
