@@ -6,7 +6,8 @@ Starts the server in a process of its own. Clients send clips whose predictions 
 and over WebSocket, and send a refused clip again. One hostile client uploads without end, up to 10 GB at a time;
 the other opens connections that send half of their headers, or half of an upload. Prints as JSON: answers, wrong and
 lost ones, refusals, latency of an answer in milliseconds (the clients share the machine with the server), the
-server's CPU time per answer, and its resident memory before and at most.
+server's CPU time per answer, and its resident memory before and at most. With `--output results/serve.json`, the
+table of docs/deployment.md is rendered from it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -33,6 +36,7 @@ from websockets.sync.client import connect
 import audio_emotion
 from audio_emotion_cli.inputs import load_recognizer
 
+PAGE = Path(__file__).parents[1] / "docs" / "deployment.md"
 RATE = 16_000
 CLIPS = 20
 UPLOAD = 10 * 10**9  # bytes
@@ -150,7 +154,7 @@ class Load:
                 held.pop(0)
             time.sleep(0.02)
 
-    def run(self, clients: int, process: psutil.Process) -> dict:
+    def run(self, clients: int, process: psutil.Process) -> dict[str, Any]:
         """Run all clients, and describe what happened."""
         jobs = [self.endless, self.half_open]
         kinds = (self.upload, self.upload, self.upload, self.stream)
@@ -188,9 +192,39 @@ def main(args: argparse.Namespace) -> None:
             load = Load(("127.0.0.1", port), args.seconds, args.model)
             load.end = time.monotonic() + args.seconds
             results = {"seconds": args.seconds, "server": first.split(" on ")[0].strip()}
-            print(json.dumps(results | load.run(args.clients, psutil.Process(server.pid)), indent=2))
+            results |= load.run(args.clients, psutil.Process(server.pid))
         finally:
             server.terminate()
+    print(json.dumps(results, indent=2))
+    if args.output:
+        Path(args.output).write_text(json.dumps(results, indent=1) + "\n")
+        PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+def table(results: dict[str, Any]) -> str:
+    """The table of the page, in Markdown."""
+    names = {
+        "seconds": "seconds",
+        "clients": "clients, two of them hostile",
+        "right": "right answers",
+        "wrong": "wrong answers",
+        "lost": "lost answers",
+        "endless_uploads": "uploads without end, refused",
+        "half-open_connections": "half-open connections, closed",
+        "milliseconds_median": "median latency, ms, with all clients on the same two cores",
+        "milliseconds_95": "95th percentile of latency, ms",
+        "server_cpu_milliseconds_per_answer": "CPU time of the server per right answer, ms",
+        "megabytes_before": "resident memory before, MB",
+        "megabytes_most": "largest resident memory, MB",
+    }
+    rows = [f"| {text} | {results[name]:,} |" for name, text in names.items()]
+    return "\n".join([f"| {results['server']} | |", "| --- | --- |", *rows])
+
+
+def render(page: str, results: dict[str, Any]) -> str:
+    """The page with the table between its two marks."""
+    marks = r"(<!-- serve:begin -->\n).*?(<!-- serve:end -->)"
+    return re.sub(marks, lambda found: f"{found[1]}{table(results)}\n{found[2]}", page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
@@ -198,4 +232,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of the load")
     parser.add_argument("--clients", type=int, default=32, help="clients at once, two of them hostile")
     parser.add_argument("--model", help="a folder (default: the model in this package)")
+    parser.add_argument("--output", help="file of the results; the page is then rendered from them")
     main(parser.parse_args())

@@ -62,6 +62,8 @@ def test_the_tables_are_those_of_the_results(speed, environments):
     sizes = json.loads(environments["RESULTS"].read_text(encoding="utf-8"))
     assert set(sizes) == set(environments["ENVIRONMENTS"])
     assert environments["table"](sizes) in PAGE
+    load = json.loads((ROOT / "benchmarks" / "results" / "serve.json").read_text(encoding="utf-8"))
+    assert runpy.run_path(str(ROOT / "benchmarks" / "serve.py"))["table"](load) in PAGE
 
 
 def test_times_real_time_is_the_length_over_the_time(speed):
