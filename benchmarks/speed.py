@@ -7,8 +7,8 @@
 Each way runs in a process of its own with one thread. Times are CPU time of the process (user and system), which other
 work on the machine changes less than elapsed time, and the smallest of several repetitions. Other models have random
 weights, which changes no time: wav2vec 2.0 base, the shape of audEERING's emotion model (wav2vec 2.0 large with 12
-layers), and Whisper tiny's encoder, which pads every clip to 30 s. openSMILE (`pip install opensmile`) computes the
-functionals of eGeMAPS.
+layers), and Whisper tiny's encoder, which pads every clip to 30 s. openSMILE (extra `benchmark`; licensed for research
+only) computes the functionals of eGeMAPS.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def main(args: argparse.Namespace) -> None:
             if name in results["ways"] and not args.again:
                 continue
             if "openSMILE" in name and importlib.util.find_spec("opensmile") is None:
-                print(f"{name}: left out, it needs `pip install opensmile`", file=sys.stderr)
+                print(f"{name}: left out, it needs the extra `benchmark`", file=sys.stderr)
                 continue
             results["ways"][name] = measure_apart(name)
             print(name, json.dumps(results["ways"][name]), flush=True)

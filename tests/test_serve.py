@@ -18,7 +18,7 @@ from transformers import pipeline
 import audio_emotion
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.onnx_export import export_onnx
-from audio_emotion_cli import argument_parser
+from audio_emotion_cli import UsageError, argument_parser
 from audio_emotion_cli.inputs import load_recognizer
 from audio_emotion_cli.serve import describe, make_server
 
@@ -270,6 +270,13 @@ def test_the_arguments_state_the_limits():
         limits.max_streams,
     )
     assert args.host == "127.0.0.1"
+
+
+def test_an_address_that_cannot_be_used_is_a_usage_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for host, port in (("127.0.0.1", taken.getsockname()[1]), ("127.0.0.1", 99_999), ("no such host", 0)):
+            with pytest.raises(UsageError, match="--port"):
+                make_server(None, host, port)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def make_server(app: Any, host: str, port: int, header_timeout: float = HEADER_T
     try:
         listening.bind((host, port))
         listening.listen(2048)  # before the address is printed
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # OverflowError: no port
         listening.close()
         raise UsageError(f"cannot use {host} with port {port}: {error}. Choose others with --host, --port.") from error
     config = uvicorn.Config(
