@@ -80,18 +80,6 @@ def synthetic_table(folder: Path) -> str:
     return markdown_table(["synthetic corpus", *(f"CCC {name}" for name in DIMENSIONS)], rows)
 
 
-def short_table(table: str) -> str:
-    """The models of a full table for the README: UAR with its interval, CCC alone, and the number of parameters."""
-    header, _, *models = (line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines())
-    rows = []
-    for cells in models:
-        uar = re.sub(r"; seeds [^)]*", "", cells[header.index("UAR")])
-        ccc = [cells[header.index(f"CCC {name}")].split(" (")[0] for name in DIMENSIONS]
-        figures = ccc if len(set(ccc)) > 1 else ccc[:1]  # "no head" once
-        rows.append([cells[0], uar, " / ".join(figures), cells[-1]])
-    return markdown_table(["model", "UAR", f"CCC {' / '.join(DIMENSIONS)}", "parameters"], rows)
-
-
 def default_table(folder: Path, repeats: int = 2000) -> str:
     """UAR of the default model's recipe on unseen actors of its corpus, and of the default itself on other corpora."""
     elsewhere = json.loads((folder / "default_elsewhere.json").read_text())
@@ -153,7 +141,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
     elsewhere = json.loads((RECIPES / "results" / "default_elsewhere.json").read_text())
     default = default_table(RECIPES / "results", repeats)
     tables: dict[Path, dict[str, list[str]]] = {
-        README: {"table": [short_table(claim_tables[0])], "default": [default]},
+        README: {"default": [default]},
         RESULTS: {
             "table": [*claim_tables, synthetic_table(RECIPES / "results")],
             "few-labels": [render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))],

@@ -26,7 +26,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def ravdess(table) -> dict:
-    """The set whose table stands in the README."""
+    """The set whose table is in docs/results.md."""
     return table["read_set"](RECIPES / "configs" / "mitra2022" / "ravdess.yaml")
 
 
