@@ -95,6 +95,13 @@ def default_table(folder: Path, repeats: int = 2000) -> str:
     return markdown_table(["tested on", "UAR", "chance"], cells)
 
 
+def distance_table(folder: Path) -> str:
+    """Fraction of clips that the default model finds unlike its training clips."""
+    flagged = json.loads((folder / "lite_distance.json").read_text())["flagged"]
+    rows = [[name, f"{fraction:.1%}".replace("%", " %")] for name, fraction in flagged.items()]
+    return markdown_table(["clips", "flagged"], rows)
+
+
 def default_robustness_table(folder: Path) -> str:
     """UAR of the default model's recipe on corrupted clips of unseen actors, against the same clips as recorded."""
     rows = []
@@ -147,6 +154,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "few-labels": [render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))],
             "default": [default],
             "elsewhere": [elsewhere_table(elsewhere)],
+            "distance": [distance_table(RECIPES / "results")],
         },
         HINTS: {"table": hint_tables},
         FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
