@@ -7,7 +7,18 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from audio_emotion.layers import FLOOR, HOP, RELATIVE_FLOOR, WINDOW, LogMel, cumulative_sum, frame_mask, stack_frames
+from audio_emotion.layers import (
+    FLOOR,
+    HOP,
+    RELATIVE_FLOOR,
+    WINDOW,
+    LogMel,
+    _mel_power_by_products,
+    cumulative_sum,
+    frame_mask,
+    mel_power,
+    stack_frames,
+)
 
 RATE = 16000
 
@@ -204,3 +215,14 @@ def test_relative_frames_of_digital_silence_are_finite_and_the_floor():
     frames = LogMel(10, RATE, "relative").compute_log_mel(torch.zeros(1, 800))
 
     torch.testing.assert_close(frames, torch.full_like(frames, float(np.log(RELATIVE_FLOOR))))
+
+
+@pytest.mark.parametrize("samples", [400, 559, 560, 16_001])
+def test_the_products_of_an_exported_graph_equal_the_transform(samples):
+    front_end, waveform = LogMel(20, RATE), noise(samples)
+    arguments = waveform, front_end.window, front_end.filters
+    expected = mel_power(*arguments)
+
+    found = _mel_power_by_products(*arguments)
+
+    torch.testing.assert_close(found, expected, atol=1e-6 * expected.max().item(), rtol=1e-5)

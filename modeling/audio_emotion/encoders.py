@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
 from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 
-from .layers import HOP, WINDOW, LogMel, frame_mask, power_spectrum, stack_frames
+from .layers import HOP, WINDOW, LogMel, frame_mask, mel_power, stack_frames
 from .pretrained_emotion import loading_options
 
 GRID = 50.0  # frames per second of every stream
@@ -53,8 +53,8 @@ def whisper_log_mel(
         padded = nn.functional.pad(torch.cat([start, waveform], dim=-1), (0, WINDOW))
         # Rounded up; a graph's division of negative integers rounds towards zero.
         time = (waveform.shape[-1] + HOP - 1) // HOP
-        power = power_spectrum(padded, window)[:, :time]  # (B, T, 201)
-        features = (power @ filters).clamp(min=1e-10).log10().transpose(1, 2)  # (B, M, T)
+        power = mel_power(padded, window, filters)[:, :time]  # (B, T, M)
+        features = power.clamp(min=1e-10).log10().transpose(1, 2)  # (B, M, T)
         frames = (lengths + HOP - 1) // HOP  # (B,)
         mask = frame_mask(frames, time).unsqueeze(1)  # (B, 1, T)
         loudest = features.masked_fill(mask == 0, -10.0).amax(dim=(1, 2), keepdim=True)  # (B, 1, 1)
