@@ -649,7 +649,7 @@ class EmotionHeads(nn.Module):
         self.log_variance = (
             nn.Linear(config.embedding_size, len(config.dimensions)) if config.predict_variance else None
         )
-        self.distance = EmbeddingDistance(config.embedding_size) if config.measure_distance else None
+        self.training_distance = EmbeddingDistance(config.embedding_size) if config.measure_distance else None
         self.teachers = nn.ModuleDict(
             {name: nn.Linear(config.embedding_size, len(labels)) for name, labels in (teacher_emotions or {}).items()}
         )
@@ -665,7 +665,7 @@ class EmotionHeads(nn.Module):
             `dimensions (..., 3)` in 0..1, `logits (..., C)`, `log_variance (..., 3)`, `distance (...)` and
             `teacher_logits`, a dict of `(..., C_k)`; None for a head that the model does not have.
         """
-        distance = self.distance(embedding) if self.distance else None
+        distance = self.training_distance(embedding) if self.training_distance else None
         embedding = self.dropout(embedding)
         return {
             "distance": distance,

@@ -37,7 +37,7 @@ class EmotionPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("audio",)
     # Their statistics would be rounded in bfloat16.
-    _keep_in_fp32_modules_strict = ("log_mel", "layer_mix", "distance")
+    _keep_in_fp32_modules_strict = ("log_mel", "layer_mix", "training_distance")
 
     def __init__(self, config, *inputs, **kwargs):
         sizes = {name: getattr(config, name) for name in type(config).__dataclass_fields__}
@@ -236,7 +236,7 @@ class EmotionForAudioClassification(EmotionPreTrainedModel):
             heads.emotions = self.heads.emotions
         if self.config.dimensions == known.dimensions:
             heads.dimensions, heads.log_variance = self.heads.dimensions, self.heads.log_variance
-        heads.distance = self.heads.distance
+        heads.training_distance = self.heads.training_distance
         heads.teachers = self.heads.teachers
         self.heads = heads
 

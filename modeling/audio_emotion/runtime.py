@@ -126,7 +126,9 @@ class EmotionRuntime:
 
     def _run_batch(self, waveforms: list[np.ndarray]) -> Outputs:
         """Outputs `(B, ...)` for clips of any length; padding changes nothing."""
-        longest = max(max(map(len, waveforms)), self.facts["frames_per_step"] * 320 + 400)  # samples of one step
+        longest = max(
+            max(map(len, waveforms)), self.facts["frames_per_step"] * 320 + 400
+        )  # more than one step of any model
         values = np.zeros((len(waveforms), longest), np.float32)
         mask = np.zeros(values.shape, np.int64)
         for row, waveform in enumerate(waveforms):

@@ -34,7 +34,7 @@ def test_distances_are_those_of_scipy_and_the_limit_is_their_quantile(model):
 
     limit = fit_distance(model, training, held_out)
     assert limit == pytest.approx(np.quantile(expected, 0.99))
-    found = model.heads.distance(torch.from_numpy(held_out).float())
+    found = model.heads.training_distance(torch.from_numpy(held_out).float())
     np.testing.assert_allclose(found.numpy(), np.array(expected) / limit, rtol=1e-3)
     assert (found > 1).float().mean() == pytest.approx(0.01, abs=0.004)
     assert fit_distance(model, training, ratio=1.5) == pytest.approx(

@@ -45,5 +45,5 @@ def fit_distance(model: Any, training: np.ndarray, held_out: np.ndarray | None =
     model.config.measure_distance = True
     distance = EmbeddingDistance(training.shape[1]).to(model.device)
     distance.set_statistics(torch.from_numpy(mean), torch.from_numpy(covariance), limit)
-    model.heads.distance = distance
+    model.heads.training_distance = distance
     return limit
