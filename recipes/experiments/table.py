@@ -95,6 +95,15 @@ def default_table(folder: Path, repeats: int = 2000) -> str:
     return markdown_table(["tested on", "UAR", "chance"], cells)
 
 
+def emotale_tables(repeats: int) -> list[str]:
+    """The first paper's comparison on listeners' ratings, and the agreement of single listeners."""
+    run_set, folder = read_set(RECIPES / "configs" / "mitra2022" / "emotale.yaml"), RECIPES / "results" / "emotale"
+    listeners = json.loads((RECIPES / "results" / "emotale_listeners.json").read_text())
+    rows = [[name, f"{listeners[name]['ccc']:.3f}", f"{listeners[name]['pearson']:.3f}"] for name in DIMENSIONS]
+    agreement = markdown_table(["one listener against the mean of the others", "CCC", "Pearson r"], rows)
+    return [fold_table(folder, run_set, repeats), comparison_table(folder, run_set, repeats), agreement]
+
+
 def distance_table(folder: Path) -> str:
     """Fraction of clips that the default model finds unlike its training clips."""
     flagged = json.loads((folder / "lite_distance.json").read_text())["flagged"]
@@ -156,7 +165,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "elsewhere": [elsewhere_table(elsewhere)],
             "distance": [distance_table(RECIPES / "results")],
         },
-        HINTS: {"table": hint_tables},
+        HINTS: {"table": hint_tables, "emotale": emotale_tables(repeats)},
         FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
         ROBUSTNESS: {
             "table": [corruption_table(folder, run_set, repeats)],
