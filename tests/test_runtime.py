@@ -226,6 +226,16 @@ def test_a_foreign_graph_is_refused(folder, tmp_path):
         EmotionRuntime(tmp_path)
 
 
+def test_a_graph_with_8_bit_matrices_is_read_and_close(tmp_path, speech):
+    model = student(level="relative", pooling="statistics")
+    write_checkpoint(model, tmp_path)
+    export_onnx(model, tmp_path / "onnx", quantize=True)
+    exact, small = EmotionRuntime(tmp_path), EmotionRuntime(tmp_path / "onnx" / "model_quantized.onnx")
+    clip = {"array": speech, "sampling_rate": RATE}
+    for name, value in exact(clip)["dimensions"].items():
+        assert small(clip)["dimensions"][name] == pytest.approx(value, abs=0.1)
+
+
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "transformers", "huggingface_hub", "safetensors"):

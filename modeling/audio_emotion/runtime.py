@@ -26,6 +26,7 @@ from .pipeline_outputs import (
 )
 
 FORMAT = "audio-emotion 1"
+FACTS = ("emotions", "dimensions", "sampling_rate", "predict_variance", "frames_per_step", "license")
 OFFLINE, STREAMING = "model.onnx", "model_streaming.onnx"
 OUTPUTS = ("logits", "dimensions", "log_variance", "embedding", "distance")
 UNSUPPORTED = ("return_frames",)  # parameters of the pipeline that a graph cannot serve
@@ -60,7 +61,7 @@ class EmotionRuntime:
                 f"Expected a graph with the format {FORMAT!r} in its metadata, got {facts.get('format')!r} in "
                 f"{self.path}. Export the model with `audio-emotion export`."
             )
-        self.facts: dict[str, Any] = {name: json.loads(value) for name, value in facts.items()}
+        self.facts: dict[str, Any] = {name: json.loads(facts[name]) for name in FACTS}  # other tools add their own
         self.dimensions: list[str] = self.facts["dimensions"]
         self.emotions: list[str] = self.facts["emotions"]
         self.sampling_rate: int = self.facts["sampling_rate"]

@@ -31,6 +31,7 @@ README, HINTS = RECIPES.parent / "README.md", RECIPES.parent / "docs" / "mitra20
 RESULTS, FEW_LABELS, ROBUSTNESS = (
     RECIPES.parent / "docs" / f"{name}.md" for name in ("results", "few_labels", "robustness")
 )
+STREAMING = RECIPES.parent / "docs" / "streaming.md"
 STUDENT_TITLES = {  # students with all labels: of the first paper and of the label-efficiency experiment
     "labels_only": "`small` student, labels only",
     "distilled": "`small` student, distilled from the fused teacher",
@@ -104,6 +105,23 @@ def emotale_tables(repeats: int) -> list[str]:
     return [fold_table(folder, run_set, repeats), comparison_table(folder, run_set, repeats), agreement]
 
 
+def quantized_table(folder: Path) -> str:
+    """Size, speed and UAR of the default model's graph with and without 8-bit matrices."""
+    results = json.loads((folder / "quantized.json").read_text())
+    exact, small = results["graphs"].values()
+    rows = [
+        ["size, MB", f"{exact['bytes'] / 1e6:.1f}", f"{small['bytes'] / 1e6:.1f}"],
+        ["CPU for 10 s, ms", f"{exact['milliseconds_for_10_s']:.0f}", f"{small['milliseconds_for_10_s']:.0f}"],
+    ]
+    for corpus, each in results["corpora"].items():
+        low, high = each["interval"]
+        change = f"{each['difference']:+.3f}, {low:+.3f} to {high:+.3f}; {each['flips']:.1%} of answers differ"
+        rows.append(
+            [f"UAR on {corpus}", f"{each['second']:.3f}", f"{each['first']:.3f} ({change.replace('%', ' %')})"]
+        )
+    return markdown_table(["", "`model.onnx`", "`model_quantized.onnx`"], rows)
+
+
 def distance_table(folder: Path) -> str:
     """Fraction of clips that the default model finds unlike its training clips."""
     flagged = json.loads((folder / "lite_distance.json").read_text())["flagged"]
@@ -167,6 +185,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
         },
         HINTS: {"table": hint_tables, "emotale": emotale_tables(repeats)},
         FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
+        STREAMING: {"quantized": [quantized_table(RECIPES / "results")]},
         ROBUSTNESS: {
             "table": [corruption_table(folder, run_set, repeats)],
             "default": [default_robustness_table(RECIPES / "results")],
