@@ -8,6 +8,7 @@ import importlib.util
 import io
 import queue
 import re
+import sys
 import threading
 import time
 import urllib.error
@@ -917,7 +918,7 @@ def _has_speech(waveform: np.ndarray, rate: int) -> bool:
 @cache
 def _silero() -> tuple[Any, Any]:
     """Silero's voice activity detector, whose weights are in its package, and a lock; None where it is missing."""
-    if importlib.util.find_spec("silero_vad") is None:
+    if "silero_vad" not in sys.modules and importlib.util.find_spec("silero_vad") is None:  # before torch is imported
         return None, threading.Lock()
     try:
         torch = importlib.import_module("torch")
