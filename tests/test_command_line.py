@@ -825,6 +825,7 @@ def test_a_file_of_the_graph_is_not_continued_by_pytorch(folder, checkpoint, tmp
 
 @pytest.mark.parametrize(("form", "kind"), [("s16le", "<i2"), ("f32le", "<f4")])
 def test_listen_prints_a_line_per_second_and_the_whole(checkpoint, speech, form, kind):
+    assert main(["export", checkpoint]) == EXIT_OK  # which starts without torch
     samples = np.tile(speech[:16_000], 3)
     scaled = samples * 2**15 if form == "s16le" else samples
     stereo = np.stack([scaled, scaled], axis=1).astype(kind)
@@ -850,6 +851,7 @@ def test_listen_prints_a_line_per_second_and_the_whole(checkpoint, speech, form,
 
 
 def test_listen_formats_a_line_for_a_person_and_needs_sound(checkpoint):
+    assert main(["export", checkpoint]) == EXIT_OK
     done = subprocess.run(
         command("listen", "--stdin", "--model", checkpoint),
         env=environment(),
