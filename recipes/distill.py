@@ -31,7 +31,7 @@ from audio_emotion.data.training_set import (
     training_data,
 )
 from audio_emotion.hub.checkpoint import write_checkpoint
-from audio_emotion.layers import LogMel, stack_frames
+from audio_emotion.log_mel import LogMel, stack_frames
 from audio_emotion.losses import supervised_terms
 from audio_emotion.teachers.load import find_teacher, load_teacher_outputs, training_data_of_teachers
 from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
 
 from audio_emotion.hub.checkpoint import write_checkpoint
-from audio_emotion.layers import LogMel
+from audio_emotion.log_mel import LogMel
 from audio_emotion_cli import EXIT_USAGE, main
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from audio_emotion.layers import (
+from audio_emotion.log_mel import (
     FLOOR,
     HOP,
     RELATIVE_FLOOR,

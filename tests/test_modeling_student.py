@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 
 from audio_emotion.configuration_emotion import StudentEmotionConfig
-from audio_emotion.layers import HOP, WINDOW, LogMel
+from audio_emotion.log_mel import HOP, WINDOW, LogMel
 from audio_emotion.modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
 
 TOLERANCE = 1e-4  # of padding and batching, float32

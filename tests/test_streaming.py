@@ -11,7 +11,8 @@ import torch
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
 from audio_emotion.audio_io import read_audio
-from audio_emotion.layers import CONTEXT, HOP, TRUNKS, LogMel, Trunk
+from audio_emotion.layers import TRUNKS, Trunk
+from audio_emotion.log_mel import CONTEXT, HOP, LogMel
 
 SIZES = {"num_mel_bins": 12, "convolution_size": 6, "hidden_size": 10, "embedding_size": 8}
 NAMES = ("embedding", "dimensions", "logits", "log_variance")
@@ -161,7 +162,7 @@ def test_a_level_over_hours_is_carried_without_rounding():
     front_end = LogMel(12, 16_000, "relative")
     level, exact = torch.zeros(1, 4), [0.0, 0.0]
     power = torch.rand(180, 6_000, generator=torch.Generator().manual_seed(0)) ** 4
-    from audio_emotion.layers import cumulative_sum
+    from audio_emotion.log_mel import cumulative_sum
 
     state = torch.zeros(1, 2)
     for minute in power:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
 from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 
-from .layers import HOP, WINDOW, LogMel, frame_mask, mel_power, stack_frames
+from .log_mel import HOP, WINDOW, LogMel, frame_mask, mel_power, stack_frames
 from .pretrained_emotion import loading_options
 
 GRID = 50.0  # frames per second of every stream

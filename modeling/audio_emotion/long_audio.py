@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import soundfile
 import soxr
 
 from .audio_io import SHORTEST, SOUNDFILE_FORMATS, UnreadableClipError, open_recording
+from .pipeline_outputs import mean_over_time
 
 BLOCK = 10.0  # seconds that are decoded at a time
 WHOLE_DAYS = 14 * 86_400.0  # seconds, no limit in practice
@@ -129,7 +130,7 @@ def predict_windows(recognizer: Any, windows: Iterable[Window], **parameters: An
         yield {"start": each.start, "end": each.end, **prediction}
 
 
-def summarize(windows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def summarize(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The mean over windows, weighted by duration, of dimensions and of all emotions' probabilities.
 
     Windows without speech do not count, unless there are no others.
@@ -138,22 +139,8 @@ def summarize(windows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         `dimensions`, `emotions`, `windows` (their number), `seconds` that count, and the flag `"long"`: an average
         over minutes hides what changes.
     """
-    sums: dict[bool, tuple[float, int, dict[str, float], dict[str, float]]] = {}
-    for window in windows:
-        spoken = not NOT_SPOKEN & set(window["flags"])
-        seconds = window["end"] - window["start"]
-        total, count, dimensions, emotions = sums.get(spoken, (0.0, 0, {}, {}))
-        for name, value in window.get("dimensions", {}).items():
-            dimensions[name] = dimensions.get(name, 0.0) + seconds * value
-        for each in window.get("emotions", []):
-            emotions[each["label"]] = emotions.get(each["label"], 0.0) + seconds * each["score"]
-        sums[spoken] = total + seconds, count + 1, dimensions, emotions
-    total, count, dimensions, emotions = sums.get(True) or sums[False]
-    ranked = sorted(((label, value / total) for label, value in emotions.items()), key=lambda each: -each[1])
-    return {
-        "dimensions": {name: value / total for name, value in dimensions.items()},
-        "emotions": [{"label": label, "score": score} for label, score in ranked],
-        "windows": count,
-        "seconds": total,
-        "flags": [*(["long"] if total > 60 else []), *([] if True in sums else ["no_speech"])],
-    }
+    spoken = [each for each in windows if not NOT_SPOKEN & set(each["flags"])]
+    used = spoken or windows
+    seconds = sum(each["end"] - each["start"] for each in used)
+    flags = [*(["long"] if seconds > 60 else []), *([] if spoken else ["no_speech"])]
+    return {**mean_over_time(used), "windows": len(used), "seconds": seconds, "flags": flags}

@@ -10,7 +10,8 @@ from torch import nn
 
 from .configuration_emotion import FusedEmotionConfig
 from .encoders import POSITIONS, EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
-from .layers import EmotionTrunk, frame_mask
+from .layers import EmotionTrunk
+from .log_mel import frame_mask
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch
 
 

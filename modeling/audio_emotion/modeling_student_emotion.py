@@ -7,7 +7,8 @@ import copy
 import torch
 
 from .configuration_emotion import StudentEmotionConfig
-from .layers import CONTEXT, HOP, WINDOW, EmotionTrunk, LogMel, stack_frames
+from .layers import EmotionTrunk
+from .log_mel import CONTEXT, HOP, WINDOW, LogMel, stack_frames
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch
 from .streaming_emotion import EmotionStream
 

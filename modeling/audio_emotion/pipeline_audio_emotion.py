@@ -18,8 +18,8 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.pt_utils import KeyDataset
 
 from .audio_io import MAX_DURATION, public_name, read_audio
-from .layers import HOP, WINDOW
 from .live_emotion import LiveEmotion, SlidingWindow
+from .log_mel import HOP, WINDOW
 from .pipeline_outputs import (
     MATCH,
     OutputFormatter,

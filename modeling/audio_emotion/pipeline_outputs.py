@@ -406,23 +406,33 @@ def average_by_speaker(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not own:
             speakers.append({"speaker": name, "error": "every segment of this speaker has an error"})
             continue
-        seconds = [segment["end"] - segment["start"] for segment in own]
-        weights = [each / sum(seconds) for each in seconds]
-        entry: dict[str, Any] = {"speaker": name, "seconds": sum(seconds), "turns": len(own)}
-        if "dimensions" in own[0]:
-            entry["dimensions"] = {
-                dimension: sum(w * each["dimensions"][dimension] for w, each in zip(weights, own, strict=True))
-                for dimension in own[0]["dimensions"]
-            }
-        if "emotions" in own[0]:
-            scores = dict.fromkeys((each["label"] for each in own[0]["emotions"]), 0.0)
-            for weight, segment in zip(weights, own, strict=True):
-                for each in segment["emotions"]:
-                    scores[each["label"]] += weight * each["score"]
-            ranked = sorted(scores.items(), key=lambda item: -item[1])
-            entry["emotions"] = [{"label": label, "score": score} for label, score in ranked]
-        speakers.append(entry)
+        seconds = sum(segment["end"] - segment["start"] for segment in own)
+        speakers.append({"speaker": name, "seconds": seconds, "turns": len(own), **mean_over_time(own)})
     return speakers
+
+
+def mean_over_time(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean of dimensions and of all emotions' probabilities over parts of a clip, weighted by duration.
+
+    Args:
+        parts: at least one, each with `start` and `end` in seconds, and the outputs that the model has.
+    """
+    seconds = [part["end"] - part["start"] for part in parts]
+    weights = [each / sum(seconds) for each in seconds]
+    found: dict[str, Any] = {}
+    if "dimensions" in parts[0]:
+        found["dimensions"] = {
+            name: sum(weight * part["dimensions"][name] for weight, part in zip(weights, parts, strict=True))
+            for name in parts[0]["dimensions"]
+        }
+    if "emotions" in parts[0]:
+        scores = dict.fromkeys((each["label"] for each in parts[0]["emotions"]), 0.0)
+        for weight, part in zip(weights, parts, strict=True):
+            for each in part["emotions"]:
+                scores[each["label"]] += weight * each["score"]
+        ranked = sorted(scores.items(), key=lambda item: -item[1])
+        found["emotions"] = [{"label": label, "score": score} for label, score in ranked]
+    return found
 
 
 def as_array(values: Any) -> np.ndarray:

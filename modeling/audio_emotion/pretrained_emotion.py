@@ -22,7 +22,8 @@ from transformers.utils import (
     is_peft_available,
 )
 
-from .layers import EmbeddingDistance, EmotionHeads, EmotionOutput, LogMel
+from .layers import EmbeddingDistance, EmotionHeads, EmotionOutput
+from .log_mel import LogMel
 from .losses import supervised_terms
 
 HUB_KWARGS = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}

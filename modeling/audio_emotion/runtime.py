@@ -27,7 +27,7 @@ from .pipeline_outputs import (
 
 FORMAT = "audio-emotion 1"
 FACTS = ("emotions", "dimensions", "sampling_rate", "predict_variance", "frames_per_step", "license")
-OFFLINE, STREAMING = "model.onnx", "model_streaming.onnx"
+OFFLINE, STREAMING = "model.onnx", "model_streaming.onnx"  # in the folder `onnx`, where transformers.js looks
 OUTPUTS = ("logits", "dimensions", "log_variance", "embedding", "distance")
 UNSUPPORTED = ("return_frames",)  # parameters of the pipeline that a graph cannot serve
 
@@ -53,7 +53,7 @@ class EmotionRuntime:
     def __init__(self, model: str | Path | None = None, threads: int = 1, **parameters: Any):
         self.path = find_graph(model)
         self.threads = threads
-        self._session = _session(self.path, threads)
+        self._session = open_session(self.path, threads)
         self._streaming_session: Any = None
         facts = self._session.get_modelmeta().custom_metadata_map
         if json.loads(facts.get("format", '""')) != FORMAT:
@@ -111,7 +111,7 @@ class EmotionRuntime:
         engine: Any = SlidingWindow(self.run, self.sampling_rate, window, hop)
         if streaming.is_file():
             if self._streaming_session is None:  # loaded once: it holds no state, and costs more than seconds of sound
-                self._streaming_session = _session(streaming, self.threads)
+                self._streaming_session = open_session(streaming, self.threads)
             engine = _StreamingGraph(self._streaming_session, self)
         return LiveEmotion(engine, self._formatter(given), sampling_rate, self.sampling_rate, given.get("top_k"))
 
@@ -268,7 +268,8 @@ def find_graph(model: str | Path | None) -> Path:
     )
 
 
-def _session(path: Path, threads: int) -> Any:
+def open_session(path: Path, threads: int = 1) -> Any:
+    """An onnxruntime session on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

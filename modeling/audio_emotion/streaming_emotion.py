@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from .layers import CONTEXT, HOP, EmotionOutput
+from .layers import EmotionOutput
+from .log_mel import CONTEXT, HOP
 
 OUTPUTS = ("embedding", "dimensions", "logits", "log_variance", "distance")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def predict_lanes(
     else:
         channels = [int(args.channels)]
     done = read_state(state, settings)
-    with open(state, "a", encoding="utf-8") if state else open("/dev/null", "w") as file:
+    with state.open("a", encoding="utf-8") if state else io.StringIO() as file:
         for channel in channels:
             name = str(channel or "")
             known = done.get(name, [])
@@ -95,8 +96,8 @@ def read_state(state: Path | None, settings: dict[str, Any]) -> dict[str, list[d
 
 
 def _summary(channel: str, whole: dict[str, Any]) -> str:
-    values = "  ".join(f"{name} {value:.2f}" for name, value in whole["dimensions"].items())
-    best = "  ".join(f"{each['label']} {each['score']:.2f}" for each in whole["emotions"][:2])
+    values = "  ".join(f"{name} {value:.2f}" for name, value in whole.get("dimensions", {}).items())
+    best = "  ".join(f"{each['label']} {each['score']:.2f}" for each in whole.get("emotions", [])[:2])
     title = f"channel {channel}" if channel else "mean"
     flags = f"  [{', '.join(whole['flags'])}]" if whole["flags"] else ""
     return f"{title} over {whole['seconds']:.0f} s of speech in {whole['windows']} windows: {values}  {best}{flags}"

@@ -14,7 +14,7 @@ from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugme
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.encoders import EncoderStream
-from audio_emotion.layers import LogMel, stack_frames
+from audio_emotion.log_mel import LogMel, stack_frames
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 from audio_emotion.training.feature_cache import AugmentedFrameCache, EncoderStateCache, TensorCache
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from audio_emotion.data.dataset import ClipReader, ClipStream
 from audio_emotion.data.registry import corpus_table
-from audio_emotion.layers import LogMel
+from audio_emotion.log_mel import LogMel
 from audio_emotion.training import feature_statistics
 from audio_emotion.training.feature_statistics import set_log_mel_statistics, statistics_sample
 

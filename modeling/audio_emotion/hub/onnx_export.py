@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audio_emotion.layers import CONTEXT, HOP
+from audio_emotion.log_mel import CONTEXT, HOP
 from audio_emotion.modeling_student_emotion import StudentEmotionForAudioClassification
 from audio_emotion.pretrained_emotion import EmotionForAudioClassification
+from audio_emotion.runtime import FORMAT, OFFLINE, OUTPUTS, STREAMING, open_session
 
 OPSET = 17  # onnxruntime-web runs all of its operators
-OUTPUTS = ("logits", "dimensions", "log_variance", "embedding", "distance")
 TOLERANCE = 1e-4  # of probabilities, dimensions and embedding, relative to PyTorch
-OFFLINE, STREAMING = "model.onnx", "model_streaming.onnx"  # in the folder `onnx`, where transformers.js looks
 QUANTIZED = "model_quantized.onnx"  # 8-bit weights; the name that transformers.js expects
 HALF = 4096  # smallest number of values of a weight that is stored in half precision
 
@@ -105,7 +104,7 @@ def describe(model: EmotionForAudioClassification) -> dict[str, str]:
     """What a runtime needs beside the graph, as its metadata."""
     config = model.config
     facts: dict[str, Any] = {
-        "format": "audio-emotion 1",
+        "format": FORMAT,
         "model_type": config.model_type,
         "emotions": list(config.emotions),
         "dimensions": list(config.dimensions),
@@ -204,7 +203,7 @@ def check_offline(model: EmotionForAudioClassification, path: Path, tolerance: f
     Raises:
         ValueError: above the tolerance.
     """
-    session = _session(path)
+    session = open_session(path)
     names = [each.name for each in session.get_outputs()]
     largest = 0.0
     # Lengths in and between whole frames of 10 ms.
@@ -226,7 +225,7 @@ def check_streaming(model: StudentEmotionForAudioClassification, path: Path, tol
     Raises:
         ValueError: above the tolerance.
     """
-    session = _session(path)
+    session = open_session(path)
     names = [each.name for each in session.get_outputs()]
     step = model.config.frames_per_step * HOP
     clip = _voice(CONTEXT + 25 * step, 1)[None]
@@ -266,12 +265,3 @@ def _voice(samples: int, seed: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     level = 0.02 + 0.2 * torch.rand(samples // 800 + 1, generator=random).repeat_interleave(800)[:samples]
     return level * torch.randn(samples, generator=random)
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from audio_emotion.data.augmentation import AugmentationStrengths, WaveformAugmentation
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.encoders import average_steps
-from audio_emotion.layers import LogMel
+from audio_emotion.log_mel import LogMel
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
 from audio_emotion.training.checksums import check_tensors, save_tensors
 
