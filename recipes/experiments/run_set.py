@@ -86,6 +86,7 @@ class Job:
     folder: Path  # its run folder
     results: Path | None  # path without suffix to which its results are copied; None for no copy
     needs: str | None  # name of the job that must be finished before
+    files: tuple[str, ...] = FILES  # that it writes at its end
 
     @property
     def command(self) -> list[str]:
@@ -95,7 +96,7 @@ class Job:
     @property
     def has_results(self) -> bool:
         """Whether the files of a finished run exist."""
-        return all((self.folder / file).exists() for file in FILES)
+        return all((self.folder / file).exists() for file in self.files)
 
 
 def main(args: SetArguments) -> int:

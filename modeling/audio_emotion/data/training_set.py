@@ -14,13 +14,16 @@ from datasets import Dataset, concatenate_datasets
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
 from audio_emotion.data.registry import corpus_info, corpus_table, features, shard_files
 
+NEAREST = {"calm": "neutral", "neutral": "calm"}  # counts as the other where only that one is known
+
 
 @dataclass(frozen=True)
 class Mixture:
     """A corpus, and others that are added for training.
 
     Attributes:
-        table: rows of all of them; emotions and dimensions that the first corpus does not have are unlabeled.
+        table: rows of all of them; emotions and dimensions that the first corpus does not have are unlabeled, except
+            that calm counts as neutral, and neutral as calm, where the first corpus has one of the two only.
         files: the shards that the column `shard` of the table refers to.
         speakers: of the added corpora.
         weights: sampling weight of each added corpus, by name.
@@ -63,9 +66,15 @@ def mix_corpora(table: Dataset, files: Sequence[str], info: CorpusInfo, added: S
         all_files += added_files
         speakers += sorted(set(tables[-1]["speaker"]))
         licenses.append(added_info.license)
-        emotions[added_info.name] = added_info.emotions
+        known = (_emotion_in(info.emotions, name) for name in added_info.emotions)
+        emotions[added_info.name] = tuple(dict.fromkeys(name for name in known if name))
     whole = concatenate_datasets(tables) if added else table
     return Mixture(whole, all_files, tuple(speakers), weights, combine_licenses(licenses), emotions)
+
+
+def _emotion_in(emotions: Sequence[str], name: str | None) -> str | None:
+    """The emotion that a label of another corpus counts as; None for one that is not among them."""
+    return next((each for each in (name, NEAREST.get(name or "")) if each in emotions), None)
 
 
 def _weight(corpus: str, text: str) -> float:
@@ -83,7 +92,7 @@ def _with_columns_of(table: Dataset, info: CorpusInfo, first_file: int) -> Datas
 
     def convert(row: dict) -> dict:
         return {
-            "emotion": row["emotion"] if row["emotion"] in info.emotions else None,
+            "emotion": _emotion_in(info.emotions, row["emotion"]),
             "probabilities": None,  # of the emotions of another corpus
             "shard": None if row["shard"] is None else row["shard"] + first_file,
             **{name: row.get(name) for name in info.dimensions},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from audio_emotion.configuration_emotion import EmotionConfig, FusedEmotionConfig
+from audio_emotion.data.training_set import NEAREST
 from audio_emotion.evaluation.external_models import ExternalModel, external_model
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.pretrained_emotion import loading_options
@@ -32,7 +33,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "bored": ("boredom",),
     "other": ("oth", "others", "<unk>", "unknown"),
 }
-NEAREST = {"calm": "neutral", "neutral": "calm"}  # counts as the other where only that one is known
 MATCHING_RULE = (
     "Classes and emotions are matched by name or synonym. Calm counts as neutral, and neutral as calm, where the "
     "model or the corpus has one of the two only. An emotion that the model or the corpus does not have is left out: "

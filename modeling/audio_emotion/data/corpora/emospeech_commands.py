@@ -4,7 +4,8 @@
 what the speaker meant; nobody rated the clips. There are no ratings of activation, valence or dominance: the
 dimensions are derived from the category.
 
-Protocols. `emospeech-commands-fold-1` .. `-5` (ours) divide the 99 speakers by their number modulo 5.
+Protocols. `emospeech-commands-fold-1` .. `-5` (ours) divide the 99 speakers by their number modulo 5;
+`emospeech-commands-all` trains on all (never for scores).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
 from audio_emotion.data.corpora.corpus_info import PAD_NORMS, CorpusInfo, find_corpus_root
-from audio_emotion.data.protocols import fold_protocols
+from audio_emotion.data.protocols import Protocol, fold_protocols
 
-NUMBERS = tuple(number for number in range(1, 101) if number != 72)
+NAMES = {number: f"emospeech-commands/s{number:03d}" for number in range(1, 101) if number != 72}
 INFO = CorpusInfo(
     name="emospeech-commands",
     license="CC-BY-NC-SA-4.0",
@@ -31,13 +32,13 @@ INFO = CorpusInfo(
     languages=("en", "hi"),
     speech="acted: people in India speak single words on their telephones, at home and outdoors",
     variants={"pad": PAD_NORMS},
-    protocols=fold_protocols(
-        "emospeech-commands-fold",
-        [
-            tuple(f"emospeech-commands/s{number:03d}" for number in NUMBERS if number % 5 == remainder)
-            for remainder in range(5)
-        ],
-    ),
+    protocols={
+        **fold_protocols(
+            "emospeech-commands-fold",
+            [tuple(name for number, name in NAMES.items() if number % 5 == remainder) for remainder in range(5)],
+        ),
+        "emospeech-commands-all": Protocol(train=tuple(NAMES.values()), validation=(), test=()),
+    },
 )
 
 

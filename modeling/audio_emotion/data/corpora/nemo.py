@@ -3,7 +3,7 @@
 A name is speaker, emotion and number, such as `KS0_surprised_18` (Christop 2024). There are no ratings of activation,
 valence or dominance: the dimensions are derived from the category. The genders of the speakers are not in the files.
 
-Protocols. `nemo-fold-1` .. `-9` (ours) test one speaker each.
+Protocols. `nemo-fold-1` .. `-9` (ours) test one speaker each; `nemo-all` trains on all (never for scores).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 
 from audio_emotion.data.affective_norms import norm_derived_dimensions
 from audio_emotion.data.corpora.corpus_info import PAD_NORMS, CorpusInfo, find_corpus_root
-from audio_emotion.data.protocols import fold_protocols
+from audio_emotion.data.protocols import Protocol, fold_protocols
 
 SPEAKERS = ("EB0", "IC0", "KD0", "KS0", "MK0", "MP0", "SM0", "TP0", "WR0")
+NAMES = tuple(f"nemo/{speaker}" for speaker in SPEAKERS)
 INFO = CorpusInfo(
     name="nemo",
     license="CC-BY-NC-SA-4.0",
@@ -30,7 +31,10 @@ INFO = CorpusInfo(
     languages=("pl",),
     speech="acted: nine actors speak Polish sentences",
     variants={"pad": PAD_NORMS},
-    protocols=fold_protocols("nemo-fold", [(f"nemo/{speaker}",) for speaker in SPEAKERS]),
+    protocols={
+        **fold_protocols("nemo-fold", [(speaker,) for speaker in NAMES]),
+        "nemo-all": Protocol(train=NAMES, validation=(), test=()),
+    },
 )
 WORDS = dict(zip(("anger", "fear", "happiness", "neutral", "sadness", "surprised"), INFO.emotions, strict=True))
 CLIP_NAME = re.compile(rf"([A-Z]{{2}}\d)_({'|'.join(WORDS)})_\d+")
