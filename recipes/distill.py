@@ -20,7 +20,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
-from audio_emotion.data.augmentation import mask_spectrogram
+from audio_emotion.data.augmentation import AugmentationStrengths, mask_spectrogram
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
 from audio_emotion.data.training_set import (
@@ -33,7 +33,13 @@ from audio_emotion.data.training_set import (
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.log_mel import LogMel, stack_frames
 from audio_emotion.losses import supervised_terms
-from audio_emotion.teachers.load import find_teacher, load_teacher_outputs, training_data_of_teachers
+from audio_emotion.teachers.load import (
+    find_teacher,
+    load_teacher_outputs,
+    teacher_augmentation,
+    training_data_of_teachers,
+)
+from audio_emotion.teachers.outputs import version_id
 from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
 from audio_emotion.training.distillation import DistillationLoss, StudentWithProjections
 from audio_emotion.training.experiment import (
@@ -76,12 +82,15 @@ class StudentArguments:
 
 @argument_group("augmentation")
 class AugmentationArguments:
-    """Augmentation of the student's input; teachers receive clean audio."""
+    """Augmentation of the student's input; teachers receive clean audio, or with --consistent the same."""
 
     augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each; also masks frames.")
     telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
     pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
     augment_versions: int = option(0, "Number of cached augmented versions per clip; 0: augment anew in every epoch.")
+    consistent: bool = option(
+        True, "Train on the augmented versions for which the teachers have outputs, in place of --augment_versions."
+    )
     cache: str = option("runs/cache", "Cache folder for log-mel statistics and augmented versions.")
 
 
@@ -146,11 +155,16 @@ def main(args: DistillArguments) -> dict:
     strengths = augmentation_strengths(
         args.augment, telephone_probability=args.telephone, pause_probability=args.pauses
     )
-    frame_cache, augment = None, None
-    if args.augment_versions:
+    frame_cache, augment, versions = None, None, 1
+    if args.consistent and (known := teacher_augmentation(sources))[1] > 1:
+        strengths, versions = AugmentationStrengths(**known[0]), known[1]
+        accelerator.print(f"Training on the {versions} versions of each clip for which the teachers have outputs")
+    if args.augment_versions or versions > 1:
         default = StudentEmotionConfig()
         front_end = LogMel(default.num_mel_bins, default.sampling_rate, args.level)
-        frame_cache = AugmentedFrameCache(args.cache, front_end, strengths, args.augment_versions)
+        frame_cache = AugmentedFrameCache(
+            args.cache, front_end, strengths, versions if versions > 1 else args.augment_versions
+        )
         with accelerator.main_process_first():
             frame_cache.fill(stream)
             frame_cache.refresh()
@@ -169,8 +183,8 @@ def main(args: DistillArguments) -> dict:
         sampler = sampler.with_sampling_weights(is_labeled, [args.unlabeled_weight, args.labeled_weight])
 
     # Teachers: outputs for clean audio, loaded or computed now.
-    outputs = load_teacher_outputs(sources, accelerator, stream, emotions, dimensions)
-    labels = torch.from_numpy(class_numbers(rows, emotions, labeled))
+    outputs = load_teacher_outputs(sources, accelerator, stream, emotions, dimensions, versions)
+    labels = torch.from_numpy(class_numbers(rows, emotions, labeled)).repeat(versions)
     distillation = DistillationLoss.from_arguments(outputs, emotions, labels, args)
     with_used_label = rows.select([row for row, name in enumerate(rows["id"]) if name in labeled])
     require_training_labels(with_used_label, *distillation.without_teacher(emotions, dimensions))
@@ -214,8 +228,9 @@ def main(args: DistillArguments) -> dict:
         labels, ratings, weight = gather_labels(accelerator, batch)
         dimension_weights = student.config.dimension_weights
         terms = supervised_terms(output, labels, ratings, dimension_weights, weight, args.label_smoothing)
+        names = [version_id(name, loop.epoch % versions) if name else name for name in batch.ids]
         teacher_terms, teacher_weights = distillation.compute_terms(
-            batch.ids, output, projected, weight, dimension_weights, accelerator
+            names, output, projected, weight, dimension_weights, accelerator
         )
         loop.step(terms | teacher_terms, teacher_weights)
         if loop.epoch_ended:

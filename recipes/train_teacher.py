@@ -7,7 +7,7 @@ Start a killed run again with the same command: it resumes at its last saved sta
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from audio_emotion.evaluation.report import headline
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.layers import EmotionOutput, get_trunk
 from audio_emotion.losses import supervised_terms
-from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion.teachers.outputs import TeacherOutputs, version_id
 from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
 from audio_emotion.training.experiment import (
     ExperimentData,
@@ -175,16 +175,27 @@ def main(args: TeacherArguments) -> dict:
         copy_statistics(model, one)
         name = f"cross-fit {number + 1} of {args.cross_fit}"
         train(args, data, accelerator, one, select_speakers(data.table, speakers), forward, name)
-        predictions = forward.predict(one, select_speakers(data.table, others))
-        parts.append(teacher_outputs(predictions, data, model))
+        others_rows = select_speakers(data.table, others)
+        predictions = forward.predict(one, others_rows)
+        parts.append(outputs_of_versions(predictions, one, others_rows, forward, data))
         scores = headline(data.score(predictions), data.dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unseen_{key}": round(value, 4) for key, value in scores.items()})
     if remaining := [*([] if args.cross_fit else [rows]), *data.held_out.values()]:
-        outputs = [teacher_outputs(forward.predict(model, each), data, model) for each in remaining]
+        outputs = []
+        for each in remaining:
+            predictions = forward.predict(model, each)
+            is_training = each is rows
+            outputs.append(
+                outputs_of_versions(predictions, model, each, forward, data)
+                if is_training
+                else teacher_outputs(predictions, data, model)
+            )
         joined = TeacherOutputs.concatenate(outputs)
         parts.append(replace(joined, teacher=torch.zeros_like(joined.teacher)))  # all of the one teacher
     if accelerator.is_main_process:
-        TeacherOutputs.concatenate(parts).save(run.path / "teacher_outputs")
+        outputs = TeacherOutputs.concatenate(parts)
+        described = {"augmentation": asdict(strengths), "versions": len(caches)} if len(caches) > 1 else {}
+        replace(outputs, **described).save(run.path / "teacher_outputs")
 
     finish_run(accelerator, run, results)
     accelerator.print(f"Teacher: {run.path / 'checkpoints' / 'last'}")
@@ -258,9 +269,10 @@ class TeacherForward:
         device = self.accelerator.device
         return model(features=[each.to(device) for each in states], lengths=lengths.to(device))
 
-    def predict(self, model: FusedEmotionForAudioClassification, rows: Dataset) -> Predictions:
-        """Predict some rows."""
-        return self.data.predict(model, rows, 64, self, waveforms=not self.caches)
+    def predict(self, model: FusedEmotionForAudioClassification, rows: Dataset, version: int = 0) -> Predictions:
+        """Predict some rows, or the cached augmented version of a number above 0 of each."""
+        forward = replace(self, caches=self.caches[version : version + 1])
+        return self.data.predict(model, rows, 64, forward, waveforms=not self.caches)
 
 
 def new_teacher(
@@ -322,6 +334,22 @@ def teacher_outputs(
     return TeacherOutputs.from_predictions(
         predictions, data.emotions, model.config.training_data, dimension_names=data.dimensions, license=data.license
     )
+
+
+def outputs_of_versions(
+    predictions: Predictions,
+    model: FusedEmotionForAudioClassification,
+    rows: Dataset,
+    forward: TeacherForward,
+    data: ExperimentData,
+) -> TeacherOutputs:
+    """Outputs of one teacher for training clips and for their augmented versions; `predictions` are of the clips."""
+    parts = [teacher_outputs(predictions, data, model)]
+    for version in range(1, len(forward.caches)):
+        outputs = teacher_outputs(forward.predict(model, rows, version), data, model)
+        parts.append(replace(outputs, ids=[version_id(name, version) for name in outputs.ids]))
+    joined = TeacherOutputs.concatenate(parts)
+    return replace(joined, teacher=torch.zeros_like(joined.teacher))  # all of the one teacher
 
 
 def distributions(labels: Tensor, count: int) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +17,13 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForAudioClassification
 
+from audio_emotion.data.augmentation import WaveformAugmentation
+from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers
-from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion.teachers.load import teacher_augmentation
+from audio_emotion.teachers.outputs import TeacherOutputs, version_id
 from audio_emotion.training.arguments import parse_arguments
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -97,6 +102,76 @@ def test_teacher_outputs_have_dimension_names_and_a_license(teacher_run):
 
     assert outputs.dimension_names == ["activation", "valence", "dominance"]
     assert outputs.license == "Apache-2.0"
+
+
+def test_a_student_learns_from_outputs_for_the_version_that_it_is_given(tmp_path):
+    arguments = {"corpus_count": 40, "hidden_size": 16, "convolution_size": 16, "augment": 0.9, "telephone": 0.5}
+    arguments |= {"epochs": 1, "augment_versions": 3, "time_mask": 0.0}
+    namespace = recipe("train_teacher")
+    given = namespace["TeacherArguments"](output=str(tmp_path / "teacher"), cache=str(tmp_path / "cache"), **arguments)
+    namespace["main"](given)
+    outputs = TeacherOutputs.load(tmp_path / "teacher" / "teacher_outputs")
+    teacher = AutoModelForAudioClassification.from_pretrained(tmp_path / "teacher" / "checkpoints" / "last").eval()
+    table = corpus_table("synthetic", count=40)
+    _, speakers = apply_protocol("synthetic", table, "")
+    rows = select_speakers(table, speakers.train)
+    clips = {each["id"]: torch.from_numpy(each["waveform"]) for each in ClipStream(rows, []).clips(range(3))}
+
+    # The outputs are those for the augmented waveforms themselves, and differ between versions.
+    augmentation = WaveformAugmentation(namespace["waveform_augmentation"](given))
+    for name, waveform in clips.items():
+        for version in range(3):
+            heard = augmentation(waveform, zlib.crc32(f"{version}/{name}".encode())) if version else waveform
+            with torch.no_grad():
+                expected = teacher(heard[None]).logits[0]
+            found = outputs.select([version_id(name, version)]).logits[0]
+            torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)  # states are cached in half precision
+    assert outputs.versions == 3
+    assert {"#1", "#2"} < {name[-2:] for name in outputs.ids}
+
+    # The student's frames of an epoch are of the same version as the outputs that it is compared with.
+    distill_recipe, seen = recipe("distill"), []
+    main = distill_recipe["main"]
+    compute_frames = main.__globals__["compute_frames"]
+
+    def spy(student, batch, frame_cache, padding, epoch):
+        frames, lengths = compute_frames(student, batch, frame_cache, padding, epoch)
+        seen.append((frame_cache, epoch))
+        return frames, lengths
+
+    class Spy(main.__globals__["DistillationLoss"]):
+        def compute_terms(self, ids, *others):
+            versions = {int(name.partition("#")[2] or 0) for name in ids if name}
+            assert versions == {seen[-1][1] % 3}
+            return super().compute_terms(ids, *others)
+
+    main.__globals__.update(compute_frames=spy, DistillationLoss=Spy)
+    student = {"size": "nano", "cache": str(tmp_path / "cache"), "corpus_count": 40, "epochs": 4}
+    run = main.__globals__["DistillArguments"](
+        output=str(tmp_path / "s"), teacher=str(tmp_path / "teacher"), **student
+    )
+    main(run)
+    cache = seen[0][0]
+    assert {epoch for _, epoch in seen} == {0, 1, 2, 3}
+    for name, waveform in clips.items():
+        heard = augmentation(waveform, zlib.crc32(f"2/{name}".encode()))
+        expected = cache.front_end.compute_log_mel(heard[None])[0]
+        torch.testing.assert_close(cache.tensor(name, 2).float(), expected, atol=2e-2, rtol=1e-3)
+
+
+def test_teachers_of_different_augmentation_are_refused(tmp_path):
+    tensors = {"logits": torch.zeros(2, 4), "dimensions": torch.zeros(2, 0), "embedding": torch.zeros(2, 0)}
+    facts = {"ids": ["a", "a#1"], "teacher": torch.zeros(2, dtype=torch.long), "emotions": EMOTIONS}
+    for name, strength in (("one", 0.3), ("two", 0.4)):
+        augmentation = {"noise_probability": strength, "snr": (5.0, 25.0)}
+        one = TeacherOutputs(**facts, **tensors, training_data=[], augmentation=augmentation, versions=2)
+        one.save(tmp_path / name)
+    replace(one, versions=1, augmentation={}).save(tmp_path / "clean")
+
+    assert teacher_augmentation([str(tmp_path / "one")]) == ({"noise_probability": 0.3, "snr": (5.0, 25.0)}, 2)
+    assert teacher_augmentation([str(tmp_path / "one"), str(tmp_path / "clean")]) == ({}, 1)
+    with pytest.raises(ValueError, match="--consistent false"):
+        teacher_augmentation([str(tmp_path / "one"), str(tmp_path / "two")])
 
 
 def test_a_student_records_license_and_contamination_of_its_teacher(teacher_run, tmp_path, capsys):

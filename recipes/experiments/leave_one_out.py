@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from elsewhere import FOUR, TITLES, cell, class_scores, only_four
+from elsewhere import TITLES, cell, class_scores, only_four
 from run_set import Job, as_flags, is_finished, replace_values, run_jobs
 
 from audio_emotion.data.registry import corpus_info, corpus_table
@@ -186,7 +186,7 @@ def leave_one_out_table(results: dict[str, Any]) -> str:
             mean = f"{np.mean([each['uar'] for each in row.values()]):.3f}" if complete else ""
             lines.append([model["title"], title, *cells, mean])
     chance = [
-        next((r[c]["chance"] for m in results["models"].values() for r in m["trained_on"].values() if c in r))
+        next(r[c]["chance"] for m in results["models"].values() for r in m["trained_on"].values() if c in r)
         for c in corpora
     ]
     lines.append(["chance", "", *(f"{each:.2f}" for each in chance), f"{np.mean(chance):.3f}"])

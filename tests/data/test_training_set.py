@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -43,6 +45,28 @@ def test_an_added_corpus_keeps_the_emotions_and_dimensions_of_the_first(own):
     counts = np.bincount(sampler.epoch(0), minlength=26)
     assert counts[:20].tolist() == [1] * 20
     assert counts[20:].sum() == 15
+
+
+def test_calm_and_neutral_of_an_added_corpus_count_as_the_one_that_the_first_has(tmp_path):
+    for number, emotion in enumerate(("calm", "neutral", "bored")):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(8000), 16000)
+        with (tmp_path / "clips.csv").open("a") as file:
+            file.write(("file,who,label\n" if number == 0 else "") + f"{number}.wav,one,{emotion}\n")
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nlicense: CC0-1.0\ncitation: made by the test\nsource: csv\npath: clips.csv\n"
+        "columns: {audio: file, speaker: who, emotion: label}\nemotions: [calm, neutral, bored]\n"
+    )
+    table, info = corpus_table("synthetic", count=4), corpus_info("synthetic")
+    found = {}
+    for known in (("angry", "calm"), ("angry", "neutral"), ("angry", "calm", "neutral")):
+        mixed = mix_corpora(table, [], replace(info, emotions=known), [str(tmp_path / "own.yaml")])
+        found[known[1:]] = list(mixed.table["emotion"])[4:], mixed.emotions["own"]
+
+    assert found == {
+        ("calm",): (["calm", "calm", None], ("calm",)),
+        ("neutral",): (["neutral", "neutral", None], ("neutral",)),
+        ("calm", "neutral"): (["calm", "neutral", None], ("calm", "neutral")),
+    }
 
 
 def test_a_repeated_corpus_or_an_invalid_weight_is_refused(own):

@@ -261,7 +261,7 @@ def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: st
             f"Expected {config_file}, which holds the license and the dimensions for the card, got none. A run of "
             "recipes/experiments/face_teacher.py keeps no checkpoint: its outputs are for recipes/distill.py."
         )
-    outputs, own = TeacherOutputs.load(run_folder / "teacher_outputs"), _run_corpora(run_folder)
+    outputs, own = TeacherOutputs.load(run_folder / "teacher_outputs").of_clips(), _run_corpora(run_folder)
     results = without_private_names(_read_results(run_folder), own)
     outputs.training_data = without_private_names(outputs.training_data, own)
     config = json.loads(config_file.read_text(encoding="utf-8"))

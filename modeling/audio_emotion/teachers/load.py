@@ -19,7 +19,7 @@ from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.evaluation.predictions import predict
 from audio_emotion.pretrained_emotion import loading_options
-from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion.teachers.outputs import TeacherOutputs, version_id
 from audio_emotion.teachers.pseudo_labels import read_teacher_outputs
 
 MODEL_FILES = (".onnx", ".tflite")
@@ -85,13 +85,15 @@ def load_teacher_outputs(
     stream: ClipStream,
     emotions: Sequence[str],
     dimensions: Sequence[str],
+    versions: int = 1,
 ) -> dict[str, TeacherOutputs]:
     """Outputs of each teacher for the training clips, by the teacher's name; for the sources see [`find_teacher`].
 
-    They are in the order of the clips, masked where the teacher has none. Embeddings are standardized over the
-    training clips; dimensions are those of the corpus, `(N, 0)` if the teacher has none of them.
+    They are in the order of the clips, masked where the teacher has none, and with `versions` above 1 for all clips
+    of the first version, then of the next. Embeddings are standardized over the training clips; dimensions are those
+    of the corpus, `(N, 0)` if the teacher has none of them.
     """
-    clips = list(stream.table["id"])
+    clips = [version_id(name, version) for version in range(versions) for name in stream.table["id"]]
     training_clips = set(clips)
     teachers: dict[str, TeacherOutputs] = {}
     for source in sources:
@@ -105,7 +107,8 @@ def load_teacher_outputs(
             accelerator.print(f"{name}: has the dimensions {outputs.dimension_names}; no distillation of {missing}")
         teachers[name] = outputs.with_dimensions(dimensions).align(clips)
         count = int(teachers[name].has_output.sum())
-        accelerator.print(f"{name}: outputs for {count} of {len(clips)} training clips")
+        each = "" if versions == 1 else f", {versions} versions of each"
+        accelerator.print(f"{name}: outputs for {count // versions} of {len(stream.table)} training clips{each}")
     return teachers
 
 
@@ -127,6 +130,29 @@ def find_teacher(source: str) -> tuple[str, Literal["data set", "outputs", "mode
         if (path / "teacher_outputs.json").exists():
             return name, "outputs", str(path)
     return name, "model", find_checkpoint(place)
+
+
+def teacher_augmentation(sources: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """Strengths and number of the augmented versions of which all teachers have outputs; `{}` and 1 if not all do.
+
+    Raises:
+        ValueError: for teachers with outputs for versions of different augmentations.
+    """
+    found = []
+    for source in sources:
+        _, kind, place = find_teacher(source)
+        outputs = TeacherOutputs.load(place) if kind == "outputs" else None
+        strengths = {} if outputs is None else outputs.augmentation
+        ranges = {name: tuple(value) for name, value in strengths.items() if isinstance(value, list)}
+        found.append((strengths | ranges, 1 if outputs is None else outputs.versions))
+    if not found or any(count == 1 for _, count in found):
+        return {}, 1
+    if any(strengths != found[0][0] for strengths, _ in found):
+        raise ValueError(
+            f"Expected teachers with outputs for the same augmented versions, got different ones of {list(sources)}. "
+            "Train them with the same augmentation, or pass `--consistent false`."
+        )
+    return found[0][0], min(count for _, count in found)
 
 
 def find_checkpoint(source: str) -> str:

@@ -61,6 +61,11 @@ class TeacherPrediction:
     reason: str | None = None  # why there is no output; None if there is one
 
 
+def version_id(clip: str, version: int) -> str:
+    """Name of an augmented version of a clip among teacher outputs; version 0 is the clip itself."""
+    return f"{clip}#{version}" if version else clip
+
+
 def logits_from_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Logits whose softmax is the probabilities; those below `MIN_PROBABILITY` are raised to it."""
     return np.log(np.maximum(probabilities, MIN_PROBABILITY)).astype(np.float32)
@@ -105,6 +110,10 @@ class TeacherOutputs:
     mask: Tensor | None = None  # (N,) 0 for clips without output, such as those without a face; None if all have one
     dimension_names: list[str] = field(default_factory=list)  # of the A columns; of three by default `DIMENSIONS`
     license: str = ""  # of the teacher's weights, SPDX
+    augmentation: dict = field(
+        default_factory=dict
+    )  # strengths of the augmented versions, whose ids are `version_id`s
+    versions: int = 1  # of each training clip, the clip itself among them
 
     def __post_init__(self) -> None:
         if not self.dimension_names and self.dimensions.shape[1] == len(DIMENSIONS):
@@ -173,6 +182,12 @@ class TeacherOutputs:
         rows = torch.tensor([self._row_of_id[name] for name in ids])
         selected: dict[str, Any] = {name: tensor[rows] for name, tensor in self.tensors().items()}
         return replace(self, ids=list(ids), **selected)
+
+    def of_clips(self) -> TeacherOutputs:
+        """The rows of the clips themselves, without those of augmented versions."""
+        if self.versions == 1:
+            return self
+        return replace(self.select([name for name in self.ids if "#" not in name]), augmentation={}, versions=1)
 
     def align(self, ids: Sequence[str]) -> TeacherOutputs:
         """The rows of the given clips, in that order, with masked rows for clips without one."""

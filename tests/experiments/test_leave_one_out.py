@@ -1,0 +1,99 @@
+"""Leave one corpus out: no model is tested on a corpus that it is trained on, and sampling follows the temperature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import leave_one_out
+import numpy as np
+import pytest
+import yaml
+from leave_one_out import LeaveOneOutArguments, corpus_scores, leave_one_out_table, mixture, plan_jobs, trainings
+
+from audio_emotion.evaluation.metrics import unweighted_average_recall
+from audio_emotion.evaluation.predictions import Predictions, save_predictions
+
+CONFIG = Path(__file__).parents[2] / "recipes" / "configs" / "leave_one_out.yaml"
+
+
+@pytest.fixture
+def run_set() -> dict:
+    return yaml.safe_load(CONFIG.read_text())
+
+
+def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypatch):
+    sizes = {"crema-d/pad": 7442, "ravdess/pad": 1200, "nemo/pad": 1120, "emospeech-commands/pad": 1031}
+    monkeypatch.setattr(leave_one_out, "corpus_table", lambda name: range(sizes[name]))
+    monkeypatch.chdir(CONFIG.parents[2])
+
+    jobs = {job.name: job for job in plan_jobs(run_set, LeaveOneOutArguments(seeds=[0], replace=["a=b"]))}
+
+    tested = {}
+    for job in jobs.values():
+        flags = dict(zip(job.flags[::2], job.flags[1::2], strict=False))
+        if job.recipe == "evaluate":
+            training = list(jobs[job.needs].flags)
+            begin = training.index("--corpus") + 1
+            mix = training[training.index("--mix") + 1 :] if "--mix" in training else []
+            trained_on = {training[begin], *(name.partition("=")[0] for name in mix if "=" in name)}
+            assert flags["--corpus"] not in {name.split("/")[0] for name in trained_on}
+            tested.setdefault(job.needs.rpartition("-seed-")[0], set()).add(flags["--corpus"])
+    assert tested["lite-without-nemo"] == {"nemo"}
+    assert tested["lite-all"] == {"emotale"}
+    assert tested["lite-only-nemo"] == {"crema-d", "ravdess", "emospeech-commands", "emotale"}
+    assert len(trainings(run_set)) == len(tested) == 9
+
+
+def test_corpora_are_sampled_by_the_power_of_their_size():
+    sizes = {"large": 6400, "small": 100}
+
+    (weight,) = (float(each.split("=")[1]) for each in mixture("large", ["small"], sizes, 2))
+    assert weight * 100 / 6400 == pytest.approx((100 / 6400) ** 0.5, rel=1e-3)
+    assert mixture("large", ["small"], sizes, 1) == ["small=1.000"]
+
+
+def test_scores_are_means_over_seeds_of_the_four_emotions(tmp_path):
+    emotions, random = ["angry", "calm", "happy", "neutral", "sad"], np.random.default_rng(0)
+    labels, folders, expected = np.arange(60) % 5, [], []
+    for seed in range(2):
+        logits = random.normal(size=(60, 5)).astype(np.float32)
+        predictions = Predictions(
+            ids=[f"nemo/{number}" for number in range(60)],
+            speakers=np.array([f"nemo/{number % 6}" for number in range(60)]),
+            labels=labels,
+            logits=logits,
+            dimensions=np.full((60, 0), np.nan, np.float32),
+            dimension_labels=np.full((60, 0), np.nan, np.float32),
+            embedding=np.zeros((60, 0), np.float32),
+            durations=np.ones(60),
+        )
+        (tmp_path / str(seed)).mkdir()
+        folders.append(tmp_path / str(seed))
+        save_predictions(predictions, folders[-1] / "predictions.parquet", emotions, [])
+        merged = np.exp(logits)[:, [0, 2, 3, 4]]
+        merged[:, 2] += np.exp(logits)[:, 1]  # calm counts as neutral
+        expected.append(unweighted_average_recall(merged.argmax(1), np.array([0, 2, 1, 2, 3])[labels]))
+
+    found = corpus_scores("nemo", folders, 20)
+
+    assert found["uar"] == pytest.approx(np.mean(expected))
+    assert found["seeds"] == pytest.approx(expected)
+    assert (found["classes"], found["chance"]) == (4, 0.25)
+    assert found["interval"][0] < found["uar"] < found["interval"][1]
+
+
+def test_the_mean_is_given_only_where_every_corpus_was_left_out():
+    def row(uar: float) -> dict:
+        return {"uar": uar, "interval": (uar - 0.1, uar + 0.1), "chance": 0.25}
+
+    trained_on = {
+        "without-nemo": {"nemo": row(0.6)},
+        "without-ravdess": {"ravdess": row(0.4)},
+        "only-nemo": {"ravdess": row(0.3)},
+    }
+    table = leave_one_out_table({"models": {"lite": {"title": "lite", "trained_on": trained_on}}})
+
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert lines[0][2:] == ["RAVDESS (English)", "nEMO (Polish)", "mean"]
+    assert lines[2] == ["lite", "all others", "0.400 (0.30 to 0.50)", "0.600 (0.50 to 0.70)", "0.500"]
+    assert lines[3] == ["lite", "nemo alone", "0.300 (0.20 to 0.40)", "", ""]
