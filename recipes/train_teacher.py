@@ -7,6 +7,7 @@ Start a killed run again with the same command: it resumes at its last saved sta
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.data.augmentation import AugmentationStrengths, crop_time, mask_time, mix_clips
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
-from audio_emotion.data.training_set import require_training_labels, training_data
+from audio_emotion.data.training_set import require_training_labels, soft_labels, training_data
 from audio_emotion.encoders import GRID, LogMelStream
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.evaluation.report import headline
@@ -99,6 +100,7 @@ class TeacherArguments(TeacherAugmentationArguments, NetworkArguments, EncoderAr
 
     output: str = option("runs/teacher_synthetic", "Run folder: as of other recipes, and teacher outputs.")
     mix: list[str] = option([], "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch.")
+    soft_labels: bool = option(False, "Train on the distribution of the raters' votes, where the corpus has one.")
     cross_fit: int = option(0, "Cross-fitted teachers for the outputs on training clips; 0: the teacher itself.")
     epochs: int = option(15, "Number of training epochs.")
 
@@ -123,6 +125,8 @@ def main(args: TeacherArguments) -> dict:
     for left_out in [(), *folds]:  # of the teacher, and of every cross-fitted one
         speakers = [name for name in data.train_speakers if name not in left_out]
         require_training_labels(select_speakers(data.table, speakers), data.emotions, data.dimensions)
+    if args.soft_labels:
+        soft_labels(data.table)  # an error before the encoders run, not after
     model = new_teacher(args, data, accelerator)
     clips = data.clips(select_speakers(data.table, data.train_speakers))
     cache_folder = args.cache or run.path / "cache"
@@ -215,9 +219,12 @@ def train(
     """Train one teacher on some rows; `validation` selects the best checkpoint."""
     groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
     loop = TrainingLoop(args, data, model, groups, data.clips(rows), data.training_sampler(rows), name, part=name)
+    soft = soft_labels(rows) if args.soft_labels else {}
     on_line = bool(args.augment) and not forward.caches  # without a cache of augmented versions
     augment = seeded_augmentation(waveform_augmentation(args), args.seed) if on_line else None
     for batch in loop.batches(augment, waveforms=not forward.caches):
+        if soft:
+            batch.labels = distributions(batch, len(data.emotions), soft)
         with accelerator.autocast():
             output = forward(loop.model, batch, seed=args.seed + loop.step_number)
         gather_output(accelerator, output)
@@ -259,7 +266,7 @@ class TeacherForward:
             states, lengths, batch.labels, batch.dimension_labels = mix_clips(
                 states,
                 lengths,
-                distributions(batch.labels, len(self.data.emotions)),
+                distributions(batch, len(self.data.emotions)),
                 batch.dimension_labels,
                 batch.weight,
                 # Every process mixes the clips of its own batch, with different coefficients.
@@ -352,10 +359,17 @@ def outputs_of_versions(
     return replace(joined, teacher=torch.zeros_like(joined.teacher))  # all of the one teacher
 
 
-def distributions(labels: Tensor, count: int) -> Tensor:
-    """Class numbers `(B,)` as distributions `(B, C)`; NaN for -100."""
+def distributions(batch: Batch, count: int, soft: Mapping[str, Sequence[float]] | None = None) -> Tensor:
+    """Labels of a batch as distributions `(B, C)`, NaN for -100; those of the clips named in `soft` are its values."""
+    if batch.labels.is_floating_point():
+        return batch.labels
+    labels = batch.labels
     one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), count).float()  # (B, C)
-    return one_hot.masked_fill(labels[:, None] < 0, torch.nan)
+    targets = one_hot.masked_fill(labels[:, None] < 0, torch.nan)
+    for target, name in zip(targets, batch.ids, strict=True):
+        if soft and name in soft:
+            target[:] = torch.tensor(soft[name])
+    return targets
 
 
 def mask_value(stream: nn.Module) -> Tensor:

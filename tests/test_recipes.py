@@ -10,6 +10,7 @@ import sys
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from transformers import AutoModelForAudioClassification
 from audio_emotion.data.augmentation import WaveformAugmentation
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers
+from audio_emotion.evaluation.predictions import load_predictions
+from audio_emotion.evaluation.report import posterior
 from audio_emotion.teachers.load import teacher_augmentation
 from audio_emotion.teachers.outputs import TeacherOutputs, version_id
 from audio_emotion.training.arguments import parse_arguments
@@ -80,6 +83,44 @@ def test_a_teacher_run_writes_all_files_of_the_run_folder(teacher_run):
     results = json.loads((teacher_run.folder / "results.json").read_text())
     assert results["test"]["clips"] == 12
     assert set(results["test"]["speakers"]).isdisjoint(results["train_speakers"])
+
+
+def test_targets_are_the_votes_of_a_clip_and_its_label_where_it_has_none():
+    namespace = recipe("train_teacher")
+    batch = Namespace(ids=["a", "b", "c"], labels=torch.tensor([1, 2, -100]))
+
+    targets = namespace["distributions"](batch, 3, {"a": [0.5, 0.25, 0.25]})
+
+    assert targets[:2].tolist() == [[0.5, 0.25, 0.25], [0, 0, 1]]
+    assert targets[2].isnan().all()
+    batch.labels = targets  # which augmentation by mixing clips asks for again
+    assert namespace["distributions"](batch, 3) is targets
+
+
+def test_a_teacher_trained_on_votes_predicts_their_distribution_and_not_the_label(tmp_path, monkeypatch):
+    namespace = recipe("train_teacher")
+    votes = [0.1, 0.2, 0.3, 0.4]
+    monkeypatch.setitem(namespace["main"].__globals__, "soft_labels", lambda rows: dict.fromkeys(rows["id"], votes))
+    arguments = {"corpus_count": 40, "epochs": 12, "hidden_size": 8, "convolution_size": 8, "soft_labels": True}
+    arguments |= {"label_smoothing": 0.0, "learning_rate": 1e-2}
+
+    namespace["main"](
+        namespace["TeacherArguments"](output=str(tmp_path / "run"), cache=str(tmp_path / "cache"), **arguments)
+    )
+
+    predictions, _, _ = load_predictions(tmp_path / "run" / "predictions.parquet")
+    assert posterior(predictions.logits).mean(0) == pytest.approx(votes, abs=0.05)
+    assert len(set(predictions.labels.tolist())) > 1  # the label is tested as before
+
+
+def test_a_corpus_without_votes_is_refused_before_training(tmp_path, monkeypatch):
+    namespace = recipe("train_teacher")
+    monkeypatch.setitem(namespace["main"].__globals__, "new_teacher", lambda *_: pytest.fail("built a teacher"))
+
+    with pytest.raises(ValueError, match="distribution of votes"):
+        namespace["main"](
+            namespace["TeacherArguments"](output=str(tmp_path / "run"), corpus_count=20, soft_labels=True)
+        )
 
 
 def test_teacher_outputs_are_of_speakers_that_the_teacher_was_not_trained_on(teacher_run):

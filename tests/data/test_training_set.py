@@ -11,7 +11,13 @@ from datasets import Dataset
 
 from audio_emotion.data.registry import corpus_info, corpus_table
 from audio_emotion.data.sampler import ResumableSampler
-from audio_emotion.data.training_set import class_numbers, mix_corpora, require_training_labels, training_data
+from audio_emotion.data.training_set import (
+    class_numbers,
+    mix_corpora,
+    require_training_labels,
+    soft_labels,
+    training_data,
+)
 
 
 @pytest.fixture
@@ -122,3 +128,11 @@ def test_class_numbers_are_those_of_the_labels_that_are_used():
 
     assert class_numbers(rows, ["angry", "calm"]).tolist() == [1, -100, 0]
     assert class_numbers(rows, ["angry", "calm"], {"own/2"}).tolist() == [-100, -100, 0]
+
+
+def test_soft_labels_are_of_the_clips_that_have_votes_and_a_corpus_without_is_refused():
+    rows = Dataset.from_dict({"id": ["a", "b", "c"], "probabilities": [[0.25, 0.75], None, [1.0, 0.0]]})
+
+    assert soft_labels(rows) == {"a": [0.25, 0.75], "c": [1.0, 0.0]}
+    with pytest.raises(ValueError, match=r"none among 1.*voice-votes"):
+        soft_labels(rows.select([1]))

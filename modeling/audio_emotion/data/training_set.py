@@ -182,6 +182,22 @@ def class_numbers(rows: Dataset, emotions: Sequence[str], labeled: Collection[st
     return np.array([index[emotion] if is_used and emotion is not None else -100 for emotion, is_used in named])
 
 
+def soft_labels(rows: Dataset) -> dict[str, list[float]]:
+    """Distribution over the emotions of the corpus of each clip that has one, by id.
+
+    Raises:
+        ValueError: if no clip has one.
+    """
+    pairs = zip(rows["id"], rows["probabilities"], strict=True)
+    found = {name: probabilities for name, probabilities in pairs if probabilities is not None}
+    if not found:
+        raise ValueError(
+            f"Expected clips with a distribution of votes, got none among {len(rows)}. Choose a corpus that has them, "
+            "such as `crema-d/voice-votes` or `msp-podcast/votes` (docs/corpora.md), or leave `--soft_labels` out."
+        )
+    return found
+
+
 def labeled_clips(ids: Sequence[str], fraction: float, file: str = "", seed: int = 0) -> set[str]:
     """Ids of the clips whose labels are used: a random fraction, or those that a file lists, one a line.
 

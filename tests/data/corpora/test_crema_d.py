@@ -111,6 +111,14 @@ def test_votes_fit_into_the_table_of_recipes(corpus):
     assert table["probabilities"][1] == [0.5, 0.0, 0.0, 0.0, 0.5, 0.0]
 
 
+def test_votes_beside_the_intended_emotion_change_nothing_but_the_soft_label(corpus):
+    intended, both = (list(crema_d.rows(corpus, labels=labels)) for labels in ("intended", "voice-votes"))
+    votes = [row["probabilities"] for row in crema_d.rows(corpus, labels="voice")]
+
+    assert both == [{**row, "probabilities": each} for row, each in zip(intended, votes, strict=True)]
+    assert corpus_table("crema-d/voice-votes", str(corpus))["emotion"][:] == ["angry", "angry", "neutral", "neutral"]
+
+
 def test_tied_votes_have_probabilities_and_no_emotion(corpus):
     tied = list(crema_d.rows(corpus, labels="voice"))[1]
 

@@ -8,8 +8,8 @@ Names are actor-sentence-emotion-level, such as `1001_IEO_ANG_HI` (Cao et al. 20
     processedResults/tabulatedVotes.csv  votes on audio (row ids 1...), video (2...) and both (3...) of each clip
 
 The intended emotion is the usual label, although raters of the audio vote for it on 44.6 % of the clips only: `labels`
-selects the votes instead. There are no ratings of activation, valence or dominance: the dimensions are derived from
-the category, and for votes are the mean over them.
+selects the votes instead, or adds them as a soft label. There are no ratings of activation, valence or dominance: the
+dimensions are derived from the category, and for votes in its place are the mean over them.
 
 Protocols. `crema-d-all` trains on all actors (for published weights, never for scores). `crema-d-hicmae-fold-1` ..
 `-5` (Sun et al. 2024): 18, 18, 18, 18 and 19 consecutive actors, without the five clips that the corpus reports as
@@ -85,6 +85,7 @@ INFO = CorpusInfo(
         "voice": Variant({"labels": "voice"}),
         "face": Variant({"labels": "face"}),
         "audio-visual": Variant({"labels": "audio-visual"}),
+        "voice-votes": Variant({"labels": "voice-votes"}),
         "video": Variant({"video": True}),
         "pad": PAD_NORMS,
     },
@@ -117,7 +118,8 @@ BAD_VIDEO = {
     "1064_IEO_DIS_MD": "video of a minute",
 }
 
-Labels = Literal["intended", "voice", "face", "audio-visual"]
+Labels = Literal["intended", "voice", "face", "audio-visual", "voice-votes"]
+VOTES_BESIDE: dict[Labels, Labels] = {"voice-votes": "voice"}  # of which the votes are added to the intended label
 QUERIES = {"voice": "1", "face": "2", "audio-visual": "3"}  # first digit of a row id of the votes
 
 
@@ -133,7 +135,7 @@ def rows(
         root: the folder with `AudioWAV/` or `AudioMP3/` in it; by default `$AUDIO_EMOTION_DATA/crema-d`.
         labels: "intended" by the actor; or the votes of raters who were given the "voice", the "face", or both
             ("audio-visual"): `probabilities` are then fractions of the votes, and `emotion` their majority, None for a
-            tie.
+            tie. "voice-votes": the intended label and its dimensions, and the `probabilities` of "voice".
         video: pair each clip with its `VideoFlash/*.flv`; None for those in `BAD_VIDEO` and for a missing file.
         dimensions_source: a key of `affective_norms.NORM_SETS`.
 
@@ -164,11 +166,13 @@ def rows(
                 f"Expected audio, got a Git LFS pointer: `{first}`. Run `git lfs pull` in the clone, or download the "
                 f"files from the corpus's page."
             )
-    soft_labels = None if labels == "intended" else votes(root, labels)
+    beside = labels in VOTES_BESIDE
+    soft_labels = None if labels == "intended" else votes(root, VOTES_BESIDE.get(labels, labels))
     if soft_labels is not None and (missing := sorted(set(clips) - set(soft_labels))):
         raise ValueError(f"Expected votes on every clip, got none on {missing[:5]}. Use the published votes.")
     people = demographics(root)
-    return (_row(root, name, clips[name], people, soft_labels, video, dimensions_source) for name in sorted(clips))
+    others = people, soft_labels, beside, video, dimensions_source
+    return (_row(root, name, clips[name], *others) for name in sorted(clips))
 
 
 def _audio_files(root: Path) -> list[Path]:
@@ -248,12 +252,13 @@ def _row(
     path: Path,
     people: Mapping[str, Mapping[str, str]],
     soft_labels: Mapping[str, list[float]] | None,
+    beside: bool,  # soft labels are added to the intended one and do not replace it
     video: bool,
     dimensions_source: str,
 ) -> dict[str, Any]:
     actor, _, code, level = name.split("_")
     speaker = f"{INFO.name}/{actor}"
-    if soft_labels is None:
+    if soft_labels is None or beside:
         emotion: str | None = CODES[code]
         intensity = "strong" if level == "HI" else "normal"
         activation, valence, dominance = norm_derived_dimensions(CODES[code], intensity, dimensions_source)
