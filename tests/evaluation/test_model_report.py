@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,6 +16,7 @@ from audio_emotion.data.registry import corpus_info
 from audio_emotion.evaluation.model_report import ModelReport, sample_rows, write_report
 from audio_emotion.evaluation.pooled_regression import PooledFeatures, cross_fitted
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
+from audio_emotion.evaluation.report_warnings import interval_warnings
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion_cli import EXIT_OK, EXIT_USAGE, main
 
@@ -73,6 +75,41 @@ def test_the_page_shows_the_figures_of_the_file_and_loads_nothing(report):
     assert "near chance" in page.text  # random weights
     assert re.search(r"cost", page.text, re.IGNORECASE)
     assert set(corpus["robustness"]) >= {"codec", "noise", "control"}
+
+
+def test_the_page_states_that_a_model_has_no_intervals_and_warns_of_wrong_ones_on_top(report, tmp_path):
+    results, path = report
+    assert "predicts no variance" not in path.read_text()  # whose dimensions are not rated on this corpus
+    scores = results["corpora"][0]["models"]["model-0"]
+    entry = {**results["corpora"][0], "models": {"model-0": {**scores, "dimensions": ["valence"]}}}
+    for name in ("ccc_valence", "pearson_valence", "mae_valence"):
+        entry["models"]["model-0"].setdefault(name, 0.1)
+    without = write_report({**results, "corpora": [entry]}, tmp_path / "without").read_text()
+    assert "model-0 predicts no variance" in without
+
+    inside = {level: {"fraction": float(level) / 2, "interval": [0.1, 0.5]} for level in ("0.9", "0.5")}
+    entry["models"]["model-0"]["coverage"] = {
+        "valence": {"clips": 9, "standard_deviation": 0.1, "scale": 2.5, "inside": inside}
+    }
+    found = interval_warnings("toy", entry["models"]["model-0"]["coverage"])
+    page = Page(write_report({**results, "warnings": found, "corpora": [entry]}, tmp_path / "with").read_text())
+    assert "predicts no variance" not in page.text
+    assert "45.0 %" in page.text
+    assert page.text.index("90% intervals of valence contain 45%") < page.text.index("UAR is the mean")
+
+
+def test_a_report_measures_the_intervals_of_rated_dimensions(tmp_path, monkeypatch):
+    info = replace(corpus_info("synthetic"), dimensions_source="rated")
+    monkeypatch.setattr("audio_emotion.evaluation.model_report.corpus_info", lambda _: info)
+    model = student(tmp_path / "model", predict_variance=True)
+    results = ModelReport(model, **{**QUICK, "robustness_clips": 0}).evaluate(["synthetic"])
+
+    found = results["corpora"][0]["models"]["model"]["coverage"]
+    assert set(found) == {"activation", "valence", "dominance"}
+    assert all(each["clips"] == QUICK["clips"] and each["standard_deviation"] > 0 for each in found.values())
+    assert any(
+        "intervals of" in each and "too wide" in each for each in results["warnings"]
+    )  # a standard deviation of about 1
 
 
 def test_both_models_are_evaluated_on_the_same_sample(report):

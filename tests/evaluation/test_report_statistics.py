@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
+from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, confusion_matrix
 
 from audio_emotion.evaluation import report_statistics
@@ -41,6 +42,30 @@ def test_correctness_equals_scikit_learn():
     assert scores["confusion"] == confusion_matrix(found.labels, chosen).tolist()
     expected = np.corrcoef(found.dimensions.T, found.dimension_labels.T)[:3, 3:]
     np.testing.assert_allclose(scores["cross_correlation"], expected, atol=1e-6)
+
+
+def test_intervals_of_dimensions_contain_as_much_as_their_normal_distribution():
+    """Errors of known deviations: the fraction inside follows from the distribution function, for any wrong scale."""
+    random = np.random.default_rng(0)
+    found = predictions(clips=8000, speakers=40)
+    deviations = random.uniform(0.02, 0.3, size=(8000, 3))
+    found.dimension_labels = found.dimensions + deviations * random.normal(size=(8000, 3))
+    found.dimension_labels[:3, 1] = np.nan
+    factors = np.array([1.0, 0.5, 2.0])  # of the predicted deviations
+    found.variances = (factors * deviations) ** 2
+
+    scores = report_statistics.coverage(found, ["activation", "valence", "dominance"], 200)
+
+    assert [each["clips"] for each in scores.values()] == [8000, 7997, 8000]
+    for factor, each in zip(factors, scores.values(), strict=True):
+        assert each["scale"] == pytest.approx(1 / factor, rel=0.02)
+        for level, inside in each["inside"].items():
+            expected = 2 * norm.cdf(factor * norm.ppf((1 + float(level)) / 2)) - 1
+            assert inside["fraction"] == pytest.approx(expected, abs=0.015)
+            assert inside["interval"][0] <= inside["fraction"] <= inside["interval"][1]
+    rated, mean, deviation = found.dimension_labels[:, 0], found.dimensions[:, 0], deviations[:, 0]
+    low, high = norm.interval(0.9, mean, deviation)
+    assert scores["activation"]["inside"]["0.9"]["fraction"] == ((low <= rated) & (rated <= high)).mean()
 
 
 def test_calibration_equals_scikit_learn_and_formulas():

@@ -16,6 +16,8 @@ def warnings(found, *, digests=None, contaminated_by=(), tests=None) -> str:
     scores = report_statistics.correctness(found, EMOTIONS, DIMENSIONS, "rated", 50)
     scores["contaminated_by"] = list(contaminated_by)
     lines = report_warnings.corpus_warnings("toy", scores, EMOTIONS, DIMENSIONS)
+    if found.variances is not None:
+        lines += report_warnings.interval_warnings("toy", report_statistics.coverage(found, DIMENSIONS, 50))
     lines += report_warnings.range_warnings("toy", found, DIMENSIONS)
     lines += report_warnings.calibration_warnings("toy", report_statistics.calibration(found, 0))
     lines += report_warnings.clip_warnings("toy", found, digests or found.ids)
@@ -90,6 +92,23 @@ def over_confident():
     return {"found": found}, "over-confident by"
 
 
+def with_variances(factor: float):
+    """Variances of the real errors, times a factor."""
+    found = calibrated()
+    found.variances = factor * np.tile(np.square(found.dimensions - found.dimension_labels).mean(0), (400, 1))
+    return found
+
+
+def variance_too_small():
+    return {
+        "found": with_variances(0.1)
+    }, "of the ratings, they are too narrow; the errors are 3.2 times the predicted"
+
+
+def variance_too_large():
+    return {"found": with_variances(10)}, "of the ratings, they are too wide; the errors are 0.3 times the predicted"
+
+
 def repeated_clips():
     found = calibrated()
     return {"found": found, "digests": [*found.ids[:300], *found.ids[:100]]}, "100 of 400 clips are copies"
@@ -122,6 +141,8 @@ FAULTS = (
     constant_dimension,
     exchanged_classes,
     over_confident,
+    variance_too_small,
+    variance_too_large,
     repeated_clips,
     a_speaker_for_every_clip,
     unknown_speakers,
@@ -131,6 +152,7 @@ FAULTS = (
 
 def test_a_sound_evaluation_has_no_warning():
     assert warnings(calibrated()) == ""
+    assert warnings(with_variances(1.0)) == ""
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)

@@ -230,10 +230,11 @@ class MatchedClassifier(nn.Module):
         """Predict for clips `(B, S)` at 16 kHz."""
         model: Any = self._external if self.extractor or isinstance(self.model, ExternalModel) else self.model
         output = model(input_values, attention_mask)
-        absent = input_values.new_zeros(len(input_values), 0)
+        absent, variance = input_values.new_zeros(len(input_values), 0), output.log_variance
         return EmotionOutput(
             logits=self.match.logits(output.logits) if self.match else absent,  # (B, K)
             dimensions=output.dimensions[:, self.columns] if self.columns else absent,  # (B, A)
+            log_variance=variance[:, self.columns] if self.columns and variance is not None else None,
             embedding=absent,
         )
 

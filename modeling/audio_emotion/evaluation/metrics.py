@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -115,6 +116,26 @@ def macro_f1(predictions: ArrayLike, references: ArrayLike) -> float:
     counts = _confusion_counts(predictions, references)
     scores = 2 * np.diag(counts) / (counts.sum(axis=0) + counts.sum(axis=1))
     return float(scores.mean()) if scores.size else float("nan")
+
+
+def interval_coverage(
+    predictions: ArrayLike, variances: ArrayLike, references: ArrayLike, level: float
+) -> float | np.ndarray:
+    """Fraction of the references inside the central interval of a normal distribution around the predictions.
+
+    Args:
+        predictions: `(N,)` or `(N, D)` means.
+        variances: of the same shape.
+        references: of the same shape, NaN where a clip has no label.
+        level: probability of the interval; the fraction that calibrated variances give.
+    """
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(np.asarray(variances, dtype=np.float64))
+    distance = np.abs(np.asarray(predictions, dtype=np.float64) - np.asarray(references, dtype=np.float64))
+    labeled = np.isfinite(distance)
+    counts = labeled.sum(0)
+    inside = ((distance <= half) & labeled).sum(0)
+    found: np.ndarray = np.where(counts > 0, inside / np.maximum(counts, 1), np.nan)
+    return found if found.ndim else float(found)
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:

@@ -244,6 +244,9 @@ class ModelReport:
         if emotions and (kept.labels >= 0).any():
             scores["calibration"] = report_statistics.calibration(kept, self.repeats)
         title = f"{corpus}, {name}"
+        if rated and kept.variances is not None:
+            scores["coverage"] = report_statistics.coverage(kept, rated, self.repeats)
+            self.warnings += report_warnings.interval_warnings(title, scores["coverage"])
         self.warnings += report_warnings.corpus_warnings(title, scores, emotions, rated)
         self.warnings += report_warnings.range_warnings(title, predictions, dimensions)
         if "calibration" in scores:

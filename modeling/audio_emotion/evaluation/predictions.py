@@ -35,6 +35,7 @@ class Predictions:
     dimension_labels: np.ndarray  # (N, A), NaN where unlabeled
     durations: np.ndarray | None = None  # (N,) seconds, NaN where no audio was decoded (frames came from a cache)
     genders: np.ndarray | None = None  # (N,) of the speakers, "" where unknown
+    variances: np.ndarray | None = None  # (N, A) of the dimensions, of a model that predicts them
 
     def take(self, chosen: np.ndarray) -> Predictions:
         """The clips at the given indices, or where a mask is true."""
@@ -68,7 +69,8 @@ def predict(
         absent = output.embedding.new_zeros(len(batch.ids), 0)  # for a head that the model does not have
         logits = absent if output.logits is None else output.logits
         dimensions = absent if output.dimensions is None else output.dimensions
-        columns = (logits, dimensions, output.embedding, batch.labels, batch.dimension_labels)
+        variances = absent if output.log_variance is None else output.log_variance.float().exp()
+        columns = (logits, dimensions, variances, output.embedding, batch.labels, batch.dimension_labels)
         arrays = [column.float().cpu().numpy() for column in columns]
         seconds = batch.attention_mask.sum(-1).numpy() / SAMPLING_RATE
         seconds[seconds < MIN_DURATION] = np.nan  # a batch without audio
@@ -76,9 +78,12 @@ def predict(
             if batch.weight[index] > 0:
                 rows.append((name, batch.speakers[index] or "", *(array[index] for array in arrays), seconds[index]))
     gathered = sorted(gather_object(rows) if accelerator.num_processes > 1 else rows, key=lambda row: row[0])
+    names = ("speakers", "logits", "dimensions", "variances", "embedding", "labels", "dimension_labels", "durations")
     ids, *values = zip(*gathered, strict=True)
-    predictions = Predictions(list(ids), *map(np.array, values))
+    predictions = Predictions(list(ids), **dict(zip(names, map(np.array, values), strict=True)))
     predictions.labels = predictions.labels.astype(int)
+    if predictions.variances is not None and not predictions.variances.size:
+        predictions.variances = None  # of a model without
     return predictions
 
 
@@ -90,7 +95,8 @@ def pool_folds(folds: Sequence[Predictions]) -> Predictions:
         raise ValueError(f"Expected folds without a common clip, got {twice[:3]} in two. Pool the folds of one seed.")
     if len(folds) == 1:
         return folds[0]
-    arrays = ("speakers", "logits", "dimensions", "labels", "dimension_labels")
+    arrays = ["speakers", "logits", "dimensions", "labels", "dimension_labels"]
+    arrays += ["variances"] if all(fold.variances is not None for fold in folds) else []
     joined = {name: np.concatenate([getattr(fold, name) for fold in folds]) for name in arrays}
     return Predictions(ids=ids, embedding=np.zeros((len(ids), 0)), **joined).take(np.argsort(ids))
 
@@ -101,7 +107,8 @@ def save_predictions(
     """Write all but the embeddings to a parquet file, from which every score and plot can be computed again.
 
     Columns: `id`, `speaker`, `gender`, `duration` (seconds), `emotion` (null where unlabeled), `logit_<emotion>`,
-    `predicted_<dimension>` and `rated_<dimension>` (null where unlabeled). 240 clips take about 20 kB.
+    `predicted_<dimension>` and `rated_<dimension>` (null where unlabeled), and of a model that predicts them
+    `variance_<dimension>`. 240 clips take about 20 kB.
     """
     known = [emotions[label] if label >= 0 else None for label in predictions.labels]
     genders = [None] * len(known) if predictions.genders is None else [name or None for name in predictions.genders]
@@ -121,6 +128,8 @@ def save_predictions(
     for index, name in enumerate(dimensions):
         columns[f"predicted_{name}"] = numbers(predictions.dimensions[:, index])
         columns[f"rated_{name}"] = numbers(predictions.dimension_labels[:, index])
+        if predictions.variances is not None:
+            columns[f"variance_{name}"] = numbers(predictions.variances[:, index])
     names = {"emotions": json.dumps(list(emotions)), "dimensions": json.dumps(list(dimensions))}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns).replace_schema_metadata(names), path, compression="zstd", use_dictionary=True)
@@ -144,6 +153,7 @@ def load_predictions(path: str | Path) -> tuple[Predictions, list[str], list[str
     def texts(name: str) -> np.ndarray:
         return np.array([text or "" for text in table[name].to_pylist()], dtype=np.str_)
 
+    variances = [f"variance_{name}" for name in dimensions]
     predictions = Predictions(
         ids=table["id"].to_pylist(),
         speakers=texts("speaker"),
@@ -154,5 +164,6 @@ def load_predictions(path: str | Path) -> tuple[Predictions, list[str], list[str
         dimension_labels=numbers(*(f"rated_{name}" for name in dimensions)),
         durations=numbers("duration")[:, 0],
         genders=texts("gender"),
+        variances=numbers(*variances) if variances and set(variances) <= set(table.column_names) else None,
     )
     return predictions, emotions, dimensions

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from audio_emotion.evaluation.bootstrap import bootstrap_interval, intervals_ove
 from audio_emotion.evaluation.metrics import (
     accuracy,
     expected_calibration_error,
+    interval_coverage,
     pearson_correlation,
     unweighted_average_recall,
 )
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.evaluation.report import measure, posterior
 
+INTERVALS = (0.9, 0.5)  # probabilities of the intervals of dimensions
 COVERAGES = (1.0, 0.8, 0.6, 0.4)  # fractions of the clips that a model answers
 BINS = 15
 MIN_SPEAKERS = 4  # of a group that is compared with the others
@@ -148,6 +151,50 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean over clips of the squared distance between probabilities `(N, C)` and the one-hot label, 0..2."""
     target = np.eye(probabilities.shape[1])[labels]
     return float(np.square(probabilities - target).sum(-1).mean())
+
+
+def coverage(predictions: Predictions, dimensions: list[str], repeats: int) -> dict[str, dict[str, Any]]:
+    """Whether the intervals of the dimensions contain as many of the rated values as their probability.
+
+    The interval of probability p is that of a normal distribution with the predicted mean and variance.
+
+    Args:
+        predictions: with `variances`.
+        dimensions: names in column order.
+        repeats: bootstrap samples.
+
+    Returns:
+        By dimension with rated clips: `clips`; `standard_deviation`, the predicted one, averaged; `scale`, the root
+        mean square of errors in units of their predicted standard deviation: above 1, intervals are too narrow;
+        `inside`, for each of `INTERVALS` the fraction of rated values inside, and its `interval`.
+    """
+    assert predictions.variances is not None
+    over_speakers = intervals_over(predictions) == "speakers"
+    found = {}
+    for column, name in enumerate(dimensions):
+        rated = np.isfinite(predictions.dimension_labels[:, column])
+        if not rated.any():
+            continue
+        mean, variance, target = (
+            each[rated, column].astype(float)
+            for each in (predictions.dimensions, predictions.variances, predictions.dimension_labels)
+        )
+        groups = predictions.clusters()[rated] if over_speakers else None
+        inside = {}
+        for level in INTERVALS:
+            statistic = partial(interval_coverage, level=level)
+            low, high = bootstrap_interval(statistic, mean, variance, target, groups=groups, repeats=repeats or 100)
+            inside[f"{level:g}"] = {
+                "fraction": float(statistic(mean, variance, target)),
+                "interval": [float(low), float(high)],
+            }
+        found[name] = {
+            "clips": int(rated.sum()),
+            "standard_deviation": float(np.sqrt(variance).mean()),
+            "scale": float(np.sqrt(((target - mean) ** 2 / variance).mean())),
+            "inside": inside,
+        }
+    return found
 
 
 def agreement(predictions: Predictions, votes: np.ndarray, repeats: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ ONE_CLASS = 0.9  # fraction of the clips with one answer
 TOO_GOOD = 0.95  # UAR that no model of acted speech of unseen speakers is known to reach
 REORDERED = 0.15  # sum of Pearson's coefficients that another order of the dimensions gains
 MANY = 10  # clips of a class that are predicted as another
+FAR_FROM_NOMINAL = 0.1  # of the fraction of ratings inside an interval
 FAR_BELOW = 0.4  # of Pearson's coefficient by which the CCC is lower where scale or mean differ
 
 
@@ -98,6 +99,24 @@ def calibration_warnings(name: str, scores: Mapping[str, Any]) -> list[str]:
         f"{name}: over-confident by {excess:.2f}: mean probability {scores['confidence']:.2f}, accuracy "
         f"{scores['accuracy']:.2f}."
     ]
+
+
+def interval_warnings(name: str, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warnings about the intervals of dimensions; see `report_statistics.coverage`."""
+    lines = []
+    for dimension, each in found.items():
+        for level, inside in each["inside"].items():
+            low, high = inside["interval"]
+            missed = inside["fraction"] - float(level)
+            if abs(missed) <= FAR_FROM_NOMINAL or low <= float(level) <= high:
+                continue
+            lines.append(
+                f"{name}: the {float(level):.0%} intervals of {dimension} contain {inside['fraction']:.0%} of the "
+                f"ratings, they are too {'narrow' if missed < 0 else 'wide'}; the errors are {each['scale']:.1f} "
+                "times the predicted standard deviation."
+            )
+            break  # one for each dimension
+    return lines
 
 
 def clip_warnings(name: str, predictions: Predictions, digests: Sequence[str]) -> list[str]:
