@@ -19,6 +19,7 @@ import yaml
 from elsewhere import elsewhere_table
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
 from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_table, set_tables
+from vote_targets import vote_target_table
 
 from audio_emotion.evaluation.bootstrap import aggregate
 from audio_emotion.evaluation.plots import save_figure
@@ -182,6 +183,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "default": [default],
             "elsewhere": [elsewhere_table(elsewhere)],
             "distance": [distance_table(RECIPES / "results")],
+            "votes": [vote_target_table(json.loads((RECIPES / "results" / "crema_d_votes.json").read_text()))],
         },
         HINTS: {"table": hint_tables, "emotale": emotale_tables(repeats)},
         FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
