@@ -11,6 +11,7 @@ Without a file, a teacher of the synthetic corpus is trained first, and then its
 
 import runpy
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ from audio_emotion.training.feature_cache import AugmentedFrameCache
 from audio_emotion.training.feature_statistics import set_log_mel_statistics
 from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.optim import gather_labels, gather_output
+from audio_emotion.training.variance_calibration import write_calibrated
 
 SYNTHETIC_TEACHER = "runs/teacher_synthetic"
 
@@ -77,6 +79,7 @@ class StudentArguments:
     level: str = option("absolute", "Level of the log-mel frames: absolute, or relative: independent of gain.")
     frames_per_step: int = option(4, "Number of 10 ms frames per step: 2, 4 or 8.")
     pooling: str = option("attentive", "Pooling over time: last (of the paper), statistics or attentive.")
+    predict_variance: bool = option(False, "Also predict the variance of each dimension: `return_uncertainty`.")
     convolution: bool = option(True, "Time convolution before the GRU: Figure 1(B) of the paper; without, 1(A).")
 
 
@@ -211,6 +214,10 @@ def main(args: DistillArguments) -> dict:
     # Training.
     groups = [{"params": model.parameters(), "lr": args.learning_rate}]
     loop = TrainingLoop(args, data, model, groups, stream, sampler, "student")
+
+    def write_best() -> None:
+        write_checkpoint(student.without_teacher_heads(), run.path / "checkpoints" / "best")
+
     for batch in loop.batches(augment, waveforms=frame_cache is None):
         is_unlabeled = torch.tensor([name not in labeled for name in batch.ids])
         batch.labels[is_unlabeled], batch.dimension_labels[is_unlabeled] = -100, torch.nan
@@ -234,14 +241,14 @@ def main(args: DistillArguments) -> dict:
         )
         loop.step(terms | teacher_terms, teacher_weights)
         if loop.epoch_ended:
-            scores = None
+            scores = predictions = None
             is_due = loop.epoch % args.validate_every == 0 or loop.epoch == args.epochs
             if is_due and "validation" in data.held_out:
-                scores = data.score(data.predict(student, data.held_out["validation"], 64))
-            loop.end_epoch(
-                scores, lambda: write_checkpoint(student.without_teacher_heads(), run.path / "checkpoints" / "best")
-            )
+                predictions = data.predict(student, data.held_out["validation"], 64)
+                scores = data.score(predictions)
+            loop.end_epoch(scores, partial(write_calibrated, student, predictions, write_best))
         loop.save_state()
+    variance_scale = data.calibrate_variance(student, lambda rows: data.predict(student, rows, 64))
     checkpoint = run.path / "checkpoints" / "last"
     if accelerator.is_main_process:  # before the test, which unreadable clips may stop
         write_checkpoint(student.without_teacher_heads(), checkpoint)
@@ -257,6 +264,7 @@ def main(args: DistillArguments) -> dict:
         "labeled": len(labeled) / max(1, len(with_label)),
         "parameters": student.without_teacher_heads().num_parameters(),
         "train_speakers": sorted(data.train_speakers),
+        **variance_scale,
     }
     results |= data.evaluate(lambda rows: data.predict(student, rows, 64), contaminated_by)
     finish_run(accelerator, run, results)
@@ -284,6 +292,7 @@ def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassi
             level=args.level,
             frames_per_step=args.frames_per_step,
             pooling=args.pooling,
+            predict_variance=args.predict_variance,
             dropout=args.dropout,
             **({} if args.convolution else {"convolution_size": 0}),
             **facts,

@@ -9,6 +9,7 @@ last saved state.
 """
 
 from dataclasses import field
+from functools import partial
 
 from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
@@ -30,6 +31,7 @@ from audio_emotion.training.experiment import (
 from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
 from audio_emotion.training.optim import gather_labels, gather_output, parameter_groups
+from audio_emotion.training.variance_calibration import write_calibrated
 
 
 @argument_group("model")
@@ -83,6 +85,7 @@ def main(args: FineTuneArguments) -> dict:
     # Training.
     groups = parameter_groups(model, args.learning_rate, args.encoder_learning_rate)
     loop = TrainingLoop(args, data, model, groups, stream, data.training_sampler(rows), "fine-tuning")
+    write_best = partial(write_checkpoint, model, run.path / "checkpoints" / "best")
     for batch in loop.batches(augment):
         with accelerator.autocast():
             output = data.forward(loop.model, batch)
@@ -91,11 +94,13 @@ def main(args: FineTuneArguments) -> dict:
         terms = supervised_terms(output, labels, ratings, model.config.dimension_weights, weight, args.label_smoothing)
         loop.step(terms)
         if loop.epoch_ended:
-            scores = None
+            scores = predictions = None
             if "validation" in data.held_out:
-                scores = data.score(data.predict(model, data.held_out["validation"], 32))
-            loop.end_epoch(scores, lambda: write_checkpoint(model, run.path / "checkpoints" / "best"))
+                predictions = data.predict(model, data.held_out["validation"], 32)
+                scores = data.score(predictions)
+            loop.end_epoch(scores, partial(write_calibrated, model, predictions, write_best))
         loop.save_state()
+    variance_scale = data.calibrate_variance(model, lambda rows: data.predict(model, rows, 32))
     checkpoint = run.path / "checkpoints" / "last"
     if accelerator.is_main_process:  # before the test, which unreadable clips may stop
         write_checkpoint(model, checkpoint)
@@ -108,6 +113,7 @@ def main(args: FineTuneArguments) -> dict:
         "seed": args.seed,
         "parameters": model.num_parameters(),
         "train_speakers": sorted(data.train_speakers),
+        **variance_scale,
     }
     results |= data.evaluate(lambda rows: data.predict(model, rows, 32), contaminated_by)
     finish_run(accelerator, run, results)

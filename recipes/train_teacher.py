@@ -9,6 +9,7 @@ Start a killed run again with the same command: it resumes at its last saved sta
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,6 +48,7 @@ from audio_emotion.training.feature_statistics import (
 from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
 from audio_emotion.training.optim import gather_labels, gather_output, gather_with_gradient, parameter_groups
+from audio_emotion.training.variance_calibration import write_calibrated
 
 
 @argument_group("encoders")
@@ -73,6 +75,7 @@ class NetworkArguments:
     convolution_size: int = option(64, "Channels of the time convolution beside the identity; 0: Figure 1(A).")
     pooling: str = option("statistics", "Pooling over time: last (of the paper), statistics or attentive.")
     pooling_heads: int = option(1, "Number of scores of attentive pooling.")
+    predict_variance: bool = option(False, "Also predict the variance of each dimension: `return_uncertainty`.")
     dimension_weights: list[float] = option([], "Weight of each dimension in the CCC loss. Empty: equal weights.")
 
 
@@ -158,6 +161,7 @@ def main(args: TeacherArguments) -> dict:
     # The teacher.
     model.config.training_data = training_data(data.train_speakers)
     train(args, data, accelerator, model, rows, forward, "teacher", data.held_out.get("validation"))
+    variance_scale = data.calibrate_variance(model, lambda rows: forward.predict(model, rows))
     if accelerator.is_main_process:  # before the test, which unreadable clips may stop
         write_checkpoint(model, run.path / "checkpoints" / "last")
     results = {
@@ -167,6 +171,7 @@ def main(args: TeacherArguments) -> dict:
         "seed": args.seed,
         "parameters": model.num_parameters(),
         "train_speakers": sorted(data.train_speakers),
+        **variance_scale,
     }
     results |= data.evaluate(lambda rows: forward.predict(model, rows), data.contaminated_by([], args.encoders))
 
@@ -222,6 +227,7 @@ def train(
     soft = soft_labels(rows) if args.soft_labels else {}
     on_line = bool(args.augment) and not forward.caches  # without a cache of augmented versions
     augment = seeded_augmentation(waveform_augmentation(args), args.seed) if on_line else None
+    write_best = partial(write_checkpoint, model, data.run.path / "checkpoints" / "best")
     for batch in loop.batches(augment, waveforms=not forward.caches):
         if soft:
             batch.labels = distributions(batch, len(data.emotions), soft)
@@ -235,8 +241,9 @@ def train(
         )
         loop.step(terms)
         if loop.epoch_ended:
-            scores = None if validation is None else data.score(forward.predict(model, validation))
-            loop.end_epoch(scores, lambda: write_checkpoint(model, data.run.path / "checkpoints" / "best"))
+            predictions = None if validation is None else forward.predict(model, validation)
+            scores = None if predictions is None else data.score(predictions)
+            loop.end_epoch(scores, partial(write_calibrated, model, predictions, write_best))
         loop.save_state()
 
 
@@ -301,6 +308,7 @@ def new_teacher(
         pooling_heads=args.pooling_heads,
         frames_per_step=args.frames_per_step,
         dimension_weights=args.dimension_weights or None,
+        predict_variance=args.predict_variance,
         layer_fusion=args.layer_fusion,
         fusion=args.fusion,
         stream_dropout=args.stream_dropout,

@@ -488,6 +488,7 @@ class EmotionHeads(nn.Module):
             "distance": distance,
             "dimensions": self.dimensions(embedding).float().sigmoid() if self.dimensions else None,  # (..., 3)
             "logits": self.emotions(embedding) if self.emotions else None,  # (..., C)
-            "log_variance": self.log_variance(embedding) if self.log_variance else None,  # (..., 3)
+            # detached: its loss must not change the embedding, from which the means are predicted
+            "log_variance": self.log_variance(embedding.detach()) if self.log_variance else None,  # (..., 3)
             "teacher_logits": {name: head(embedding) for name, head in self.teachers.items()} or None,
         }

@@ -212,7 +212,7 @@ class AudioEmotionPipeline(Pipeline):
         if parameters.get("return_uncertainty") and not self.model.config.predict_variance:
             raise ValueError(
                 "`return_uncertainty` needs a model that predicts its variance; this one was trained with "
-                "`predict_variance=False`. Leave the parameter out, or use another model."
+                "`predict_variance=False`. Leave it out, or train a model with `--predict_variance true`."
             )
 
         def given(*names: str) -> dict:

@@ -16,6 +16,7 @@ from audio_emotion.evaluation.bootstrap import CLASS_METRICS, bootstrap_interval
 from audio_emotion.evaluation.metrics import (
     concordance_correlation,
     expected_calibration_error,
+    interval_coverage,
     mean_absolute_error,
     pearson_correlation,
 )
@@ -48,7 +49,8 @@ def measure(
         value, with its interval as `[low, high]` under `intervals`, resampled over `intervals_over`; `recall` of each
         class that occurs, `ece`, `confidence` (the mean of the highest probability), `over_confidence` (confidence
         minus accuracy), `mae_<dimension>` (in units of 0..1); `control_ccc_<dimension>` for norm-derived
-        targets. NaN, without an interval, where nothing is labeled.
+        targets; `coverage_90_<dimension>`, of a model that predicts variances, the fraction of the ratings inside its
+        90 % intervals. NaN, without an interval, where nothing is labeled.
     """
     speakers = sorted(set(predictions.speakers.tolist()) - {""})
     clusters = predictions.clusters()
@@ -86,6 +88,9 @@ def measure(
         predicted, target = predictions.dimensions[rated, column], predictions.dimension_labels[rated, column]
         score(f"ccc_{name}", concordance_correlation, predicted, target, clusters[rated])
         score(f"pearson_{name}", pearson_correlation, predicted, target, clusters[rated])
+        if predictions.variances is not None:
+            normal = np.stack([predicted, predictions.variances[rated, column]], axis=1)  # (n, 2)
+            score(f"coverage_90_{name}", normal_coverage, normal, target, clusters[rated])
         results[f"mae_{name}"] = float(mean_absolute_error(predicted, target))
         if controls is not None:
             control = controls[rated, NORM_DIMENSIONS.index(name)]
@@ -127,6 +132,11 @@ def measure_groups(
         for kind, groups in parts.items()
         if groups
     }
+
+
+def normal_coverage(normal: np.ndarray, target: np.ndarray) -> float:
+    """Fraction of `(N,)` targets inside the 90 % intervals of normal distributions, `(N, 2)` mean and variance."""
+    return float(interval_coverage(normal[:, 0], normal[:, 1], target, 0.9))
 
 
 def posterior(logits: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from audio_emotion.evaluation.report import headline, measure
 from audio_emotion.layers import EmotionOutput
 from audio_emotion.training.arguments import TrainingArguments, tracker_values
 from audio_emotion.training.trainer_state import RunFolder
+from audio_emotion.training.variance_calibration import calibrate_variance
 
 
 def start_run(args: TrainingArguments, title: str, plan: Mapping[str, Any]) -> tuple[Accelerator, RunFolder]:
@@ -191,6 +192,25 @@ class ExperimentData:
     def score(self, predictions: Predictions) -> dict[str, Any]:
         """Metrics of predictions, without intervals."""
         return measure(predictions, self.emotions, self.dimensions, self.info.dimensions_source, 0)
+
+    def calibrate_variance(self, model: nn.Module, predict: Callable[[Dataset], Predictions]) -> dict[str, Any]:
+        """Scale the variances that a model predicts, if it does, to its errors on validation speakers.
+
+        Returns:
+            `variance_scale` for the results, see [`variance_calibration`]; empty for a model without variance.
+        """
+        if not model.config.predict_variance:
+            return {}
+        if "validation" not in self.held_out:
+            self.accelerator.print(
+                "WARNING: no validation speakers, so the variances are not calibrated: they are of the errors on "
+                "training clips, which are smaller than others. Leave `--train_on_validation` out."
+            )
+            return {"variance_scale": {}}
+        scales = calibrate_variance(model, predict(self.held_out["validation"]))
+        described = ", ".join(f"{name} {value:.2f}" for name, value in scales.items())
+        self.accelerator.print(f"Standard deviations scaled to the errors on validation speakers: {described}")
+        return {"variance_scale": scales}
 
     def evaluate(
         self, predict: Callable[[Dataset], Predictions], contaminated_by: Mapping[str, list[str]]
