@@ -450,6 +450,10 @@ class EmbeddingDistance(nn.Module):
         return ((embedding.float() - self.mean) @ self.whitening).square().sum(-1).sqrt()
 
 
+class VarianceHead(nn.Linear):
+    """Linear head of the log-variances; a class of its own, because its bias is initialized in another way."""
+
+
 class EmotionHeads(nn.Module):
     """Linear heads on the embedding: dimensions, emotions, variances and, while distilling, teachers' classes.
 
@@ -464,7 +468,7 @@ class EmotionHeads(nn.Module):
         self.dimensions = nn.Linear(config.embedding_size, len(config.dimensions)) if config.dimensions else None
         self.emotions = nn.Linear(config.embedding_size, len(config.emotions)) if config.emotions else None
         self.log_variance = (
-            nn.Linear(config.embedding_size, len(config.dimensions)) if config.predict_variance else None
+            VarianceHead(config.embedding_size, len(config.dimensions)) if config.predict_variance else None
         )
         self.training_distance = EmbeddingDistance(config.embedding_size) if config.measure_distance else None
         self.teachers = nn.ModuleDict(

@@ -5,6 +5,7 @@
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -22,11 +23,12 @@ from transformers.utils import (
     is_peft_available,
 )
 
-from .layers import EmbeddingDistance, EmotionHeads, EmotionOutput
+from .layers import EmbeddingDistance, EmotionHeads, EmotionOutput, VarianceHead
 from .log_mel import LogMel
 from .losses import supervised_terms
 
 HUB_KWARGS = {"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
+LOG_VARIANCE = math.log(0.15**2)  # of a new head: about the errors of dimensions in 0..1
 LARGEST_SIZE = 50_000  # of an integer in a configuration, so that a broken file does not fill the memory
 ADAPTER = "adapter"  # folder of a published adapter, beside the configuration of the whole model
 HEADS = r"^heads\."  # ignored without a report by a model without heads
@@ -54,7 +56,7 @@ class EmotionPreTrainedModel(PreTrainedModel):
         elif isinstance(module, (nn.Linear, nn.Conv1d)):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
-                init.zeros_(module.bias)
+                init.constant_(module.bias, LOG_VARIANCE if isinstance(module, VarianceHead) else 0.0)
         elif isinstance(module, nn.GRU):
             for name, parameter in module.named_parameters():
                 if name.startswith("weight_hh"):

@@ -16,6 +16,7 @@ from audio_emotion.evaluation.metrics import interval_coverage, pearson_correlat
 from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.layers import EmotionHeads, EmotionOutput
 from audio_emotion.losses import supervised_terms
+from audio_emotion.pretrained_emotion import LOG_VARIANCE
 from audio_emotion.training.experiment import ExperimentData
 from audio_emotion.training.variance_calibration import calibrate_variance, write_calibrated
 
@@ -135,6 +136,17 @@ def run(recipe: str, folder: Path, **arguments) -> dict:
     return namespace["main"](cls(output=str(folder / "run"), **arguments))
 
 
+def test_a_new_head_starts_at_the_usual_error_and_a_loaded_one_is_as_it_was(tmp_path):
+    """A training of some hundred steps would not reach it from a standard deviation of 1."""
+    model = student()
+    assert model.heads.log_variance.bias.exp().sqrt().tolist() == pytest.approx([0.15] * 3)
+    with torch.no_grad():
+        model.heads.log_variance.bias.fill_(-1.0)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForAudioClassification.from_pretrained(tmp_path)
+    assert again.heads.log_variance.bias.tolist() == [-1.0] * 3
+
+
 @pytest.mark.parametrize("recipe", ["train_teacher", "distill"])
 def test_a_recipe_writes_a_model_with_calibrated_variances(recipe, tmp_path):
     results = run(recipe, tmp_path, corpus_count=40, epochs=2)
@@ -147,8 +159,9 @@ def test_a_recipe_writes_a_model_with_calibrated_variances(recipe, tmp_path):
         AutoModelForAudioClassification.from_pretrained(tmp_path / "run" / "checkpoints" / each).heads.log_variance
         for each in ("last", "best")
     )
-    for head in (last, best):  # untrained, almost: standard deviations of 1 are scaled to the errors
-        assert (head.bias < -1).all()
+    for head in (last, best):  # untrained, almost: the bias is that of a new head and the factor
+        factors = 2 * np.log([results["variance_scale"][name] for name in NAMES])
+        assert (head.bias - LOG_VARIANCE).tolist() == pytest.approx(factors, abs=0.2 if head is last else 1.0)
 
 
 def test_without_validation_speakers_variances_are_not_calibrated_which_is_printed(tmp_path, capsys):
