@@ -451,7 +451,12 @@ class EmbeddingDistance(nn.Module):
 
 
 class VarianceHead(nn.Linear):
-    """Linear head of the log-variances; a class of its own, because its bias is initialized in another way."""
+    """Linear head of the log-variances, for which a model with it draws no other random weights than one without."""
+
+    def reset_parameters(self) -> None:
+        """Initialize without random numbers; the model does it again, after the other heads, with a bias of its own."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 class EmotionHeads(nn.Module):

@@ -94,6 +94,13 @@ def test_the_variance_changes_nothing_but_its_own_head():
     assert with_gradient == {"heads.log_variance.weight", "heads.log_variance.bias"}
 
 
+def test_a_model_with_variances_starts_from_the_same_weights_as_one_without():
+    with_, without = student().state_dict(), student(predict_variance=False).state_dict()
+    assert set(with_) - set(without) == {"heads.log_variance.weight", "heads.log_variance.bias"}
+    assert all(torch.equal(with_[name], tensor) for name, tensor in without.items())
+    assert with_["heads.log_variance.weight"].abs().max() > 0
+
+
 def noise_of(activation: Any) -> Any:
     """Known standard deviation of the noise: excited clips are rated with less agreement."""
     return 0.02 + 0.25 * activation
