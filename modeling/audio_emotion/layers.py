@@ -454,7 +454,7 @@ class VarianceHead(nn.Linear):
     """Linear head of the log-variances, for which a model with it draws no other random weights than one without."""
 
     def reset_parameters(self) -> None:
-        """Initialize without random numbers; the model does it again, after the other heads, with a bias of its own."""
+        """Initialize without random numbers; the model does it again after the other heads, with another bias."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
