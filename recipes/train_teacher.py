@@ -186,6 +186,7 @@ def main(args: TeacherArguments) -> dict:
         train(args, data, accelerator, one, select_speakers(data.table, speakers), forward, name)
         others_rows = select_speakers(data.table, others)
         predictions = forward.predict(one, others_rows)
+        one.config.training_data = model.config.training_data
         parts.append(outputs_of_versions(predictions, one, others_rows, forward, data))
         scores = headline(data.score(predictions), data.dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unseen_{key}": round(value, 4) for key, value in scores.items()})

@@ -138,11 +138,12 @@ def test_teacher_outputs_are_of_speakers_that_the_teacher_was_not_trained_on(tea
         assert speakers.isdisjoint(teacher_run.trained_on[name]), name
 
 
-def test_teacher_outputs_have_dimension_names_and_a_license(teacher_run):
+def test_teacher_outputs_have_dimension_names_a_license_and_training_speakers(teacher_run):
     outputs = TeacherOutputs.load(teacher_run.folder / "teacher_outputs")
 
     assert outputs.dimension_names == ["activation", "valence", "dominance"]
     assert outputs.license == "Apache-2.0"
+    assert {name for each in outputs.training_data for name in each["speakers"]} == teacher_run.trained_on["teacher"]
 
 
 def test_a_student_learns_from_outputs_for_the_version_that_it_is_given(tmp_path):

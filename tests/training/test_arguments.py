@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from audio_emotion.training.arguments import parse_arguments
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 CLASSES = {
     "distill": "DistillArguments",
@@ -24,3 +26,12 @@ def test_a_value_of_another_type_is_refused_by_its_name(recipe: str):
 
     with pytest.raises(Exception, match="corpus_count"):
         arguments(output="runs/x", corpus="synthetic", corpus_count="many")
+
+
+def test_a_list_flag_without_values_overrides_that_of_the_file(tmp_path):
+    (tmp_path / "arguments.yaml").write_text("output: runs/x\nlayers: [1, 2]\nencoders: log-mel\n")
+    arguments = runpy.run_path(str(RECIPES / "train_teacher.py"))["TeacherArguments"]
+
+    given = parse_arguments(arguments, ["--config", str(tmp_path / "arguments.yaml"), "--layers"])
+
+    assert (given.layers, given.encoders) == ([], ["log-mel"])

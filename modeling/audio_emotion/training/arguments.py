@@ -55,6 +55,9 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Argu
     usage = "%(prog)s [--config FILE] [--flag VALUE ...]"
     parser = HfArgumentParser(cls, description=cls.__doc__, usage=usage, formatter_class=_HelpFormatter)
     fields = {action.dest: action for action in parser._actions if not action.option_strings[0].startswith("--no_")}
+    for action in fields.values():
+        if action.nargs == "+":
+            action.nargs = "*"  # a flag without values is an empty list
     _group_actions(parser, cls)
     file_help = "YAML file of arguments; flags override its values."
     parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=file_help)
@@ -63,7 +66,7 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Argu
         parser.error(f"{known.config}: unknown keys {unknown}. {cls.__name__} has {sorted(set(fields) - {'help'})}.")
     for name, value in values.items():
         fields[name].required = False
-        if fields[name].nargs == "+" and isinstance(value, str):  # a single name for a list of names
+        if fields[name].nargs == "*" and isinstance(value, str):  # a single name for a list of names
             values[name] = [value]
     parser.set_defaults(**values)
     return cls(**vars(parser.parse_args(flags)))
