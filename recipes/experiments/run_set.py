@@ -33,8 +33,10 @@ from audio_emotion.training.arguments import argument_group, option, parse_argum
 from audio_emotion.training.trainer_state import RunFolder
 
 RECIPES = Path(__file__).parents[1]
+WITHOUT_CHECKPOINT = ("baseline", "reslstm")
 ARGUMENTS = {  # recipe: the class of its arguments
     "baseline": "BaselineArguments",
+    "reslstm": "ResLSTMArguments",
     "train_teacher": "TeacherArguments",
     "distill": "DistillArguments",
     "evaluate": "EvaluateArguments",
@@ -65,7 +67,7 @@ class Run:
     """One row of a set."""
 
     name: str  # in folder and file names
-    recipe: str  # `baseline`, `train_teacher` or `distill`
+    recipe: str  # a key of `ARGUMENTS` but `evaluate`
     title: str = ""  # row name in the table; a run without title has no row
     config: str = ""  # file of its arguments
     arguments: dict = field(default_factory=dict)  # override those of the file
@@ -183,7 +185,7 @@ def jobs_of_run(run: Run, fold: int, seed: int, run_set: dict[str, Any], replace
     passed = {key: value for key, value in values.items() if key in overrides or value != from_file[key]}
     flags = [*(["--config", run.config] if run.config else []), *as_flags(passed)]
     jobs = [Job(name, run.recipe, tuple(flags), output / name, results / name if results else None, needs)]
-    if results is None or run.recipe == "baseline":  # which has no checkpoint
+    if results is None or run.recipe in WITHOUT_CHECKPOINT:
         return jobs
 
     also_test = {test: replace_values(each, replacements) for test, each in run_set.get("also_test", {}).items()}
