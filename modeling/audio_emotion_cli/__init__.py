@@ -257,6 +257,15 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="of a teacher trained with LoRA, leave the pretrained encoders out",
     )
+    parser.add_argument(
+        "--report", metavar="DIR", help="folder of `evaluate --report` of this model: its scores go into the card"
+    )
+    parser.add_argument(
+        "--benchmark",
+        default="",
+        metavar="OWNER/NAME",
+        help="data set of recipes/benchmark.py to which the score on the test split is reported, in .eval_results/",
+    )
     parser.add_argument("--dry-run", action="store_true", help="write the folder and upload nothing")
     parser.add_argument(
         "--output", metavar="FOLDER", help="output folder of a dry run (default: published/ in the run folder)"

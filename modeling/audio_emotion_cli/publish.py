@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
             folder = source / name if is_run else source.with_name(f"{source.name}_{name}")
         runtime = Path(args.runtime_folder) if args.runtime_folder else None
         try:
-            folder = assemble(source, folder, args.repo, args.type, args.which, args.adapter_only, runtime)
+            options = {"runtime": runtime, "benchmark": args.benchmark, "report": args.report and Path(args.report)}
+            folder = assemble(source, folder, args.repo, args.type, args.which, args.adapter_only, **options)
             check_folder(folder, args.type, encoder_folders(source))
             if args.dry_run:
                 print(folder)

@@ -18,6 +18,8 @@ from audio_emotion.evaluation.report import posterior
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
 GENDERS = {"female": ORANGE, "male": BLUE, "": GRAY}
 
+MIN_BIN = 10  # clips, for a point of a reliability curve
+
 
 def save_plots(
     folder: str | Path, predictions: Predictions, emotions: list[str], dimensions: list[str], results: dict[str, Any]
@@ -187,6 +189,42 @@ def model_comparison(results: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.set_axisbelow(True)
         _plain(axes)
     panels[0].set_yticks(range(len(names)), names)
+    return figure
+
+
+def report_figure(report: Mapping[str, Any], model: str) -> Figure:
+    """UAR with its interval on every corpus of a report, beside chance; and accuracy by confidence on each.
+
+    Args:
+        report: content of `report.json`.
+        model: its name there.
+    """
+    scored = [
+        (corpus, corpus["models"][model])
+        for corpus in report["corpora"]
+        if "uar" in corpus["models"].get(model, {}) and not corpus["models"][model].get("contaminated_by")
+    ]
+    figure = Figure(figsize=(9.6, 1.4 + 0.5 * max(len(scored), 5)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    colors = [f"C{number}" for number in range(len(scored))]
+    for row, ((corpus, scores), color) in enumerate(zip(scored, colors, strict=True)):
+        low, high = scores["intervals"].get("uar", [scores["uar"]] * 2)
+        left.plot([low, high], [row, row], color=color, linewidth=2)
+        left.plot(
+            [scores["uar"]], [row], "o", color=color, markersize=8, fillstyle="none" if corpus["within"] else "full"
+        )
+        left.plot([scores["chance"]], [row], "|", color=GRAY, markersize=14)
+        bins = [each for each in scores["calibration"]["bins"] if each["clips"] >= MIN_BIN]
+        points = [[each[name] for each in bins] for name in ("confidence", "accuracy")]
+        right.plot(*points, "o-", color=color, markersize=4, label=corpus["name"])
+    names = [f"{corpus['name']}{' (its own corpus)' if corpus['within'] else ''}" for corpus, _ in scored]
+    left.set(yticks=range(len(scored)), yticklabels=names, xlim=(0, 1), ylim=(len(scored) - 0.5, -0.5))
+    left.set_xlabel("UAR with 95 % interval; gray: chance")
+    right.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="calibrated")
+    right.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+    right.legend(frameon=False, loc="upper left", fontsize=9)
+    for axes in (left, right):
+        _plain(axes)
     return figure
 
 

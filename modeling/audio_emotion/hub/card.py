@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"  # a link in a checkout, a folder in an installed wheel
 Template = Literal[
-    "student", "lite", "teacher", "pseudo_labels", "audio_visual_labels", "metric", "browser_space", "gradio_space"
+    "student",
+    "lite",
+    "teacher",
+    "pseudo_labels",
+    "audio_visual_labels",
+    "benchmark",
+    "metric",
+    "browser_space",
+    "gradio_space",
 ]
 
 DIMENSIONS_MEANING = {
@@ -40,12 +48,13 @@ DIMENSION_ENDS = {
 HUB_LICENSES = {"odbl-1.0": "odbl"}  # where the Hub's identifier is not SPDX's in lower case
 SIZE_CATEGORIES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
 # Facts that may be missing: each opens a section, a sentence or a metadata field of its own.
-_SECTIONS = {"adapter_encoders", "eval_results", "fine_tuned", "groups", "plots", "streams"}
+_SECTIONS = {"adapter_encoders", "eval_results", "fine_tuned", "groups", "plots", "report", "streams"}
 OPTIONAL = _SECTIONS | {"constant", "is_default_model"}
 # Facts that are in the metadata, but not in the text.
 METADATA_ONLY = {
     **dict.fromkeys(("student", "lite", "teacher"), ("license", "eval_results")),
     **dict.fromkeys(("pseudo_labels", "audio_visual_labels"), ("license",)),
+    "benchmark": ("configs", "languages"),
     "gradio_space": ("sdk_version",),
 }
 POSSIBLY_EMPTY = {"emotions", "dimensions"}  # lists that a model without that head leaves empty
@@ -186,18 +195,34 @@ def _card_data(template: Template, facts: Mapping[str, Any]) -> CardData:
             eval_results=facts["eval_results"] or None,
             **_license(facts["license"]),
         )
+    if template == "benchmark":
+        return DatasetCardData(
+            language=facts["languages"] or None,
+            pretty_name=facts["dataset_name"],
+            task_categories=["audio-classification"],
+            size_categories=[_size(facts["clips"])],
+            tags=[*tags, "benchmark"],
+            source_datasets=[facts["corpus"]],
+            configs=facts["configs"],
+            **_license(facts["license"]),
+        )
     tags += ["facial-expression-recognition"] if template == "audio_visual_labels" else []
     tags += ["dimensional-emotion"] if facts.get("dimensions") else []
     return DatasetCardData(
         language=languages,
         pretty_name=facts["dataset_name"],
         task_categories=["audio-classification"],
-        size_categories=[next((name for limit, name in SIZE_CATEGORIES.items() if facts["clips"] < limit), "n>1M")],
+        size_categories=[_size(facts["clips"])],
         tags=[*tags, "pseudo-labels", "knowledge-distillation"],
         source_datasets=facts["source_datasets"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
         **_license(facts["license"]),
     )
+
+
+def _size(clips: int) -> str:
+    """The Hub's category of a number of clips."""
+    return next((name for limit, name in SIZE_CATEGORIES.items() if clips < limit), "n>1M")
 
 
 def _license(spdx: str) -> dict[str, str]:

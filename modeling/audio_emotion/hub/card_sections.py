@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -250,6 +250,28 @@ def eval_results(
         )
         for name, (metric, label) in _measures(scores, dimensions).items()
     ]
+
+
+def report_table(report: Mapping[str, Any], model: str) -> str:
+    """Scores of a model on every corpus of a report; those of a corpus that it was trained on are left out.
+
+    Args:
+        report: content of `report.json`.
+        model: its name there.
+    """
+    rows = []
+    for corpus in report["corpora"]:
+        scores = corpus["models"].get(model, {})
+        if "uar" not in scores or scores.get("contaminated_by"):
+            continue
+        low, high = scores["intervals"].get("uar", (math.nan, math.nan))
+        clips = f"{scores['clips']} of {corpus['of_clips']}"
+        confidence = f"{scores['over_confidence']:+.2f}"
+        own = " (its own corpus, unseen speakers)" if corpus["within"] else ""
+        cells = [f"{scores['uar']:.3f} ({low:.2f} to {high:.2f})", f"{scores['chance']:.3f}", f"{scores['ece']:.3f}"]
+        rows.append([corpus["name"] + own, clips, *cells, confidence])
+    columns = ["Tested on", "Clips", "UAR", "Chance", "Calibration error", "Confidence minus accuracy"]
+    return markdown_table(columns, rows)
 
 
 def groups_table(scores: dict[str, Any], dimensions: Sequence[str]) -> str:

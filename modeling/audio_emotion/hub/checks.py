@@ -19,13 +19,21 @@ EVERYWHERE = ("README.md", "LICENSE*", ".gitattributes", "training/config.yaml")
 PUBLISHED: dict[RepositoryType, tuple[str, ...]] = {  # patterns of the files of a repository; no other is uploaded
     "model": (
         *EVERYWHERE,
-        *("config.json", "preprocessor_config.json", "results.json", "plots/*.png", "onnx/*.onnx"),
+        *(
+            "config.json",
+            "preprocessor_config.json",
+            "results.json",
+            "report.json",
+            "plots/*.png",
+            "onnx/*.onnx",
+            ".eval_results/*.yaml",
+        ),
         *("handler.py", "requirements.txt"),  # for Inference Endpoints
         *("*.safetensors", "*.safetensors.index.json", "adapter_config.json"),
         *(f"{ADAPTER}/*.safetensors", f"{ADAPTER}/adapter_config.json"),
         *(path.name for path in Path(__file__).parents[1].glob("*.py")),  # the code that a checkpoint carries
     ),
-    "dataset": (*EVERYWHERE, "data/*.parquet", "teachers.json"),
+    "dataset": (*EVERYWHERE, "data/*.parquet", "teachers.json", "eval.yaml"),
     "space": (
         *(*EVERYWHERE, "*.py", "requirements.txt", "THIRD_PARTY.txt"),
         *("index.html", "*.css", "*.js", "model.json", "*.flac", "onnx/*.onnx", "runtime/*.js", "runtime/*.wasm"),

@@ -20,8 +20,10 @@ from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
 from audio_emotion.evaluation.provenance import hashed_speaker
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
+from audio_emotion.hub.benchmark import write_eval_results
 from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import metric_facts, model_facts, model_kind, pseudo_label_facts
+from audio_emotion.hub.card_sections import report_table, scored_split
 from audio_emotion.hub.checkpoint import BASE_ENCODERS, write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
 from audio_emotion.hub.onnx_export import can_export, export_onnx
@@ -44,6 +46,8 @@ def assemble(
     which: str = "last",
     adapter_only: bool = False,
     runtime: Path | None = None,
+    benchmark: str = "",
+    report: Path | None = None,
 ) -> Path:
     """Write the content of a repository to a folder.
 
@@ -56,6 +60,8 @@ def assemble(
         which: `"best"` or `"last"` checkpoint of the run; the scores of the run are of the last.
         adapter_only: leave out the pretrained encoders of a run with LoRA.
         runtime: own copy of the browser's runtime for a page, see `find_runtime`.
+        benchmark: data set on the Hub with `eval.yaml`, of which the protocol of the run is a task; empty for none.
+        report: folder of an evaluation report whose first model this is, for the card.
 
     Returns:
         `folder`, or `source` if that is complete and its card loads from `repo`.
@@ -88,7 +94,7 @@ def assemble(
             return folder
         folder.mkdir(parents=True, exist_ok=True)
         if kind == "model":
-            return _assemble_model(source, folder, repo, which, adapter_only)
+            return _assemble_model(source, folder, repo, which, adapter_only, benchmark, report)
         if kind == "dataset":
             return _assemble_pseudo_labels(source, folder, repo, which)
         if is_space_of_model:
@@ -153,7 +159,15 @@ def upload(
     return commit.oid
 
 
-def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapter_only: bool) -> Path:
+def _assemble_model(
+    run_folder: Path,
+    folder: Path,
+    repo: str,
+    which: str,
+    adapter_only: bool,
+    benchmark: str,
+    report: Path | None,
+) -> Path:
     """A checkpoint with its code, card, results, plots and the configuration of its run."""
     checkpoint = run_folder / "checkpoints" / which
     if not checkpoint.is_dir():
@@ -185,9 +199,47 @@ def _assemble_model(run_folder: Path, folder: Path, repo: str, which: str, adapt
     facts = model_facts(model, repo, results, megabytes, plots, _has_last_weights(run_folder, checkpoint))
     if adapter_only:
         facts["adapter_encoders"] = [each for each in model.config.streams if each["kind"] == "encoder"]
+    if report is not None:
+        facts["report"] = _write_report(report, folder, model)
+    if benchmark:
+        if not facts["eval_results"]:
+            raise ValueError(
+                "Expected scores of these weights on speakers that neither they nor a teacher were trained on, got "
+                "none in results.json. Leave `--benchmark` out."
+            )
+        split, scores = scored_split(results)
+        write_eval_results(folder, benchmark, repo, results, split, scores)
     card = render_card(model_kind(model.config), facts, own)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _write_report(source: Path, folder: Path, model: PreTrainedModel) -> dict[str, str]:
+    """Copy the scores of an evaluation report, draw them, and return what the card says of them.
+
+    Raises:
+        ValueError: if there is no report, or its first model was trained on other speakers or has another size.
+    """
+    from audio_emotion.evaluation.plots import report_figure, save_figure
+    from audio_emotion.evaluation.report_page import verdict
+
+    file = source / "report.json"
+    if not file.is_file():
+        raise ValueError(
+            f"Expected the folder of `audio-emotion evaluate --report`, got {source} without report.json."
+        )
+    report = json.loads(file.read_text(encoding="utf-8"))
+    name, facts = next(iter(report["models"].items()))
+    corpora = sorted({each["corpus"] for each in model.config.training_data})
+    if facts["parameters"] != model.num_parameters() or sorted({*facts["training_corpora"]}) != corpora:
+        raise ValueError(
+            f"Expected a report of this model, with {model.num_parameters():,} parameters trained on {corpora}, got "
+            f"one of {name}, with {facts['parameters']:,} trained on {facts['training_corpora']}."
+        )
+    (folder / "plots").mkdir(exist_ok=True)
+    save_figure(report_figure(report, name), folder / "plots" / "report.png")
+    shutil.copyfile(file, folder / "report.json")
+    return {"verdict": verdict(report), "table": report_table(report, name), "picture": "plots/report.png"}
 
 
 def _write_endpoint_handler(folder: Path) -> None:
