@@ -215,7 +215,7 @@ def _assemble_model(
 
 
 def _write_report(source: Path, folder: Path, model: PreTrainedModel) -> dict[str, str]:
-    """Copy the scores of an evaluation report, draw them, and return what the card says of them.
+    """Copy the scores of an evaluation report, draw them, and return what the card states about them.
 
     Raises:
         ValueError: if there is no report, or its first model was trained on other speakers or has another size.
