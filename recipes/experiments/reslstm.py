@@ -113,9 +113,9 @@ class ResLSTM(nn.Module):
 
 
 def chroma_filters(num_bins: int) -> Tensor:
-    """Share of each bin in the twelve pitch classes from C, `(num_bins, 12)`: linear between the nearest two.
+    """Fraction of each bin in the twelve pitch classes from C, `(num_bins, 12)`: linear between the nearest two.
 
-    Bins below 32.7 Hz (C1) have no share. A4 = 440 Hz is class 9.
+    Bins below 32.7 Hz (C1) are left out. A4 = 440 Hz is class 9.
     """
     frequencies = torch.arange(num_bins) * SAMPLING_RATE / WINDOW
     audible = frequencies >= 32.7

@@ -25,7 +25,7 @@ def test_the_chroma_of_a_tone_is_highest_at_its_pitch_class(frequency, pitch_cla
     assert frames[:, 34:].amax() == pytest.approx(1.0)
 
 
-def test_the_shares_of_a_bin_in_the_pitch_classes_sum_to_one():
+def test_the_fractions_of_a_bin_in_the_pitch_classes_sum_to_one():
     filters = chroma_filters(683)
 
     torch.testing.assert_close(filters[3:].sum(-1), torch.ones(680), atol=1e-5, rtol=0)  # from 35 Hz
