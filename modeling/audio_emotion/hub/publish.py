@@ -239,7 +239,7 @@ def _write_report(source: Path, folder: Path, model: PreTrainedModel) -> dict[st
     (folder / "plots").mkdir(exist_ok=True)
     save_figure(report_figure(report, name), folder / "plots" / "report.png")
     shutil.copyfile(file, folder / "report.json")
-    return {"verdict": verdict(report), "table": report_table(report, name), "picture": "plots/report.png"}
+    return {"verdict": verdict(report), "table": report_table(report, name), "plot": "plots/report.png"}
 
 
 def _write_endpoint_handler(folder: Path) -> None:
