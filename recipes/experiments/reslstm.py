@@ -19,7 +19,7 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import MFCC
 
 from audio_emotion.data.dataset import ClipStream
@@ -43,8 +43,8 @@ class ResLSTMArguments:
     corpus: str = option("ravdess", "Name of the corpus.")
     protocol: str = option("ravdess-20-fold-1", "Name of the protocol.")
     hidden_size: int = option(64, "Width of the second LSTM: 64 for 46,772 parameters.")
-    trials: int = option(4, "Random hyperparameters that are compared on the validation speakers.")
-    epochs: int = option(40, "Number of training epochs.")
+    trials: int = option(6, "Random hyperparameters that are compared on the validation speakers.")
+    epochs: int = option(60, "Number of training epochs.")
     seed: int = option(0, "Random seed of the final training; that of the trials is 0.")
     cache: str = option("runs/cache", "Folder of the scores of trials, which runs with other seeds share.")
     output: str = option("runs/reslstm", "Run folder.")
@@ -100,15 +100,14 @@ class ResLSTM(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `(B, C)` and attention weights `(B, T)`, 0 in padding, of `(B, T, F)` with `lengths (B,)` frames."""
-        packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = self.first(packed)
-        residual = self.first_norm(states.data + packed.data)  # (sum of lengths, F): padding does not count
-        states, _ = self.second(PackedSequence(residual, *packed[1:]))
-        padded, _ = pad_packed_sequence(states, batch_first=True)  # (B, T, H)
-        scores = padded @ self.attention  # (B, T)
-        outside = torch.arange(scores.shape[1], device=scores.device) >= lengths[:, None].to(scores.device)
-        weights = scores.masked_fill(outside, -torch.inf).softmax(-1)
-        pooled = torch.einsum("bt,bth->bh", weights, padded)
+        inside = torch.arange(features.shape[1]) < lengths[:, None]  # (B, T)
+        states, _ = self.first(features)  # padding follows the clip, and an LSTM depends on earlier frames alone
+        residual = torch.zeros_like(features)
+        residual[inside] = self.first_norm((states + features)[inside])
+        states, _ = self.second(residual)  # (B, T, H)
+        scores = states @ self.attention  # (B, T)
+        weights = scores.masked_fill(~inside, -torch.inf).softmax(-1)
+        pooled = torch.einsum("bt,bth->bh", weights, states)
         return self.classifier(self.dropout(self.norm(pooled))), weights
 
 
