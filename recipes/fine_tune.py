@@ -2,10 +2,9 @@
 
     accelerate launch recipes/fine_tune.py --model runs/distill_ravdess/checkpoints/last --corpus my_clips.yaml
 
-`my_clips.yaml` describes the corpus (docs/your_own_data.md). Without `--model`, the student that ships in the package
-is fine-tuned, and with `--model modeling/audio_emotion/embedded/lite` the default model. The new checkpoint records
-the training data and license of the old one too. Start a killed run again with the same command: it resumes at its
-last saved state.
+`my_clips.yaml` describes the corpus (docs/your_own_data.md). Without `--model`, the default model in the package is
+fine-tuned, whose license allows commercial use. The new checkpoint records training data and license of the old one
+too. Start a killed run again with the same command: it resumes at its last saved state.
 """
 
 from dataclasses import field
@@ -38,7 +37,7 @@ from audio_emotion.training.variance_calibration import write_calibrated
 class CheckpointArguments:
     """The checkpoint to start from, and which of its parameters are trained."""
 
-    model: str = option("", "Hub id or folder of the checkpoint. Empty: the student in the package.")
+    model: str = option("", "Hub id or folder of the checkpoint. Empty: the default model.")
     revision: str = option("main", "Revision of a checkpoint on the Hub.")
     tuning: str = option("full", "Trained parameters: frozen (heads only), lora (teachers only) or full.")
     encoder_learning_rate: float = option(5e-5, "Peak learning rate of the encoders with --tuning full or lora.")
@@ -56,8 +55,8 @@ class FineTuneArguments(CheckpointArguments, TrainingArguments):
 
 def main(args: FineTuneArguments) -> dict:
     """Fine-tune, test and write the run folder; returns the contents of `results.json`."""
-    source = find_checkpoint(args.model or audio_emotion.STUDENT)
-    plan = {"model": f"{args.model or 'the student in the package'}, tuning {args.tuning}"}
+    source = find_checkpoint(args.model or audio_emotion.DEFAULT)
+    plan = {"model": f"{args.model or 'the default model'}, tuning {args.tuning}"}
     accelerator, run = start_run(args, "Fine-tune a checkpoint", plan)
     if run.finished is not None:
         return run.finished

@@ -60,8 +60,8 @@ def own(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(own, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("tuned")
-    arguments = RECIPE["FineTuneArguments"](corpus=str(own / "callcenter.yaml"), output=str(output), epochs=2)
-    RECIPE["main"](arguments)
+    arguments = {"corpus": str(own / "callcenter.yaml"), "model": audio_emotion.STUDENT, "epochs": 2}
+    RECIPE["main"](RECIPE["FineTuneArguments"](output=str(output), **arguments))
     return output
 
 
@@ -99,6 +99,13 @@ def test_the_default_model_is_fine_tuned_and_stays_lite(own, tmp_path):
     assert all(torch.equal(before[name], each) for name, each in model.base_model.state_dict().items())
 
 
+def test_the_default_is_the_model_of_the_pipeline():
+    given = RECIPE["FineTuneArguments"](corpus="synthetic")
+
+    assert given.model == ""
+    assert pipeline("audio-emotion", device="cpu").model.name_or_path == audio_emotion.DEFAULT
+
+
 def test_frozen_tuning_changes_only_the_heads(own, tuned, tmp_path):
     source = tuned / "checkpoints" / "last"
     arguments = {"corpus": str(own / "callcenter.yaml"), "model": str(source), "tuning": "frozen", "epochs": 1}
@@ -125,7 +132,8 @@ def test_heads_for_as_many_new_emotions_are_newly_initialized(own, tmp_path, cap
     description["columns"]["emotion"] = "other"
     (own / "eight.yaml").write_text(yaml.safe_dump(description))
     logging.getLogger("transformers.modeling_utils").addHandler(caplog.handler)
-    arguments = {"corpus": str(own / "eight.yaml"), "tuning": "frozen", "epochs": 1, "learning_rate": 0.0}
+    arguments = {"corpus": str(own / "eight.yaml"), "model": audio_emotion.STUDENT}
+    arguments |= {"tuning": "frozen", "epochs": 1, "learning_rate": 0.0}
 
     RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))
 
@@ -168,9 +176,8 @@ def test_own_categories_with_norm_derived_dimensions_have_no_control_and_are_sco
     description = yaml.safe_load((own / "callcenter.yaml").read_text()) | {"dimensions_source": "norm-derived"}
     (own / "derived.yaml").write_text(yaml.safe_dump(description))
 
-    results = RECIPE["main"](
-        RECIPE["FineTuneArguments"](corpus=str(own / "derived.yaml"), output=str(tmp_path), epochs=1, tuning="frozen")
-    )
+    arguments = {"corpus": str(own / "derived.yaml"), "model": audio_emotion.STUDENT, "tuning": "frozen"}
+    results = RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), epochs=1, **arguments))
 
     assert "ccc_activation" in results["test"]
     assert not any(name.startswith("control") for name in results["test"])
@@ -199,7 +206,6 @@ def test_a_corpus_without_dimensions_trains_and_contamination_is_reported(own, t
 
 
 def test_lora_on_a_student_is_refused(own, tmp_path):
+    arguments = {"corpus": str(own / "callcenter.yaml"), "model": audio_emotion.STUDENT, "tuning": "lora"}
     with pytest.raises(ValueError, match="adapts a teacher's encoders"):
-        RECIPE["main"](
-            RECIPE["FineTuneArguments"](corpus=str(own / "callcenter.yaml"), output=str(tmp_path), tuning="lora")
-        )
+        RECIPE["main"](RECIPE["FineTuneArguments"](output=str(tmp_path), **arguments))

@@ -13,6 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT",
     "STUDENT",
     "AudioClip",
     "AudioEmotionPipeline",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 _TASK = "audio-emotion"
 _DEFAULT_MODEL = Path(__file__).parent / "embedded" / "lite"
+DEFAULT = str(_DEFAULT_MODEL)  # of the pipeline
 # A student that streams, for non-commercial use: `pipeline("audio-emotion", model=audio_emotion.STUDENT)`.
 STUDENT = str(_DEFAULT_MODEL.with_name("student"))
 

@@ -54,6 +54,19 @@ def test_a_published_lite_model_is_not_called_a_teacher(tiny_lite, make_run, res
     assert not {"feature-fusion", "knowledge-distillation"} & set(metadata.tags)
 
 
+def test_a_model_with_layers_of_whisper_is_published_with_its_license(make_run, results, tmp_path):
+    results["recipe"] = "train_teacher"
+    run = make_run(AutoModelForAudioClassification.from_pretrained(LITE))
+
+    card = publish(run, tmp_path / "published")
+
+    notice = (tmp_path / "published" / "LICENSE-whisper").read_text()
+    assert notice in "\n".join(line.removeprefix("   ") for line in (LITE / "LICENSE").read_text().splitlines()) + "\n"
+    assert notice.startswith("MIT License")
+    assert "Copyright (c) 2022 OpenAI" in notice
+    assert "LICENSE-whisper" in card
+
+
 def test_several_streams_and_other_trunks_are_teachers(tiny_teacher, tiny_lite, tiny_student):
     kinds = [model_kind(each.config) for each in (tiny_teacher, tiny_lite, tiny_student)]
 

@@ -98,7 +98,8 @@ def model_facts(
     license_facts = _license_facts(config.license, training_data)
     if sources:
         license_facts["license_note"] += (
-            f" It contains weights of {join_names(sources)}, under the license in the model card there."
+            f" It contains weights of {join_names(sources)}, under the license in the model card there"
+            f"{' and in the file `LICENSE-whisper`' if any('whisper' in each for each in sources) else ''}."
         )
     return {
         "model_name": model_id.partition("/")[2],

@@ -188,6 +188,9 @@ def _assemble_model(
         _write_endpoint_handler(folder)
         if can_export(model):
             export_onnx(model.float(), folder / "onnx")
+        streams = getattr(model.config, "streams", ())
+        if any(each.get("config", {}).get("model_type") == "whisper" for each in streams):
+            shutil.copyfile(Path(__file__).with_name("LICENSE-whisper"), folder / "LICENSE-whisper")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
     plots = []
