@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from elsewhere import elsewhere_table
+from intervals import interval_table
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
 from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_table, set_tables
 from vote_targets import vote_target_table
@@ -174,6 +175,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
     student_tables = [fold_table(folder, student_set, repeats), comparison_table(folder, student_set, repeats)]
 
     elsewhere = json.loads((RECIPES / "results" / "default_elsewhere.json").read_text())
+    intervals_set = read_set(RECIPES / "configs" / "emotale_intervals.yaml")
     default = default_table(RECIPES / "results", repeats)
     tables: dict[Path, dict[str, list[str]]] = {
         README: {"default": [default]},
@@ -183,6 +185,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "default": [default],
             "elsewhere": [elsewhere_table(elsewhere)],
             "distance": [distance_table(RECIPES / "results")],
+            "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],
             "votes": [vote_target_table(json.loads((RECIPES / "results" / "crema_d_votes.json").read_text()))],
         },
         HINTS: {"table": hint_tables, "emotale": emotale_tables(repeats)},
