@@ -214,8 +214,8 @@ def main(args: ResLSTMArguments) -> dict:
 
     random = np.random.default_rng(0)
     trials = [Hyperparameters.sample(random) for _ in range(args.trials)]
-    for given in trials:
-        run.log(validation_uar=round(validation_score(given), 4), **asdict(given))
+    for number, given in enumerate(trials, start=1):
+        run.log(model=f"trial {number}", validation_uar=round(validation_score(given), 4), **asdict(given))
     best = max(trials, key=validation_score)
     model = train((normalized(both, both), labels(both)), best, args, len(emotions), args.seed)
     logits = predict(model, normalized(test, both))

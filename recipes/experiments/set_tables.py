@@ -102,7 +102,7 @@ def fold_table(
     if only is not None:
         kept = {name: {key: run for key, run in row.runs.items() if key in only} for name, row in rows.items()}
         rows = {name: replace(row, runs=kept[name]) for name, row in rows.items() if kept[name]}
-    derived = norm_derived(rows)
+    derived = norm_derived(rows) and any(metric.startswith("ccc_") for metric in metrics)
     control = ["control CCC (a / v / d)"] if derived else []
     columns = ["model", "folds, seeds", *map(metric_title, metrics), *control, "parameters"]
     lines, resampled = [], set()
@@ -190,11 +190,15 @@ def comparison_table(folder: Path, run_set: dict[str, Any], repeats: int = 2000)
                 comparison.get("paper", "") if metric == "ccc_valence" else "",
             ]
             lines.append(cells)
+    if not lines:
+        return ""
     paired = (
         f"Paired over {resampled_units(resampled)}: 95 % bootstrap intervals, and a two-sided permutation test that "
         "exchanges the two models for each speaker. "
     )
-    if norm_derived(rows):
+    if not any(metric.startswith("ccc_") for metric in run_set.get("metrics", METRICS)):
+        pass
+    elif norm_derived(rows):
         paired += (
             "The paper's gains are on listeners' ratings of spontaneous speech (MSP-Podcast), ours on norms of the "
             "acted emotion's word, which contain no more information than the category and its intensity: they can "

@@ -19,6 +19,7 @@ import yaml
 from elsewhere import elsewhere_table
 from intervals import interval_table
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
+from leave_one_out import leave_one_out_table
 from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_table, set_tables
 from vote_targets import vote_target_table
 
@@ -107,6 +108,12 @@ def emotale_tables(repeats: int) -> list[str]:
     return [fold_table(folder, run_set, repeats), comparison_table(folder, run_set, repeats), agreement]
 
 
+def set_pages(name: str, repeats: int) -> list[str]:
+    """Scores and comparisons of a set on one corpus, whose results are in a folder of its name."""
+    run_set, folder = read_set(RECIPES / "configs" / f"{name}.yaml"), RECIPES / "results" / name
+    return [fold_table(folder, run_set, repeats), comparison_table(folder, run_set, repeats)]
+
+
 def quantized_table(folder: Path) -> str:
     """Size, speed and UAR of the default model's graph with and without 8-bit matrices."""
     results = json.loads((folder / "quantized.json").read_text())
@@ -176,6 +183,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
 
     elsewhere = json.loads((RECIPES / "results" / "default_elsewhere.json").read_text())
     intervals_set = read_set(RECIPES / "configs" / "emotale_intervals.yaml")
+    left_out = json.loads((RECIPES / "results" / "leave_one_out.json").read_text())
     default = default_table(RECIPES / "results", repeats)
     tables: dict[Path, dict[str, list[str]]] = {
         README: {"default": [default]},
@@ -184,6 +192,9 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "few-labels": [render_table(select_results(fixed, RESULTS_ARMS, (0.1, 1.0)))],
             "default": [default],
             "elsewhere": [elsewhere_table(elsewhere)],
+            "leave-one-out": [leave_one_out_table(left_out)],
+            "crema-d": set_pages("crema_d", repeats),
+            "reslstm": set_pages("reslstm", repeats),
             "distance": [distance_table(RECIPES / "results")],
             "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],
             "votes": [vote_target_table(json.loads((RECIPES / "results" / "crema_d_votes.json").read_text()))],

@@ -1,4 +1,4 @@
-"""A corpus's splits and labels as a benchmark data set of the Hub, without audio, and a run's score on it.
+"""A corpus's splits and labels as a benchmark data set of the Hub, without audio.
 
 A data set with `eval.yaml` collects the scores that model repositories hold in `.eval_results/`
 (https://huggingface.co/docs/hub/eval-results). The Hub lists it as a benchmark only after its owners registered it.
@@ -6,13 +6,11 @@ A data set with `eval.yaml` collects the scores that model repositories hold in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
 from audio_emotion.data.protocols import SPLITS
@@ -86,42 +84,3 @@ def write_benchmark(
     }
     (folder / "README.md").write_text(render_card("benchmark", facts), encoding="utf-8")
     return folder
-
-
-def write_eval_results(
-    folder: Path, benchmark: str, repo: str, results: Mapping[str, Any], split: str, scores: Mapping[str, Any]
-) -> Path:
-    """Write a run's UAR to `.eval_results/<protocol>.yaml`, which the Hub shows beside the benchmark.
-
-    Args:
-        folder: of the model's repository.
-        benchmark: `owner/name` of the data set that `write_benchmark` wrote.
-        repo: `owner/name` of the model.
-        results: of the run; its protocol is the task.
-        split: that was scored.
-        scores: of that split.
-
-    Raises:
-        ValueError: for a split other than test, or scores without UAR.
-    """
-    value = scores.get("uar", math.nan)
-    if split != "test" or not math.isfinite(value):
-        raise ValueError(
-            f"Expected the UAR of a test split for the benchmark `{benchmark}`, got {value} of the {split} split. "
-            "Leave `--benchmark` out."
-        )
-    notes = f"UAR, 0 to 1, {scores['clips']} clips of {len(scores['speakers'])} speakers"
-    if interval := scores.get("intervals", {}).get("uar"):
-        notes += f"; 95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
-    entry = EvalResultEntry(
-        dataset_id=benchmark,
-        task_id=results["protocol"],
-        value=round(value, 4),
-        source_url=f"https://huggingface.co/{repo}",
-        source_name="audio-emotion, results.json",
-        notes=notes,
-    )
-    path = folder / ".eval_results" / f"{results['protocol']}.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
-    return path

@@ -11,22 +11,20 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from huggingface_hub import HfApi, RepoCard
-from transformers import PreTrainedModel
-from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
 from audio_emotion.evaluation.provenance import hashed_speaker
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
-from audio_emotion.hub.benchmark import write_eval_results
+from audio_emotion.hub.adapters import record_base_encoders, replace_weights_by_adapter
 from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import metric_facts, model_facts, model_kind, pseudo_label_facts
-from audio_emotion.hub.card_sections import report_table, scored_split
-from audio_emotion.hub.checkpoint import BASE_ENCODERS, write_checkpoint
+from audio_emotion.hub.card_sections import scored_split
+from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
 from audio_emotion.hub.onnx_export import can_export, export_onnx
+from audio_emotion.hub.published_scores import write_eval_results, write_report
 from audio_emotion.hub.space import assemble_space, holds_model
 from audio_emotion.pretrained_emotion import ADAPTER
 
@@ -179,11 +177,11 @@ def _assemble_model(
     model.config.training_data = without_private_names(model.config.training_data, own)
     has_feature_extractor = (checkpoint / "preprocessor_config.json").is_file()  # an adapter alone has none
     if adapter_only:
-        _record_base_encoders(model, checkpoint)
+        record_base_encoders(model, checkpoint)
     feature_extractor = EmotionFeatureExtractor.from_pretrained(checkpoint) if has_feature_extractor else None
     write_checkpoint(model, folder, feature_extractor)
     if adapter_only:
-        _replace_weights_by_adapter(folder, checkpoint, model, encoder_folders(run_folder))
+        replace_weights_by_adapter(folder, checkpoint, model, encoder_folders(run_folder))
     else:
         _write_endpoint_handler(folder)
         if can_export(model):
@@ -203,7 +201,7 @@ def _assemble_model(
     if adapter_only:
         facts["adapter_encoders"] = [each for each in model.config.streams if each["kind"] == "encoder"]
     if report is not None:
-        facts["report"] = _write_report(report, folder, model)
+        facts["report"] = write_report(report, folder, model)
     if benchmark:
         if not facts["eval_results"]:
             raise ValueError(
@@ -217,34 +215,6 @@ def _assemble_model(
     return folder
 
 
-def _write_report(source: Path, folder: Path, model: PreTrainedModel) -> dict[str, str]:
-    """Copy the scores of an evaluation report, draw them, and return what the card states about them.
-
-    Raises:
-        ValueError: if there is no report, or its first model was trained on other speakers or has another size.
-    """
-    from audio_emotion.evaluation.plots import report_figure, save_figure
-    from audio_emotion.evaluation.report_page import verdict
-
-    file = source / "report.json"
-    if not file.is_file():
-        raise ValueError(
-            f"Expected the folder of `audio-emotion evaluate --report`, got {source} without report.json."
-        )
-    report = json.loads(file.read_text(encoding="utf-8"))
-    name, facts = next(iter(report["models"].items()))
-    corpora = sorted({each["corpus"] for each in model.config.training_data})
-    if facts["parameters"] != model.num_parameters() or sorted({*facts["training_corpora"]}) != corpora:
-        raise ValueError(
-            f"Expected a report of this model, with {model.num_parameters():,} parameters trained on {corpora}, got "
-            f"one of {name}, with {facts['parameters']:,} trained on {facts['training_corpora']}."
-        )
-    (folder / "plots").mkdir(exist_ok=True)
-    save_figure(report_figure(report, name), folder / "plots" / "report.png")
-    shutil.copyfile(file, folder / "report.json")
-    return {"verdict": verdict(report), "table": report_table(report, name), "plot": "plots/report.png"}
-
-
 def _write_endpoint_handler(folder: Path) -> None:
     """Write what Inference Endpoints run, and what they install for it; torch is in their image."""
     shutil.copyfile(Path(__file__).with_name("endpoint_handler.py"), folder / "handler.py")
@@ -252,51 +222,6 @@ def _write_endpoint_handler(folder: Path) -> None:
         each for each in requires("audio-emotion") or () if re.match("(transformers|numpy|soundfile|soxr)\\b", each)
     ]
     (folder / "requirements.txt").write_text("\n".join(sorted(needed)) + "\n", encoding="utf-8")
-
-
-def _record_base_encoders(model: PreTrainedModel, checkpoint: Path) -> None:
-    """Write the digests and revisions of the encoders under a teacher's adapters into its configuration.
-
-    Raises:
-        ValueError: if the checkpoint has no adapters.
-    """
-    path = checkpoint / ADAPTER / BASE_ENCODERS
-    if not path.is_file():
-        raise ValueError(
-            f"Expected the checkpoint of a run with `--tuning lora`, with its adapters in {ADAPTER}/, got none in "
-            f"{checkpoint}. Publish the whole model: leave `--adapter-only` out."
-        )
-    digests = json.loads(path.read_text(encoding="utf-8"))
-    for stream in model.config.streams:
-        if stream["kind"] == "encoder":
-            stream["base_sha256"] = digests[stream["name"]]
-            if stream["revision"] is None and stream["source"].count("/") == 1:
-                # The newest revision; loading verifies by the digest that it is the one used in training.
-                stream["revision"] = extract_commit_hash(cached_file(stream["source"], CONFIG_NAME), None)
-
-
-def _replace_weights_by_adapter(
-    folder: Path, checkpoint: Path, model: PreTrainedModel, encoders: dict[str, str]
-) -> None:
-    """Put the adapters in place of the weights, and verify that with the encoders they give the same model.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    for weights in folder.glob("model*.safetensors*"):
-        weights.unlink()
-    shutil.copytree(checkpoint / ADAPTER, folder / ADAPTER, ignore=shutil.ignore_patterns(BASE_ENCODERS))
-    loaded = load_strictly(folder, encoders).state_dict()
-    different = [
-        name
-        for name, tensor in model.state_dict().items()
-        if not name.endswith("masked_spec_embed") and not torch.allclose(loaded[name], tensor, rtol=1e-5, atol=1e-5)
-    ]
-    if different:
-        raise ValueError(
-            f"Expected adapters that give the weights of {checkpoint}, got others for {different}. Train again, or "
-            "publish the whole model: leave `--adapter-only` out."
-        )
 
 
 def _assemble_pseudo_labels(run_folder: Path, folder: Path, repo: str, which: str) -> Path:
