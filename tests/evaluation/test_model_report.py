@@ -13,7 +13,7 @@ import torch
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
 from audio_emotion.data.registry import corpus_info
-from audio_emotion.evaluation.model_report import ModelReport, sample_rows, write_report
+from audio_emotion.evaluation.model_report import ModelReport, name_of, public, sample_rows, write_report
 from audio_emotion.evaluation.pooled_regression import PooledFeatures, cross_fitted
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
 from audio_emotion.evaluation.report_warnings import interval_warnings
@@ -208,3 +208,19 @@ def test_the_baseline_pools_all_layers_and_is_tested_on_other_speakers(tiny_enco
     assert (found.logits.argmax(1) == labels).mean() < 0.75
     toy.embedding = labels[:, None] + random.normal(0, 0.01, (60, 3))
     assert (cross_fitted(toy, ["angry", "neutral"]).logits.argmax(1) == labels).all()
+
+
+def test_a_checkpoint_of_a_run_is_named_after_the_run():
+    assert name_of("runs/student/checkpoints/last") == name_of("runs/student/checkpoints/best/") == "student"
+    assert name_of("somebody/mouse") == "mouse"
+    assert name_of("mine=runs/student/checkpoints/last") == "mine"
+    assert name_of("predictions/theirs.csv") == "theirs"
+
+
+def test_a_report_shows_no_folder_above_the_run(tmp_path):
+    checkpoint = tmp_path / "student" / "checkpoints" / "last"
+    checkpoint.mkdir(parents=True)
+
+    assert public(str(checkpoint)) == "student/checkpoints/last"
+    assert public(str(checkpoint.parent)) == "student/checkpoints"
+    assert public("somebody/mouse") == "somebody/mouse"

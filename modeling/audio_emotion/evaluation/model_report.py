@@ -44,6 +44,7 @@ from audio_emotion.evaluation.report_page import write_page
 from audio_emotion.evaluation.table_predictions import read_table
 
 TABLES = (".csv", ".parquet")
+CHECKPOINT_FOLDERS = ("checkpoints", "last", "best")  # of a run, which is named after the run
 BASELINE = "baseline"
 
 
@@ -99,7 +100,7 @@ class ModelReport:
             "models": {
                 name: {
                     "source": public(source),
-                    "training_corpora": self.training.get(name, []),
+                    "training_corpora": sorted({*self.training.get(name, [])}),
                     **self.costs.get(name, {}),
                 }
                 for name, source in self.models.items()
@@ -361,13 +362,15 @@ class ModelReport:
 def name_of(model: str) -> str:
     """Short name of a model: that before `=`, or the last part of its path or id."""
     given, found, _ = model.partition("=")
-    return given if found else Path(model.rstrip("/")).name.partition(".csv")[0]
+    parts = [part for part in Path(model.rstrip("/")).parts if part not in CHECKPOINT_FOLDERS] or ["model"]
+    return given if found else parts[-1].partition(".csv")[0]
 
 
 def public(source: str) -> str:
-    """A Hub id unchanged, the last two parts of a path."""
+    """A Hub id unchanged, the last two parts of a path; of a checkpoint of a run also the run's."""
     path = Path(source)
-    return "/".join(path.parts[-2:]) if path.exists() else source
+    count = 3 if path.parent.name == CHECKPOINT_FOLDERS[0] else 2
+    return "/".join(path.parts[-count:]) if path.exists() else source
 
 
 def matching_facts(match: ClassMatch) -> dict[str, Any]:
