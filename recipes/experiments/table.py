@@ -195,6 +195,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "leave-one-out": [leave_one_out_table(left_out)],
             "crema-d": set_pages("crema_d", repeats),
             "reslstm": set_pages("reslstm", repeats),
+            "lite-ravdess": set_pages("lite_ravdess", repeats),
             "distance": [distance_table(RECIPES / "results")],
             "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],
             "votes": [vote_target_table(json.loads((RECIPES / "results" / "crema_d_votes.json").read_text()))],
