@@ -43,6 +43,12 @@ def model_kind(config: PreTrainedConfig) -> Template:
     return "lite" if kinds == ["encoder"] and config.trunk == "linear" else "teacher"
 
 
+def holds_whisper(config: PreTrainedConfig) -> bool:
+    """Whether a part of Whisper, whose license requires its notice, is in the weights of a full copy."""
+    streams = getattr(config, "streams", ())
+    return any(each.get("config", {}).get("model_type") == "whisper" for each in streams)
+
+
 def encoder_facts(config: PreTrainedConfig) -> list[dict[str, str]]:
     """Name, source, revision and used part of each pretrained encoder; a student has none."""
     facts = []
@@ -99,7 +105,7 @@ def model_facts(
     if sources:
         license_facts["license_note"] += (
             f" It contains weights of {join_names(sources)}, under the license in the model card there"
-            f"{' and in the file `LICENSE-whisper`' if any('whisper' in each for each in sources) else ''}."
+            f"{' and, in a full copy, in the file `LICENSE-whisper`' if holds_whisper(config) else ''}."
         )
     return {
         "model_name": model_id.partition("/")[2],

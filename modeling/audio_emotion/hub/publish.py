@@ -19,7 +19,7 @@ from audio_emotion.evaluation.provenance import hashed_speaker
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.hub.adapters import record_base_encoders, replace_weights_by_adapter
 from audio_emotion.hub.card import render_card
-from audio_emotion.hub.card_facts import metric_facts, model_facts, model_kind, pseudo_label_facts
+from audio_emotion.hub.card_facts import holds_whisper, metric_facts, model_facts, model_kind, pseudo_label_facts
 from audio_emotion.hub.card_sections import scored_split
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
@@ -186,8 +186,7 @@ def _assemble_model(
         _write_endpoint_handler(folder)
         if can_export(model):
             export_onnx(model.float(), folder / "onnx")
-        streams = getattr(model.config, "streams", ())
-        if any(each.get("config", {}).get("model_type") == "whisper" for each in streams):
+        if holds_whisper(model.config):
             shutil.copyfile(Path(__file__).with_name("LICENSE-whisper"), folder / "LICENSE-whisper")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     _write_training_configuration(run_folder, folder)
