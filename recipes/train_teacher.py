@@ -184,22 +184,17 @@ def main(args: TeacherArguments) -> dict:
         copy_statistics(model, one)
         name = f"cross-fit {number + 1} of {args.cross_fit}"
         train(args, data, accelerator, one, select_speakers(data.table, speakers), forward, name)
-        others_rows = select_speakers(data.table, others)
-        predictions = forward.predict(one, others_rows)
-        one.config.training_data = model.config.training_data
-        parts.append(outputs_of_versions(predictions, one, others_rows, forward, data))
+        one.config.training_data = model.config.training_data  # of all cross-fitted teachers
+        unseen = select_speakers(data.table, others)
+        predictions = forward.predict(one, unseen)
+        parts.append(outputs_of_versions(predictions, one, unseen, forward, len(caches)))
         scores = headline(data.score(predictions), data.dimensions)
         run.log(model=f"cross-fit {number + 1}", **{f"unseen_{key}": round(value, 4) for key, value in scores.items()})
     if remaining := [*([] if args.cross_fit else [rows]), *data.held_out.values()]:
-        outputs = []
-        for each in remaining:
-            predictions = forward.predict(model, each)
-            is_training = each is rows
-            outputs.append(
-                outputs_of_versions(predictions, model, each, forward, data)
-                if is_training
-                else teacher_outputs(predictions, data, model)
-            )
+        outputs = [
+            outputs_of_versions(forward.predict(model, each), model, each, forward, len(caches) if each is rows else 1)
+            for each in remaining
+        ]
         joined = TeacherOutputs.concatenate(outputs)
         parts.append(replace(joined, teacher=torch.zeros_like(joined.teacher)))  # all of the one teacher
     if accelerator.is_main_process:
@@ -357,12 +352,15 @@ def outputs_of_versions(
     model: FusedEmotionForAudioClassification,
     rows: Dataset,
     forward: TeacherForward,
-    data: ExperimentData,
+    versions: int,
 ) -> TeacherOutputs:
-    """Outputs of one teacher for training clips and for their augmented versions; `predictions` are of the clips."""
-    parts = [teacher_outputs(predictions, data, model)]
-    for version in range(1, len(forward.caches)):
-        outputs = teacher_outputs(forward.predict(model, rows, version), data, model)
+    """Outputs of one teacher for clips and, with `versions` above 1, for their augmented versions.
+
+    `predictions` are those for the clips themselves.
+    """
+    parts = [teacher_outputs(predictions, forward.data, model)]
+    for version in range(1, versions):
+        outputs = teacher_outputs(forward.predict(model, rows, version), forward.data, model)
         parts.append(replace(outputs, ids=[version_id(name, version) for name in outputs.ids]))
     joined = TeacherOutputs.concatenate(parts)
     return replace(joined, teacher=torch.zeros_like(joined.teacher))  # all of the one teacher

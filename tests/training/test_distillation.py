@@ -260,6 +260,17 @@ def test_saved_outputs_load_with_and_without_the_optional_fields(tmp_path):
     assert joined.agreement is None
 
 
+def test_outputs_of_clips_are_without_versions_whatever_the_clips_are_called():
+    ids = ["take#1", "other", "take#1#1", "other#1", "take#1#2", "other#2"]
+    teacher = outputs(ids=ids, augmentation={"noise_probability": 0.3}, versions=3)
+
+    clips = teacher.of_clips()
+
+    assert (clips.ids, clips.versions, clips.augmentation) == (["take#1", "other"], 1, {})
+    assert torch.equal(clips.logits, teacher.logits[:2])
+    assert outputs().of_clips().ids == outputs().ids
+
+
 def test_aligned_outputs_mask_clips_without_a_row_and_refuse_other_corpora():
     teacher = outputs(name="face")
 

@@ -24,7 +24,7 @@ from audio_emotion.hub.card_sections import scored_split
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import RepositoryType, check_published, load_strictly
 from audio_emotion.hub.onnx_export import can_export, export_onnx
-from audio_emotion.hub.published_scores import write_eval_results, write_report
+from audio_emotion.hub.published_scores import add_report, write_eval_results
 from audio_emotion.hub.space import assemble_space, holds_model
 from audio_emotion.pretrained_emotion import ADAPTER
 
@@ -200,7 +200,7 @@ def _assemble_model(
     if adapter_only:
         facts["adapter_encoders"] = [each for each in model.config.streams if each["kind"] == "encoder"]
     if report is not None:
-        facts["report"] = write_report(report, folder, model)
+        facts["report"] = add_report(report, folder, model)
     if benchmark:
         if not facts["eval_results"]:
             raise ValueError(

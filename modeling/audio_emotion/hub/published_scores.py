@@ -55,7 +55,7 @@ def write_eval_results(
     return path
 
 
-def write_report(source: Path, folder: Path, model: PreTrainedModel) -> dict[str, str]:
+def add_report(source: Path, folder: Path, model: PreTrainedModel) -> dict[str, str]:
     """Copy the scores of an evaluation report, draw them, and return what the card states about them.
 
     Raises:

@@ -110,9 +110,7 @@ class TeacherOutputs:
     mask: Tensor | None = None  # (N,) 0 for clips without output, such as those without a face; None if all have one
     dimension_names: list[str] = field(default_factory=list)  # of the A columns; of three by default `DIMENSIONS`
     license: str = ""  # of the teacher's weights, SPDX
-    augmentation: dict = field(
-        default_factory=dict
-    )  # strengths of the augmented versions, whose ids are `version_id`s
+    augmentation: dict = field(default_factory=dict)  # strengths of the augmented versions, with ids by `version_id`
     versions: int = 1  # of each training clip, the clip itself among them
 
     def __post_init__(self) -> None:
@@ -185,9 +183,8 @@ class TeacherOutputs:
 
     def of_clips(self) -> TeacherOutputs:
         """The rows of the clips themselves, without those of augmented versions."""
-        if self.versions == 1:
-            return self
-        return replace(self.select([name for name in self.ids if "#" not in name]), augmentation={}, versions=1)
+        augmented = {version_id(name, version) for name in self.ids for version in range(1, self.versions)}
+        return replace(self.select([name for name in self.ids if name not in augmented]), augmentation={}, versions=1)
 
     def align(self, ids: Sequence[str]) -> TeacherOutputs:
         """The rows of the given clips, in that order, with masked rows for clips without one."""
