@@ -20,7 +20,7 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor
 
-from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification
+from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification, StudentEmotionModel
 from audio_emotion.data.augmentation import AugmentationStrengths, mask_spectrogram
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
@@ -34,7 +34,9 @@ from audio_emotion.data.training_set import (
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.log_mel import LogMel, stack_frames
 from audio_emotion.losses import supervised_terms
+from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.load import (
+    find_checkpoint,
     find_teacher,
     load_teacher_outputs,
     teacher_augmentation,
@@ -81,6 +83,9 @@ class StudentArguments:
     pooling: str = option("attentive", "Pooling over time: last (of the paper), statistics or attentive.")
     predict_variance: bool = option(False, "Also predict the variance of each dimension: `return_uncertainty`.")
     convolution: bool = option(True, "Time convolution before the GRU: Figure 1(B) of the paper; without, 1(A).")
+    initial_model: str = option(
+        "", "Checkpoint whose front end and trunk the student starts from, such as of pretrain_student.py."
+    )
 
 
 @argument_group("augmentation")
@@ -194,7 +199,9 @@ def main(args: DistillArguments) -> dict:
     if distillation.target is not None:
         exponents = ", ".join(f"{name} {value:.2f}" for name, value in distillation.exponents.items())
         accelerator.print(f"Exponents of the product of teachers: {exponents}")
-    trained_on = training_data(data.train_speakers, training_data_of_teachers(outputs))
+    initial = load_initial_model(args.initial_model) if args.initial_model else None
+    seen = [*training_data_of_teachers(outputs), *(initial.config.training_data if initial else ())]
+    trained_on = training_data(data.train_speakers, seen)
     contaminated_by = data.contaminated_by(trained_on)
 
     # Student.
@@ -203,12 +210,17 @@ def main(args: DistillArguments) -> dict:
         args,
         emotions=emotions,
         dimensions=dimensions,
-        license=combine_licenses([data.license, *(each.license for each in outputs.values())]),
+        license=combine_licenses(
+            [data.license, *(each.license for each in outputs.values()), initial.config.license if initial else None]
+        ),
         dimensions_source=data.info.dimensions_source,
         training_data=trained_on,
         teacher_emotions={name: outputs[name].emotions for name in distillation.separate_heads} or None,
     )
-    set_log_mel_statistics(student, stream, args.cache)
+    if initial:
+        copy_trunk(initial, student)
+    else:
+        set_log_mel_statistics(student, stream, args.cache)
     model = StudentWithProjections(student, distillation.spaces)
 
     # Training.
@@ -298,6 +310,30 @@ def new_student(args: DistillArguments, **facts) -> StudentEmotionForAudioClassi
             **facts,
         )
     )
+
+
+def load_initial_model(source: str) -> StudentEmotionModel:
+    """The front end and the trunk of a student, from a run folder, a checkpoint or the Hub."""
+    place = find_checkpoint(source)
+    return StudentEmotionModel.from_pretrained(place, **loading_options(place))
+
+
+def copy_trunk(initial: StudentEmotionModel, student: StudentEmotionForAudioClassification) -> None:
+    """Copy the statistics of the front end and the parameters of the trunk.
+
+    Raises:
+        ValueError: for a model of another architecture, naming the fields that differ.
+    """
+    names = ("trunk", "num_mel_bins", "level", "frames_per_step", "pooling", "convolution_size", "hidden_size")
+    fields = [*names, "convolution_kernel", "num_convolution_blocks", "num_gru_layers", "embedding_size"]
+    pairs = {name: (getattr(initial.config, name), getattr(student.config, name)) for name in fields}
+    if different := {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}:
+        described = ", ".join(f"{name} {new!r} instead of {old!r}" for name, (old, new) in different.items())
+        raise ValueError(
+            f"Expected a student of the architecture of `--initial_model`, got {described}. Pass the same "
+            "architecture, or pretrain another student."
+        )
+    student.base_model.load_state_dict(initial.state_dict())
 
 
 def compute_frames(

@@ -6,11 +6,9 @@ Flags override values of the file: `--seed 1`. Without a file, a small teacher i
 Start a killed run again with the same command: it resumes at its last saved state.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +17,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.data.augmentation import AugmentationStrengths, crop_time, mask_time, mix_clips
+from audio_emotion.data.augmentation import crop_time, mask_time, mix_clips
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import select_speakers
 from audio_emotion.data.training_set import require_training_labels, soft_labels, training_data
@@ -30,13 +28,19 @@ from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.layers import EmotionOutput, get_trunk
 from audio_emotion.losses import supervised_terms
 from audio_emotion.teachers.outputs import TeacherOutputs, version_id
-from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
+from audio_emotion.training.arguments import (
+    TrainingArguments,
+    WaveformAugmentationArguments,
+    argument_group,
+    option,
+    parse_arguments,
+)
 from audio_emotion.training.experiment import (
     ExperimentData,
-    augmentation_strengths,
     finish_run,
     seeded_augmentation,
     start_run,
+    waveform_augmentation,
 )
 from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.feature_statistics import (
@@ -80,17 +84,9 @@ class NetworkArguments:
 
 
 @argument_group("augmentation")
-class TeacherAugmentationArguments:
+class TeacherAugmentationArguments(WaveformAugmentationArguments):
     """Augmentation of waveforms and of encoder states."""
 
-    augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each, in augmented versions.")
-    telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
-    pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
-    noise_folder: str = option("", "Folder of recorded noise, maybe in $AUDIO_EMOTION_DATA, beside simulated noise.")
-    rooms_folder: str = option("", "Folder of room impulse responses, in the same way, beside simulated ones.")
-    augment_versions: int = option(
-        2, "Versions of a clip whose states are cached, one of them clean; steps alternate among them."
-    )
     crop: float = option(0.0, "Longest random crop in seconds, 0: whole clips; with cached states only.")
     stream_dropout: float = option(0.0, "Probability that a stream is dropped in training.")
     time_mask: float = option(0.2, "Largest masked span, as a fraction of the clip; with cached states only.")
@@ -319,23 +315,6 @@ def new_teacher(
     elif args.tuning != "full":
         raise ValueError(f"Expected `--tuning` frozen, lora or full, got {args.tuning!r}.")
     return model.to(accelerator.device)
-
-
-def waveform_augmentation(args: TeacherArguments) -> AugmentationStrengths:
-    """Augmentation of the recipe: gains and noise of other recordings, pauses shorter than a crop."""
-    data = Path(os.environ.get("AUDIO_EMOTION_DATA", ""))
-    folders = (args.noise_folder, args.rooms_folder)
-    noise, rooms = (str(data / name) if name and (data / name).is_dir() else name for name in folders)
-    return augmentation_strengths(
-        args.augment,
-        snr=(5.0, 25.0),
-        gain=(-15.0, 10.0),
-        pause=(0.05, 1.0),
-        pause_probability=args.pauses,
-        telephone_probability=args.telephone,
-        noise_folder=noise,
-        rooms_folder=rooms,
-    )
 
 
 def teacher_outputs(

@@ -330,13 +330,28 @@ def test_a_missing_teacher_is_an_error_before_the_corpus_is_read(source, tmp_pat
         namespace["main"](namespace["DistillArguments"](output=str(tmp_path / "run"), teacher=f"a={source}"))
 
 
-@pytest.mark.parametrize("name", ["train_teacher", "distill", "fine_tune"])
-def test_help_states_no_empty_default(name, capsys):
-    namespace = recipe(name)
-    arguments = {"train_teacher": "TeacherArguments", "distill": "DistillArguments", "fine_tune": "FineTuneArguments"}
+@pytest.mark.parametrize("gain", [[3.0], [10.0, -15.0]])
+def test_a_gain_that_is_no_range_is_an_error(gain):
+    namespace = recipe("train_teacher")
+    arguments = namespace["TeacherArguments"]
 
+    assert namespace["waveform_augmentation"](arguments(gain=[-30.0, 10.0])).gain == (-30.0, 10.0)
+    with pytest.raises(ValueError, match=r"lowest and the highest `--gain` in dB, got \["):
+        namespace["waveform_augmentation"](arguments(gain=gain))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("train_teacher", "TeacherArguments"),
+        ("pretrain_student", "PretrainArguments"),
+        ("distill", "DistillArguments"),
+        ("fine_tune", "FineTuneArguments"),
+    ],
+)
+def test_help_states_no_empty_default(name, arguments, capsys):
     with pytest.raises(SystemExit):
-        parse_arguments(namespace[arguments[name]], ["--help"])
+        parse_arguments(recipe(name)[arguments], ["--help"])
 
     printed = " ".join(capsys.readouterr().out.split())
     assert "Random seed. (default: 0)" in printed

@@ -106,7 +106,7 @@ def test_every_config_parses_and_opens_with_its_command():
 
 def test_every_config_has_arguments_that_its_recipe_accepts():
     arguments = {}
-    for name in ("distill", "fine_tune", "pack", "pseudo_label", "train_teacher"):
+    for name in ("distill", "fine_tune", "pack", "pretrain_student", "pseudo_label", "train_teacher"):
         recipe = runpy.run_path(str(ROOT / "recipes" / f"{name}.py"))
         annotation = recipe["main"].__annotations__["args"]
         arguments[name] = recipe[annotation] if isinstance(annotation, str) else annotation

@@ -154,3 +154,18 @@ class LossArguments:
 @argument_group()
 class TrainingArguments(LossArguments, OptimizationArguments, DataArguments, RunArguments):
     """Arguments that all training recipes share."""
+
+
+@argument_group("augmentation")
+class WaveformAugmentationArguments:
+    """Augmentation of waveforms, in cached versions of each clip."""
+
+    augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each, in augmented versions.")
+    telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
+    pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
+    gain: list[float] = option([-15.0, 10.0], "Lowest and highest gain of augmented versions, in dB.")
+    noise_folder: str = option("", "Folder of recorded noise, maybe in $AUDIO_EMOTION_DATA, beside simulated noise.")
+    rooms_folder: str = option("", "Folder of room impulse responses, in the same way, beside simulated ones.")
+    augment_versions: int = option(
+        2, "Versions of a clip whose states are cached, one of them clean; steps alternate among them."
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -23,7 +25,7 @@ from audio_emotion.evaluation.predictions import Predictions, predict, save_pred
 from audio_emotion.evaluation.provenance import contamination
 from audio_emotion.evaluation.report import headline, measure
 from audio_emotion.layers import EmotionOutput
-from audio_emotion.training.arguments import TrainingArguments, tracker_values
+from audio_emotion.training.arguments import TrainingArguments, WaveformAugmentationArguments, tracker_values
 from audio_emotion.training.trainer_state import RunFolder
 from audio_emotion.training.variance_calibration import calibrate_variance
 
@@ -240,6 +242,29 @@ def augmentation_strengths(probability: float, **others: Any) -> AugmentationStr
     kinds = ("noise", "reverberation", "speed", "gain")
     probabilities: dict[str, Any] = {f"{kind}_probability": probability for kind in kinds}
     return AugmentationStrengths(**({"snr": (10.0, 35.0)} | probabilities | others))
+
+
+def waveform_augmentation(args: WaveformAugmentationArguments) -> AugmentationStrengths:
+    """Augmentation of what is encoded: gains and noise of other recordings, pauses shorter than a crop.
+
+    Raises:
+        ValueError: for a gain that is not a range.
+    """
+    if len(args.gain) != 2 or args.gain[0] > args.gain[1]:
+        raise ValueError(f"Expected the lowest and the highest `--gain` in dB, got {args.gain}.")
+    data = Path(os.environ.get("AUDIO_EMOTION_DATA", ""))
+    folders = (args.noise_folder, args.rooms_folder)
+    noise, rooms = (str(data / name) if name and (data / name).is_dir() else name for name in folders)
+    return augmentation_strengths(
+        args.augment,
+        snr=(5.0, 25.0),
+        gain=(args.gain[0], args.gain[1]),
+        pause=(0.05, 1.0),
+        pause_probability=args.pauses,
+        telephone_probability=args.telephone,
+        noise_folder=noise,
+        rooms_folder=rooms,
+    )
 
 
 def seeded_augmentation(strengths: AugmentationStrengths, seed: int) -> Augment:
