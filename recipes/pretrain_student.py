@@ -17,6 +17,7 @@ from audio_emotion.data.registry import select_speakers
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.data.training_set import training_data
 from audio_emotion.log_mel import LogMel
+from audio_emotion.teachers.load import public_source
 from audio_emotion.training.arguments import (
     TrainingArguments,
     WaveformAugmentationArguments,
@@ -131,7 +132,7 @@ def main(args: PretrainArguments) -> dict:
         "recipe": "pretrain_student",
         "model": f"{args.size}, pretrained",
         "trunk": args.trunk,
-        "encoder": args.encoder,
+        "encoder": public_source(args.encoder),
         "layers": args.layers,
         "protocol": args.protocol or args.corpus,
         "seed": args.seed,
