@@ -5,8 +5,9 @@
 Every model predicts all clips of a corpus, scored over angry, happy, neutral (calm with it) and sad. A corpus is
 sampled in proportion to its clips to the power 1 / `sampling_temperature`, so that the largest one does not decide
 everything (as in multilingual training: Conneau et al. 2020, arXiv 1911.02116, section 3.1); which temperature is our
-choice. Finished runs are skipped and interrupted ones resumed; `--list` prints the commands of the others. The scores
-go to the `results` file of the set, from which `table.py` renders docs/results.md.
+choice. The corpora under `also_trained_on` of a model are in each of its trainings. Finished runs are skipped and
+interrupted ones resumed; `--list` prints the commands of the others. The scores go to the `results` file of the set,
+from which `table.py` renders docs/results.md; those of runs that are not in the output folder are kept.
 """
 
 import json
@@ -55,12 +56,26 @@ def main(args: LeaveOneOutArguments) -> int:
         return 0
     print(f"{args.set}: {len(jobs)} runs, {len(jobs) - len(unfinished)} of them finished", flush=True)
     failed = run_jobs(unfinished, args.jobs, args.threads)
-    results = {"source": "recipes/experiments/leave_one_out.py", "models": scores(run_set, args.repeats)}
-    Path(run_set["results"]).write_text(json.dumps(results, indent=2) + "\n")
+    file = Path(run_set["results"])
+    known = json.loads(file.read_text())["models"] if file.exists() else {}
+    models = updated(known, scores(run_set, args.repeats))
+    results = {"source": "recipes/experiments/leave_one_out.py", "models": models}
+    file.write_text(json.dumps(results, indent=2) + "\n")
     print(leave_one_out_table(results))
     for name, reason in failed.items():
         print(f"\n{name} {reason}", flush=True)
     return 1 if failed else 0
+
+
+def updated(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The scores of a results file, replaced where there are new ones: runs of other machines are kept."""
+    models = dict(known)
+    for name, model in found.items():
+        rows = dict(known.get(name, {}).get("trained_on", {}))
+        for kind, by_corpus in model["trained_on"].items():
+            rows[kind] = rows.get(kind, {}) | by_corpus
+        models[name] = model | {"trained_on": rows}
+    return models
 
 
 def trainings(run_set: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
@@ -100,8 +115,9 @@ def plan_jobs(run_set: dict[str, Any], args: LeaveOneOutArguments) -> list[Job]:
                 values = from_file | run_set.get("arguments", {}) | model.get("arguments", {})
                 values |= {"corpus": first, "protocol": run_set["corpora"][first], "train_on_validation": False}
                 values |= {"seed": seed, "output": str(folder)}
-                if others:
-                    values["mix"] = mixture(first, others, sizes, run_set["sampling_temperature"])
+                mix = mixture(first, others, sizes, run_set["sampling_temperature"]) + model.get("also_trained_on", [])
+                if mix:
+                    values["mix"] = mix
                 values = {key: replace_values(value, replacements) for key, value in values.items()}
                 train = Job(
                     folder.name, "train_teacher", tuple(as_flags(values)), folder, None, None, ("results.json",)

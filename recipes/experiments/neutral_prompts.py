@@ -2,13 +2,13 @@
 
     apt-get download asterisk-core-sounds-{en,es,fr,it,ru}-g722 asterisk-prompt-it-menardi-wav
     for package in asterisk-*.deb; do dpkg-deb -x $package unpacked; done
-    python recipes/experiments/neutral_prompts.py --corpus prompts --sounds unpacked/usr/share/asterisk/sounds
-    python recipes/experiments/neutral_prompts.py --corpus prompts --models lite=modeling/audio_emotion/embedded/lite
+    python recipes/experiments/neutral_prompts.py --sounds unpacked/usr/share/asterisk/sounds
+    python recipes/experiments/neutral_prompts.py --models lite=modeling/audio_emotion/embedded/lite
 
 The third line writes clips of 1 to 12 seconds as FLAC at 16 kHz, and a description of each speaker, such as
-`prompts/allison.yaml`, which recipes take as `--mix`. The last one writes `recipes/results/prompts.json`: the fraction
-of the clips of each language and speaker that a model calls neutral (calm with it), and its mean confidence. That
-prompts are neutral is our reading: nobody has rated them.
+`runs/prompts/allison.yaml`, which recipes take as `--mix`. The last one writes `recipes/results/prompts.json`: the
+fraction of the clips of each language and speaker that a model calls neutral (calm with it), and its mean confidence.
+That prompts are neutral is our reading: nobody has rated them.
 """
 
 import csv
@@ -56,7 +56,7 @@ class PromptArguments:
     sounds: str = option(
         "", "Folder of the unpacked sounds, with folders such as `en_US_f_Allison`: write the corpus."
     )
-    corpus: str = option("prompts", "Folder of the corpus.")
+    corpus: str = option("runs/prompts", "Folder of the corpus.")
     models: list[str] = option([], "`name=folder` of each model: measure them.")
     results: str = option(str(RESULTS), "File of the measurements; those of other models in it are kept.")
 

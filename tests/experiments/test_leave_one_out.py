@@ -8,7 +8,15 @@ import leave_one_out
 import numpy as np
 import pytest
 import yaml
-from leave_one_out import LeaveOneOutArguments, corpus_scores, leave_one_out_table, mixture, plan_jobs, trainings
+from leave_one_out import (
+    LeaveOneOutArguments,
+    corpus_scores,
+    leave_one_out_table,
+    mixture,
+    plan_jobs,
+    trainings,
+    updated,
+)
 
 from audio_emotion.evaluation.metrics import unweighted_average_recall
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
@@ -41,7 +49,26 @@ def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypat
     assert tested["lite-without-nemo"] == {"nemo"}
     assert tested["lite-all"] == {"emotale"}
     assert tested["lite-only-nemo"] == {"crema-d", "ravdess", "emospeech-commands", "emotale"}
-    assert len(trainings(run_set)) == len(tested) == 9
+    assert len(trainings(run_set)) == sum(name.startswith("lite-") for name in tested) == 9
+    assert tested["lite_prompts-only-crema-d"] == {"ravdess", "nemo", "emospeech-commands", "emotale"}
+    training = jobs["lite_prompts-only-crema-d-seed-0"].flags
+    also = run_set["models"]["lite_prompts"]["also_trained_on"]
+    assert list(training[training.index("--mix") + 1 :])[: len(also)] == also
+    assert "--mix" not in jobs["lite-only-crema-d-seed-0"].flags
+
+
+def test_new_scores_replace_old_ones_and_those_of_absent_runs_are_kept():
+    known = {"lite": {"title": "lite", "trained_on": {"all": {"emotale": 1, "nemo": 2}, "only-nemo": {"ravdess": 3}}}}
+    found = {"lite": {"title": "new", "trained_on": {"all": {"emotale": 4}}}, "other": {"title": "", "trained_on": {}}}
+
+    result = updated(known, found)
+
+    assert result["lite"] == {
+        "title": "new",
+        "trained_on": {"all": {"emotale": 4, "nemo": 2}, "only-nemo": {"ravdess": 3}},
+    }
+    assert set(result) == {"lite", "other"}
+    assert known["lite"]["trained_on"]["all"]["emotale"] == 1
 
 
 def test_corpora_are_sampled_by_the_power_of_their_size():
