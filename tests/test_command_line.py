@@ -405,7 +405,13 @@ def test_an_unexpected_error_ends_with_3(folder, checkpoint, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("kind", "windows"), [("json", 0), ("json", 2), ("csv", 0), ("csv", 2), ("rttm", 0), ("rttm", 3)]
+    ("kind", "windows"),
+    [
+        ("json", 0),
+        ("csv", 0),
+        ("rttm", 3),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("json", 2), ("csv", 2), ("rttm", 0))),
+    ],
 )
 def test_a_file_cut_at_any_byte_is_continued_to_the_same_file(kind, windows, tmp_path):
     writer = RowWriter(kind, DIMENSIONS, EMOTIONS, windows > 0)

@@ -266,6 +266,7 @@ def test_cross_fitting_that_leaves_a_teacher_without_speakers_is_refused_before_
         main(main.__globals__["TeacherArguments"](output=str(tmp_path / "run"), **arguments))
 
 
+@pytest.mark.slow
 def test_a_masked_band_is_hidden_in_every_frame_of_a_step(monkeypatch, tmp_path):
     namespace = recipe("distill")
     model, hidden = namespace["StudentWithProjections"], []
@@ -288,7 +289,7 @@ def test_a_masked_band_is_hidden_in_every_frame_of_a_step(monkeypatch, tmp_path)
     assert [line["loss_emotions"] for line in metrics(tmp_path / "again")] == losses  # masks follow the seed
 
 
-@pytest.mark.parametrize("kind", ["run folder", "checkpoint", "Hub id"])
+@pytest.mark.parametrize("kind", ["run folder", pytest.param("checkpoint", marks=pytest.mark.slow), "Hub id"])
 def test_a_teacher_may_be_a_run_a_checkpoint_or_a_hub_id(kind, teacher_run, tmp_path, monkeypatch):
     checkpoint = teacher_run.folder / "checkpoints" / "last"
     run = tmp_path / "other_teacher"
@@ -373,6 +374,7 @@ def test_clips_with_labels_have_an_emotion_or_a_dimension():
     assert labeled(partly, []) == []
 
 
+@pytest.mark.slow
 def test_a_student_without_labels_approaches_its_teacher(tmp_path):
     table = corpus_table("synthetic", count=60)
     labels = torch.tensor([EMOTIONS.index(name) for name in table["emotion"]])

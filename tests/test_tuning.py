@@ -38,7 +38,7 @@ def encoders(tmp_path_factory) -> list[str]:
     return folders
 
 
-@pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
+@pytest.mark.parametrize("tuning", ["frozen", "lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_only_the_trained_parameters_change(encoders, tuning, tmp_path):
     size = {"hidden_size": 16, "convolution_size": 16, "corpus_count": 40, "epochs": 1, "batch_size": 8}
     arguments = RECIPE["TeacherArguments"](

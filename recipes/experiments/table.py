@@ -139,13 +139,33 @@ def distance_table(folder: Path) -> str:
 
 
 def default_robustness_table(folder: Path) -> str:
-    """UAR of the default model's recipe on corrupted clips of unseen actors, against the same clips as recorded."""
+    """UAR of the default model's recipe on corrupted clips of unseen actors, against the same clips as recorded.
+
+    The last rows are of the same recipe, trained with a wider range of gains.
+    """
     rows = []
-    for name, each in json.loads((folder / "default_robustness.json").read_text())["corruptions"].items():
-        low, high = each["interval"]
-        difference = f"{each['difference']:+.3f} ({low:+.2f} to {high:+.2f})"
-        rows.append([name, f"{each['as_recorded']:.3f}", f"{each['uar']:.3f}", difference])
-    return markdown_table(["clips", "UAR as recorded", "UAR", "difference"], rows)
+    for title, file in (("`lite`", "default"), ("`lite`, trained with gains of -30 to 10 dB", "gain")):
+        for name, each in json.loads((folder / f"{file}_robustness.json").read_text())["corruptions"].items():
+            low, high = each["interval"]
+            difference = f"{each['difference']:+.3f} ({low:+.2f} to {high:+.2f})"
+            rows.append([title, name, f"{each['as_recorded']:.3f}", f"{each['uar']:.3f}", difference])
+    return markdown_table(["model", "clips", "UAR as recorded", "UAR", "difference"], rows)
+
+
+def prompts_table(results: dict) -> str:
+    """How often each model calls the prompts of each speaker neutral, with its mean confidence."""
+    models = results["models"]
+    rows = []
+    for speaker in dict.fromkeys(name for measured in models.values() for name in measured):
+        clips = next(each[speaker]["clips"] for each in models.values() if speaker in each)
+        cells = [
+            f"{each[speaker]['neutral']:.0%} ({each[speaker]['confidence']:.2f})"
+            if speaker in each
+            else "trained on it"
+            for each in models.values()
+        ]
+        rows.append([speaker, str(clips), *cells])
+    return markdown_table(["language, speaker", "clips", *models], rows)
 
 
 def replace_table(text: str, marker: str, rendered: str) -> str:
@@ -196,6 +216,8 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "crema-d": set_pages("crema_d", repeats),
             "reslstm": set_pages("reslstm", repeats),
             "lite-ravdess": set_pages("lite_ravdess", repeats),
+            "students-ravdess": set_pages("students_ravdess", repeats),
+            "prompts": [prompts_table(json.loads((RECIPES / "results" / "prompts.json").read_text()))],
             "distance": [distance_table(RECIPES / "results")],
             "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],
             "votes": [vote_target_table(json.loads((RECIPES / "results" / "crema_d_votes.json").read_text()))],

@@ -51,6 +51,7 @@ def test_padding_changes_no_output_and_gets_no_attention():
     assert weights[0, 9:].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_hyperparameters_and_normalization_do_not_depend_on_test_clips(tmp_path, monkeypatch):
     def run(name: str) -> tuple[np.ndarray, dict, list]:
         seen = []

@@ -220,3 +220,14 @@ def test_the_pages_have_the_scores_of_the_results(table):
 def test_the_pages_equal_the_rendered_results(table):
     for page, text in table["render_pages"]().items():
         assert page.read_text() == text, f"{page.name}: run `python recipes/experiments/table.py`"
+
+
+def test_prompts_have_a_cell_per_model_and_speaker_and_none_for_speakers_that_a_model_was_trained_on(table):
+    measured = {"clips": 10, "neutral": 0.456, "confidence": 0.512}
+    results = {"models": {"one": {"en a": measured, "fr b": measured}, "two": {"en a": measured}}}
+
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table["prompts_table"](results).splitlines()]
+
+    assert lines[0] == ["language, speaker", "clips", "one", "two"]
+    assert lines[2] == ["en a", "10", "46% (0.51)", "46% (0.51)"]
+    assert lines[3] == ["fr b", "10", "46% (0.51)", "trained on it"]
