@@ -79,13 +79,14 @@ def main(args: PretrainArguments) -> dict:
     default = StudentEmotionConfig()
     front_end = LogMel(default.num_mel_bins, default.sampling_rate, args.level)
     frame_cache = AugmentedFrameCache(args.cache, front_end, strengths, versions)
+    everything = data.clips(data.table)  # held-out clips, too: their states are explained at the end
     with accelerator.main_process_first():
-        for cache in (*state_caches, frame_cache):
+        state_caches[0].fill(everything)
+        for cache in (*state_caches[1:], frame_cache):
             cache.fill(clips)
-        for rows in data.held_out.values():
-            state_caches[0].fill(data.clips(rows))
         for cache in (*state_caches, frame_cache):
             cache.refresh()
+    data.quarantine |= everything.quarantine | clips.quarantine
     data.keep(state_caches[0].__contains__)
     rows = select_speakers(data.table, data.train_speakers)
     sample = [rows[row]["id"] for row in statistics_sample(len(rows))]
@@ -106,6 +107,7 @@ def main(args: PretrainArguments) -> dict:
         )
     )
     set_log_mel_statistics(student, clips, args.cache)
+    student.to(accelerator.device)  # its front end is not part of the model that is trained
     model = StateRegression(student, encoder.base_model.streams[0].layer_mix)
 
     # Training.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification, StudentEmotionModel
@@ -91,6 +92,29 @@ def test_a_pretrained_student_explains_variance_on_speakers_that_it_was_not_trai
     assert losses[-1] < losses[0]
     student = AutoModel.from_pretrained(pretrained / "checkpoints" / "last")
     assert training_speakers(student.config.training_data) == set(results["train_speakers"])
+
+
+def test_a_pretraining_that_was_killed_and_resumed_has_the_same_weights(tiny_encoders, monkeypatch, tmp_path):
+    arguments = {"encoder": tiny_encoders[0], "layers": [0, 1], "epochs": 2, "batch_size": 8, "dropout": 0.3}
+    arguments |= {"augment": 0.5, "save_every": 3}
+    run("pretrain_student", tmp_path / "not_killed", **arguments)
+    step, count = torch.optim.lr_scheduler.OneCycleLR.step, iter(range(100))
+
+    def killed_at_the_eighth(self, *args):
+        if next(count) == 8:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.lr_scheduler.OneCycleLR, "step", killed_at_the_eighth)
+        with pytest.raises(KeyboardInterrupt):
+            run("pretrain_student", tmp_path / "killed", **arguments)
+    assert not (tmp_path / "killed" / "checkpoints" / "last").exists()
+    run("pretrain_student", tmp_path / "killed", **arguments)
+
+    one, two = (load_file(tmp_path / name / "checkpoints/last/model.safetensors") for name in ("not_killed", "killed"))
+    assert one.keys() == two.keys()
+    assert {name for name in one if not torch.equal(one[name], two[name])} == set()
 
 
 def test_distillation_starts_from_front_end_and_trunk_of_the_initial_model(pretrained, tmp_path):

@@ -21,7 +21,7 @@ from audio_emotion.data.sampler import ResumableSampler
 COUNT = 200
 RECIPES = {
     name: runpy.run_path(str(Path(__file__).parents[2] / "recipes" / f"{name}.py"))
-    for name in ("distill", "evaluate", "fine_tune", "train_teacher")
+    for name in ("distill", "evaluate", "fine_tune", "pretrain_student", "train_teacher")
 }
 DISTIL = RECIPES["distill"]
 
@@ -180,6 +180,16 @@ def test_a_teacher_with_cached_states_is_tested_without_the_broken_clips(held_ou
     results = RECIPES["train_teacher"]["main"](RECIPES["train_teacher"]["TeacherArguments"](**arguments))
 
     assert results["test"]["clips"] == 5
+    assert quarantine(tmp_path / "run") == {"own/007", "own/043"}
+
+
+def test_a_student_is_pretrained_and_tested_without_the_broken_clips(held_out, tiny_encoders, tmp_path):
+    arguments = {"corpus": held_out, "epochs": 1, "size": "nano", "encoder": tiny_encoders[0], "layers": [0, 1]}
+    arguments |= {"output": str(tmp_path / "run"), "cache": str(tmp_path / "cache"), "frames_per_step": 4}
+
+    RECIPES["pretrain_student"]["main"](RECIPES["pretrain_student"]["PretrainArguments"](**arguments))
+
+    assert (tmp_path / "run" / "checkpoints" / "last" / "model.safetensors").exists()
     assert quarantine(tmp_path / "run") == {"own/007", "own/043"}
 
 
