@@ -21,8 +21,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification, StudentEmotionModel
-from audio_emotion.data.augmentation import AugmentationStrengths, mask_spectrogram
+from audio_emotion.data.augmentation import AugmentationStrengths
 from audio_emotion.data.dataset import Batch
+from audio_emotion.data.feature_augmentation import mask_spectrogram
 from audio_emotion.data.registry import select_speakers
 from audio_emotion.data.training_set import (
     class_numbers,

@@ -17,8 +17,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from audio_emotion import FusedEmotionForAudioClassification
-from audio_emotion.data.augmentation import crop_time, mask_time, mix_clips
 from audio_emotion.data.dataset import Batch
+from audio_emotion.data.feature_augmentation import crop_time, mask_time, mix_clips
 from audio_emotion.data.registry import select_speakers
 from audio_emotion.data.training_set import require_training_labels, soft_labels, training_data
 from audio_emotion.encoders import GRID, LogMelStream

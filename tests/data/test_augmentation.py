@@ -13,14 +13,11 @@ from audio_emotion.data.augmentation import (
     AugmentationStrengths,
     WaveformAugmentation,
     colored_noise,
-    crop_time,
-    mask_spectrogram,
-    mask_time,
-    mix_clips,
     reverberate,
     room_response,
     with_pauses,
 )
+from audio_emotion.data.feature_augmentation import crop_time, mask_spectrogram, mask_time, mix_clips
 
 NOTHING = {
     "speed_probability": 0.0,

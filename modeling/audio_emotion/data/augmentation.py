@@ -1,4 +1,4 @@
-"""Augmentation of waveforms (speed, reverberation, pauses, telephone, noise, gain), of log-mels and encoder states.
+"""Augmentation of waveforms: speed, reverberation, pauses, telephone, noise, gain.
 
 Noise and room responses are generated, and on request taken from recordings, too.
 """
@@ -6,11 +6,9 @@ Noise and room responses are generated, and on request taken from recordings, to
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import add_noise, fftconvolve, highpass_biquad
@@ -96,7 +94,7 @@ class WaveformAugmentation:
         Returns:
             (S',) float32; S' is S unless the speed changed: ceil(S / factor).
         """
-        strengths, generator = self.strengths, _generator(generator)
+        strengths, generator = self.strengths, seeded_generator(generator)
         if _happens(strengths.speed_probability, generator):
             waveform = self.speeds[_choose(len(self.speeds), generator)](waveform)
         if _happens(strengths.reverberation_probability, generator):
@@ -159,13 +157,13 @@ def recordings(folder: str) -> list[Tensor]:
 def excerpt(noise: Tensor, samples: int, generator: torch.Generator | int) -> Tensor:
     """A recording from a random sample on, or if silent there from its loudest one, repeated as needed, (S,)."""
     repeats = -(-samples // len(noise))
-    part = noise.roll(-_choose(len(noise), _generator(generator))).repeat(repeats)[:samples]
+    part = noise.roll(-_choose(len(noise), seeded_generator(generator))).repeat(repeats)[:samples]
     return part if part.square().mean() > SILENCE else noise.roll(-int(noise.abs().argmax())).repeat(repeats)[:samples]
 
 
 def with_pauses(waveform: Tensor, seconds: tuple[float, float], generator: torch.Generator | int) -> Tensor:
     """The clip with digital silence before it, after it, or both, each of a duration in this range, (S',)."""
-    generator = _generator(generator)
+    generator = seeded_generator(generator)
     where = _choose(3, generator)
     before, after = (round(_uniform(seconds, generator) * SAMPLING_RATE) for _ in range(2))
     return torch.nn.functional.pad(waveform, (before if where != 1 else 0, after if where != 0 else 0))
@@ -173,7 +171,7 @@ def with_pauses(waveform: Tensor, seconds: tuple[float, float], generator: torch
 
 def colored_noise(samples: int, color: str, generator: torch.Generator | int) -> Tensor:
     """White, pink (-3 dB per octave) or brown (-6 dB per octave) noise, (S,), flat below 20 Hz."""
-    generator = _generator(generator)
+    generator = seeded_generator(generator)
     if color == "white":
         return torch.randn(samples, generator=generator)
     length = math.ceil(samples / FFT_MULTIPLE) * FFT_MULTIPLE
@@ -188,7 +186,7 @@ def room_response(rt60: float, direct_to_reverberant: float, generator: torch.Ge
 
     A statistical model of late reverberation (Polack 1988), without early reflections, truncated at 0.4 s.
     """
-    generator = _generator(generator)
+    generator = seeded_generator(generator)
     length = round(min(rt60, 0.4) * SAMPLING_RATE)
     seconds = torch.arange(1, length + 1) / SAMPLING_RATE
     tail = torch.randn(length, generator=generator) * 10 ** (-3.0 * seconds / rt60)  # (K-1,)
@@ -206,144 +204,8 @@ def reverberate(waveform: Tensor, response: Tensor) -> Tensor:
     return wet * (level / wet_level.clamp(min=1e-12))
 
 
-def mask_spectrogram(
-    features: Tensor,
-    lengths: Tensor,
-    generator: torch.Generator | int,
-    time_masks: int = 2,
-    time_width: int = 25,
-    time_fraction: float = 0.2,
-    frequency_masks: int = 2,
-    frequency_width: int = 12,
-) -> Tensor:
-    """Mask random time spans and frequency bands of each clip (SpecAugment, Park et al. 2019).
-
-    https://arxiv.org/abs/1904.08779. Masked values are 0, the mean of features that are normalized with training-set
-    statistics. Padding is unchanged.
-
-    Args:
-        features: (B, T, F).
-        lengths: (B,) frames of each clip without padding.
-        generator: of the CPU, or a seed.
-        time_masks: time spans per clip; they may overlap.
-        time_width: longest time span, frames.
-        time_fraction: longest time span as a fraction of the clip.
-        frequency_masks: frequency bands per clip.
-        frequency_width: widest frequency band, bins.
-
-    Returns:
-        (B, T, F), a new tensor.
-    """
-    generator = _generator(generator)
-    _, frames, bins = features.shape
-    lengths = lengths.to(features.device)
-    widest = (lengths * time_fraction).floor().clamp(max=time_width)  # (B,)
-    in_time = _spans(frames, lengths.float(), widest, time_masks, generator)  # (B, T)
-    all_bins, widest = torch.full_like(widest, bins), torch.full_like(widest, frequency_width)
-    in_frequency = _spans(bins, all_bins, widest, frequency_masks, generator)  # (B, F)
-    speech = torch.arange(frames, device=features.device) < lengths[:, None]  # (B, T)
-    blank = (in_time[:, :, None] | in_frequency[:, None, :]) & speech[:, :, None]  # (B, T, F)
-    return features.masked_fill(blank, 0.0)
-
-
-def mask_time(
-    states: Sequence[Tensor],
-    lengths: Tensor,
-    fills: Sequence[Tensor],
-    generator: torch.Generator | int,
-    time_fraction: float = 0.2,
-) -> list[Tensor]:
-    """Mask one random time span of each clip, the same in every stream.
-
-    Args:
-        states: per stream (B, L, T, H), as returned by `FusedEmotionModel.encode`.
-        lengths: (B,) frames of each clip without padding.
-        fills: per stream (L, H), values of masked frames: the mean that the stream subtracts.
-        generator: of the CPU, or a seed.
-        time_fraction: longest span as a fraction of the clip.
-
-    Returns:
-        per stream (B, L, T, H), new tensors.
-    """
-    lengths = lengths.cpu().float()
-    spans = _spans(states[0].shape[2], lengths, (lengths * time_fraction).floor(), 1, _generator(generator))  # (B, T)
-    return [
-        torch.where(spans.to(each.device)[:, None, :, None], fill.to(each.device)[None, :, None], each)
-        for each, fill in zip(states, fills, strict=True)
-    ]
-
-
-def crop_time(
-    states: Sequence[Tensor], lengths: Tensor, longest: int, generator: torch.Generator | int
-) -> tuple[list[Tensor], Tensor]:
-    """Crop each clip to `longest` steps from a random one on, the same in every stream; shorter clips stay whole.
-
-    Args:
-        states: per stream (B, L, T, H), as returned by `FusedEmotionModel.encode`.
-        lengths: (B,) steps of each clip without padding.
-        longest: steps of a crop.
-        generator: of the CPU, or a seed.
-
-    Returns:
-        per stream (B, L, T', H), and the new lengths (B,).
-    """
-    spare = (lengths - longest).clamp(min=0)  # (B,)
-    starts = (torch.rand(len(lengths), generator=_generator(generator)) * (spare + 1)).long()
-    steps = starts[:, None] + torch.arange(min(states[0].shape[2], longest))  # (B, T')
-    clips = torch.arange(len(lengths))[:, None]
-    return [each.transpose(1, 2)[clips, steps].transpose(1, 2) for each in states], lengths.clamp(max=longest)
-
-
-def mix_clips(
-    states: Sequence[Tensor],
-    lengths: Tensor,
-    labels: Tensor,
-    ratings: Tensor,
-    weight: Tensor,
-    seed: int,
-    alpha: float = 0.4,
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Interpolate every clip of a batch, and its labels, with another one: mixup (Zhang et al. 2018).
-
-    https://arxiv.org/abs/1710.09412; here of encoder states, frame by frame, with one coefficient per batch. The
-    longer clip of a pair is truncated to the shorter one.
-
-    Args:
-        states: per stream `(B, L, T, H)`.
-        lengths: `(B,)` frames of each clip without padding.
-        labels: `(B, C)` distributions, NaN where missing.
-        ratings: `(B, A)`, NaN where missing.
-        weight: `(B,)`, 0 for clips that only fill the batch, which are not mixed with others.
-        seed: of coefficient and pairs.
-        alpha: parameter of the beta distribution of the coefficient.
-
-    Returns:
-        states, lengths, labels and ratings; labels are missing where one clip of the pair has none.
-    """
-    random = np.random.default_rng(seed)
-    coefficient = random.beta(alpha, alpha)
-    partners = torch.arange(len(lengths))
-    clips = torch.nonzero(weight > 0).squeeze(1)
-    partners[clips] = clips[torch.from_numpy(random.permutation(len(clips)))]
-    shorter = torch.minimum(lengths, lengths[partners])  # (B,)
-    time = int(shorter.max())
-
-    def mixed(tensor: Tensor) -> Tensor:
-        return coefficient * tensor + (1 - coefficient) * tensor[partners]
-
-    return [mixed(each[:, :, :time]) for each in states], shorter, mixed(labels), mixed(ratings)
-
-
-def _spans(size: int, lengths: Tensor, widest: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Whether each of `size` positions is in one of `count` random spans, at most `widest` (B,) long: (B, N)."""
-    draws = torch.rand(2, len(lengths), count, generator=generator).to(lengths.device)
-    widths = (draws[0] * (widest[:, None] + 1)).floor().minimum(lengths[:, None])  # (B, M)
-    starts = (draws[1] * (lengths[:, None] - widths + 1)).floor()  # (B, M)
-    places = torch.arange(size, device=lengths.device)
-    return ((places >= starts[..., None]) & (places < (starts + widths)[..., None])).any(dim=1)
-
-
-def _generator(generator: torch.Generator | int) -> torch.Generator:
+def seeded_generator(generator: torch.Generator | int) -> torch.Generator:
+    """The generator itself, or a new one of the CPU with this seed."""
     return torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
 
 
