@@ -16,8 +16,17 @@ import pytest
 import soundfile
 import torch
 
-from audio_emotion import EmotionFeatureExtractor, audio_io, read_audio
-from audio_emotion.audio_io import decode, resample
+from audio_emotion import (
+    EmotionFeatureExtractor,
+    audio_decoding,
+    audio_flags,
+    audio_io,
+    audio_resampling,
+    audio_sources,
+    read_audio,
+)
+from audio_emotion.audio_io import decode
+from audio_emotion.audio_resampling import resample
 
 
 def encoded(samples: np.ndarray, rate: int = 16000, **how) -> bytes:
@@ -534,7 +543,7 @@ def test_no_protocol_and_no_other_format_is_allowed_to_ffmpeg(speech, monkeypatc
 @pytest.mark.parametrize(("writer", "form", "codec"), [FORMS[0], FORMS[10], FORMS[13], FORMS[14], FORMS[15]])
 def test_a_clip_longer_than_the_limit_is_refused_before_it_is_decoded(writer, form, codec, speech, monkeypatch):
     content = in_form(writer, form, codec, speech)
-    monkeypatch.setattr(audio_io, "_measure", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(audio_io, "measure_frames", lambda *_: pytest.fail("decoded"))
 
     with pytest.raises(ValueError, match=r"expected at most 1\.5 s of audio.*`max_duration`"):
         read_audio(content, max_duration=1.5)
@@ -542,9 +551,10 @@ def test_a_clip_longer_than_the_limit_is_refused_before_it_is_decoded(writer, fo
 
 def test_a_clip_that_does_not_state_its_length_is_read_up_to_the_limit(speech, monkeypatch):
     content = without_length(encoded(np.tile(speech, 8), format="FLAC", subtype="PCM_16"))
-    monkeypatch.setattr(audio_io, "CHUNK", 16000)
-    measure, decoded = audio_io._measure, []
-    monkeypatch.setattr(audio_io, "_measure", lambda *given: decoded.append(len(given[0])) or measure(*given))
+    for module in (audio_decoding, audio_io):
+        monkeypatch.setattr(module, "CHUNK", 16000)
+    measure, decoded = audio_io.measure_frames, []
+    monkeypatch.setattr(audio_io, "measure_frames", lambda *given: decoded.append(len(given[0])) or measure(*given))
 
     with pytest.raises(ValueError, match="expected at most 3 s of audio"):
         read_audio(content, max_duration=3.0)
@@ -572,8 +582,8 @@ def test_a_lack_of_memory_is_an_error_of_the_clip(speech, monkeypatch):
     def fail(*_, **__):
         raise MemoryError("no 10 GB")
 
-    monkeypatch.setattr(audio_io.soxr, "resample", fail)
-    monkeypatch.setattr(audio_io.soxr, "ResampleStream", fail)
+    monkeypatch.setattr(audio_resampling.soxr, "resample", fail)
+    monkeypatch.setattr(audio_resampling.soxr, "ResampleStream", fail)
 
     with pytest.raises(ValueError, match=r"array of shape.*fits into memory, got MemoryError: no 10 GB"):
         read_audio({"array": speech, "sampling_rate": 8000})
@@ -593,12 +603,12 @@ def test_the_detector_of_silero_decides_where_it_is_installed(is_spoken, speech,
             assert rate == 16000
             return torch.tensor([[float(is_spoken)]])
 
-    audio_io._silero.cache_clear()
+    audio_flags._silero.cache_clear()
     monkeypatch.setitem(sys.modules, "silero_vad", SimpleNamespace(load_silero_vad=Detector))
     try:
         flags = read_audio({"array": speech, "sampling_rate": 16000}, 8000).flags
     finally:
-        audio_io._silero.cache_clear()
+        audio_flags._silero.cache_clear()
 
     assert ("no_speech" in flags) is not is_spoken
 
@@ -627,7 +637,7 @@ def served(answer):
 
 @pytest.mark.parametrize("part", ["headers", "body"])
 def test_a_url_that_never_ends_is_given_up(part, monkeypatch):
-    monkeypatch.setattr(audio_io, "URL_DURATION", 0.3, raising=False)
+    monkeypatch.setattr(audio_sources, "URL_DURATION", 0.3)
 
     def drip(handler):
         handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"\r\n" * (part == "body"))
@@ -642,7 +652,7 @@ def test_a_url_that_never_ends_is_given_up(part, monkeypatch):
 
 
 def test_a_url_with_too_many_bytes_or_too_few_is_refused(monkeypatch):
-    monkeypatch.setattr(audio_io, "MAX_BYTES", 10**6, raising=False)
+    monkeypatch.setattr(audio_sources, "MAX_BYTES", 10**6)
 
     def flood(handler):
         handler.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")

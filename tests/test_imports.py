@@ -24,7 +24,7 @@ NOT_CARRIED = {
 }  # files beside the model that no checkpoint needs
 # transformers itself depends on huggingface_hub, whose `strict` checks every configuration of transformers, ours too.
 CARRIED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub"}
-CARRIED_AUDIO_IMPORTS = CARRIED_IMPORTS | {"soundfile", "soxr"}  # only in pipeline_*.py, live_*.py and audio_io.py
+CARRIED_AUDIO_IMPORTS = CARRIED_IMPORTS | {"soundfile", "soxr"}  # only in pipeline_*.py, live_*.py and audio_*.py
 VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
 
 # How transformers finds the files that a checkpoint must carry: by lines of text, docstrings included.
@@ -143,7 +143,7 @@ def undeclared_imports(package: Path) -> list[str]:
     """Absolute imports of a carried file that a bare transformers installation may lack."""
     found = []
     for path in carried_files(package):
-        reads_audio = path.name.startswith(("pipeline_", "live_", "audio_io"))
+        reads_audio = path.name.startswith(("pipeline_", "live_", "audio_"))
         allowed = (CARRIED_AUDIO_IMPORTS if reads_audio else CARRIED_IMPORTS) | sys.stdlib_module_names
         found += [f"{path.name} imports {root}" for root in sorted(absolute_roots(path) - allowed)]
     return found

@@ -16,7 +16,7 @@ from datasets import Audio, Dataset
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor, audio_io
+from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor, audio_resampling
 from audio_emotion.diarization import read_rttm
 from audio_emotion.hub.checkpoint import write_checkpoint
 
@@ -488,8 +488,8 @@ def test_a_clip_over_the_limit_or_the_memory_is_an_entry_when_skipped(tiny_stude
     def fail(*_, **__):
         raise MemoryError("no 10 GB")
 
-    monkeypatch.setattr(audio_io.soxr, "resample", fail)
-    monkeypatch.setattr(audio_io.soxr, "ResampleStream", fail)
+    monkeypatch.setattr(audio_resampling.soxr, "resample", fail)
+    monkeypatch.setattr(audio_resampling.soxr, "ResampleStream", fail)
     kept, large = pipe([clip_of(speech), clip_of(speech, 8000)], on_error="skip")
     assert "error" not in kept
     assert "MemoryError" in large["error"]

@@ -5,7 +5,7 @@
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 
-from .audio_io import scale_to_unit_range
+from .audio_sources import scale_to_unit_range
 
 
 class EmotionFeatureExtractor(SequenceFeatureExtractor):

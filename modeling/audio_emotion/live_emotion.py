@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 
-from .audio_io import SHORTEST, downmix, read_audio, scale_to_unit_range
+from .audio_io import SHORTEST, downmix, read_audio
+from .audio_sources import scale_to_unit_range
 from .pipeline_outputs import OutputFormatter
 
 FLAGGED = 4.0  # seconds up to now that the flags describe

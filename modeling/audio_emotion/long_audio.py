@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from .audio_io import SHORTEST, SOUNDFILE_FORMATS, UnreadableClipError, open_recording
+from .audio_decoding import SOUNDFILE_FORMATS, UnreadableClipError, open_recording
+from .audio_io import SHORTEST
 from .pipeline_outputs import mean_over_time
 
 BLOCK = 10.0  # seconds that are decoded at a time

@@ -17,7 +17,9 @@ from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.pipelines.pt_utils import KeyDataset
 
-from .audio_io import MAX_DURATION, public_name, read_audio
+from .audio_decoding import MAX_DURATION
+from .audio_io import read_audio
+from .audio_sources import public_name
 from .live_emotion import LiveEmotion, SlidingWindow
 from .log_mel import HOP, WINDOW
 from .pipeline_outputs import (

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .audio_io import MAX_DURATION, AudioClip, public_name, read_audio
+from .audio_decoding import MAX_DURATION
+from .audio_io import AudioClip, read_audio
+from .audio_sources import public_name
 from .live_emotion import LiveEmotion, Outputs, SlidingWindow
 from .pipeline_outputs import (
     MATCH,

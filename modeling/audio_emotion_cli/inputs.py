@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from audio_emotion.audio_io import AUDIO_SUFFIXES
+from audio_emotion.audio_sources import AUDIO_SUFFIXES
 from audio_emotion.runtime import EmotionRuntime
 from audio_emotion_cli import UsageError, graph_of, printable
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from audio_visual import encode, random_audio
 
-from audio_emotion.audio_io import decode, resample
+from audio_emotion.audio_io import decode
+from audio_emotion.audio_resampling import resample
 from audio_emotion.teachers.video import MAX_SIDE_PIXELS, NoVideoStreamError, Video, VideoError, check_durations
 
 SECONDS = 2.0

@@ -14,7 +14,8 @@ from torch import Tensor
 from torchaudio.functional import add_noise, fftconvolve, highpass_biquad
 from torchaudio.transforms import Resample
 
-from audio_emotion.audio_io import decode, resample
+from audio_emotion.audio_io import decode
+from audio_emotion.audio_resampling import resample
 
 SAMPLING_RATE = 16_000
 SILENCE = 1e-10  # mean square: -100 dB of full scale

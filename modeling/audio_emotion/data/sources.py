@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from audio_emotion.audio_io import AUDIO_SUFFIXES
+from audio_emotion.audio_sources import AUDIO_SUFFIXES
 from audio_emotion.data.shards import NO_FILE, audio_column, hub_files, parquet_features, read_labels
 from audio_emotion.data.tables import read_table
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from audio_emotion import audio_io
+from audio_emotion import audio_flags, audio_io
 from audio_emotion.hub import browser_runtime
 
 STATIC = Path(__file__).parent / "browser"  # HTML, CSS and JavaScript, without a build step
@@ -156,10 +156,10 @@ def page_facts(model: Path, name: str) -> dict[str, Any]:
 
 
 def flag_limits() -> dict[str, float]:
-    """The thresholds of the flags, which the page applies by the rules of `audio_io`."""
-    names = ["shortest", "short", "silence", "full_scale", "canceled", "telephone", "rumble", "narrow", "block"]
+    """The thresholds of the flags, which the page applies by the rules of `audio_flags`."""
+    names = ["short", "silence", "full_scale", "canceled", "telephone", "rumble", "narrow", "block"]
     names += ["frame", "quiet", "bridged", "pauses", "steady", "dominant", "often"]
-    return {each: getattr(audio_io, each.upper()) for each in names}
+    return {"shortest": audio_io.SHORTEST} | {each: getattr(audio_flags, each.upper()) for each in names}
 
 
 def cautions(card: str, dimensions_source: str | None) -> list[str]:

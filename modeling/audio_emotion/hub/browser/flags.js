@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Flags of a recording, by the rules and thresholds of `audio_io.py`; `limits` in `model.json` is written from there.
+// Flags of a recording, by the rules and thresholds of `audio_flags.py`; `limits` in `model.json` is written from there.
 
 /** Measurements of every 50 ms of a source, before downmix and resampling, which hide problems. */
 export class Measurements {
