@@ -119,16 +119,14 @@ def plan_jobs(run_set: dict[str, Any], args: LeaveOneOutArguments) -> list[Job]:
                 if mix:
                     values["mix"] = mix
                 values = {key: replace_values(value, replacements) for key, value in values.items()}
-                train = Job(
-                    folder.name, "train_teacher", tuple(as_flags(values)), folder, None, None, ("results.json",)
-                )
+                train = Job(folder.name, "train_teacher", tuple(as_flags(values)), folder, None, (), ("results.json",))
                 jobs.append(train)
                 for corpus in tested:
                     output = Path(run_set["output"]) / corpus / folder.name
                     values = {"model": str(folder / "checkpoints" / "last"), "corpus": corpus, "protocol": "all"}
                     values |= {"output": str(output), "repeats": 0, "plots": False}
                     flags = tuple(as_flags(values))
-                    jobs.append(Job(f"{corpus}/{folder.name}", "evaluate", flags, output, None, train.name))
+                    jobs.append(Job(f"{corpus}/{folder.name}", "evaluate", flags, output, None, (train.name,)))
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""Run a set of recipes over folds and seeds, each student after its teacher.
+"""Run a set of recipes over folds and seeds, each student after its teacher and its pretraining.
 
     python recipes/experiments/run_set.py --set recipes/configs/mitra2022/ravdess.yaml --jobs 2
     python recipes/experiments/run_set.py --set recipes/configs/mitra2022/ravdess.yaml --list
@@ -38,10 +38,12 @@ ARGUMENTS = {  # recipe: the class of its arguments
     "baseline": "BaselineArguments",
     "reslstm": "ResLSTMArguments",
     "train_teacher": "TeacherArguments",
+    "pretrain_student": "PretrainArguments",
     "distill": "DistillArguments",
     "evaluate": "EvaluateArguments",
 }
 FILES = ("predictions.parquet", "results.json")  # of a finished run
+FILES_OF_PRETRAINING = ("results.json",)
 LAST_LINES = 15  # of the log of a failed run, printed at the end
 PRINTED_METRICS = ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")
 
@@ -53,7 +55,7 @@ class SetArguments:
     set: str = option("recipes/configs/mitra2022/ravdess.yaml", "YAML file of the set.")
     jobs: int = option(1, "Number of runs in parallel.")
     threads: int = option(1, "CPU threads of each run.")
-    only: list[str] = option([], "Names of runs; their teachers are included.")
+    only: list[str] = option([], "Names of runs; their teachers and pretrainings are included.")
     folds: list[int] = option([], "Only these folds.")
     seeds: list[int] = option([], "Only these seeds.")
     replace: list[str] = option([], "OLD=NEW: replace every value OLD, as in openai/whisper-tiny.en=FOLDER.")
@@ -71,11 +73,24 @@ class Run:
     title: str = ""  # row name in the table; a run without title has no row
     config: str = ""  # file of its arguments
     arguments: dict = field(default_factory=dict)  # override those of the file
-    teacher: str = ""  # name of the run that trains its teacher, on the same fold with the same seed
+    teacher: str = (
+        ""  # name of the run that trains its teacher, on the same fold with the same seed or with its only one
+    )
+    initial_model: str = ""  # name of the run that pretrains it, in the same way
     folds: list[int]
     seeds: list[int]
     corruptions: list[str] = field(default_factory=list)  # of evaluations of the first seed; see evaluate.py
     priority: int = 0  # runs with a lower number come first
+
+    @property
+    def needed(self) -> dict[str, str]:
+        """Names of the runs that come before it, by the argument that is their result."""
+        names = {"teacher": self.teacher, "initial_model": self.initial_model}
+        return {argument: name for argument, name in names.items() if name}
+
+    def seed_for(self, seed: int) -> int:
+        """Its seed for a run that needs it and has another seed: its only one serves all."""
+        return self.seeds[0] if len(self.seeds) == 1 else seed
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Job:
     flags: tuple[str, ...]  # command-line arguments of the recipe
     folder: Path  # its run folder
     results: Path | None  # path without suffix to which its results are copied; None for no copy
-    needs: str | None  # name of the job that must be finished before
+    needs: tuple[str, ...]  # names of the jobs that must be finished before
     files: tuple[str, ...] = FILES  # that it writes at its end
 
     @property
@@ -119,7 +134,7 @@ def main(args: SetArguments) -> int:
 
 
 def plan_jobs(args: SetArguments) -> list[Job]:
-    """The requested jobs of a set, each after the one that it needs."""
+    """The requested jobs of a set, each after those that it needs."""
     run_set = yaml.safe_load(Path(args.set).read_text())
     runs = read_runs(run_set, args.set)
     if unknown := sorted(set(args.only) - set(runs)):
@@ -127,22 +142,26 @@ def plan_jobs(args: SetArguments) -> list[Job]:
     if wrong := [each for each in args.replace if "=" not in each]:
         raise ValueError(f"Expected `--replace` OLD=NEW, got {wrong}.")
     replacements = dict(each.split("=", 1) for each in args.replace)
-    names = args.only or [*runs]
-    names = {*names, *(runs[name].teacher for name in names)}
+    names, seeds_of = args.only or [*runs], {name: set[int]() for name in runs}
+    for run in (runs[name] for name in names):
+        selected = [seed for seed in run.seeds if not args.seeds or seed in args.seeds]
+        seeds_of[run.name].update(selected)
+        for needed in run.needed.values():
+            seeds_of[needed].update(map(runs[needed].seed_for, selected))
     jobs: dict[tuple, list[Job]] = {}
-    for place, run in enumerate(run for run in runs.values() if run.name in names):
-        for fold, seed in product(run.folds, run.seeds):
-            if (not args.folds or fold in args.folds) and (not args.seeds or seed in args.seeds):
+    for place, run in enumerate(runs.values()):
+        for fold, seed in product(run.folds, sorted(seeds_of[run.name])):
+            if not args.folds or fold in args.folds:
                 # The folds of a seed make up one test set, so all folds of a seed come before the next seed.
-                jobs[run.priority, seed, fold, place] = jobs_of_run(run, fold, seed, run_set, replacements)
+                jobs[run.priority, seed, fold, place] = jobs_of_run(run, fold, seed, runs, run_set, replacements)
     if not jobs:
         raise ValueError(f"Expected `--folds` and `--seeds` that {args.set} has, got {args.folds} and {args.seeds}.")
     by_name = {job.name: job for key in sorted(jobs) for job in jobs[key]}
     ordered: dict[str, Job] = {}
 
     def add(job: Job) -> None:
-        if job.needs:
-            add(by_name[job.needs])
+        for name in job.needs:
+            add(by_name[name])
         ordered.setdefault(job.name, job)
 
     for job in by_name.values():
@@ -158,18 +177,23 @@ def read_runs(run_set: dict[str, Any], file: str) -> dict[str, Run]:
     for run in runs.values():
         if run.recipe not in recipes:
             raise ValueError(f"{file}, {run.name}: expected a recipe among {recipes}, got {run.recipe!r}.")
-        if not run.teacher:
-            continue
-        teacher = runs.get(run.teacher)
-        if teacher is None or not (set(run.folds) <= set(teacher.folds) and set(run.seeds) <= set(teacher.seeds)):
-            raise ValueError(
-                f"{file}, {run.name}: expected a teacher that is run on folds {run.folds} and seeds {run.seeds}, got "
-                f"{run.teacher!r}. Name another, or give it these folds and seeds."
-            )
+        for argument, name in run.needed.items():
+            needed = runs.get(name)
+            if (
+                needed is None
+                or not {*run.folds} <= {*needed.folds}
+                or not {*map(needed.seed_for, run.seeds)} <= {*needed.seeds}
+            ):
+                raise ValueError(
+                    f"{file}, {run.name}: expected as `{argument}` a run on folds {run.folds} with one seed or seeds "
+                    f"{run.seeds}, got {name!r}. Name another, or give it these folds and seeds."
+                )
     return runs
 
 
-def jobs_of_run(run: Run, fold: int, seed: int, run_set: dict[str, Any], replacements: dict[str, str]) -> list[Job]:
+def jobs_of_run(
+    run: Run, fold: int, seed: int, runs: dict[str, Run], run_set: dict[str, Any], replacements: dict[str, str]
+) -> list[Job]:
     """The job of one run on one fold with one seed, and its evaluations on other test sets and with corruptions."""
     output, name = Path(run_set["output"]), f"{run.name}-fold-{fold}-seed-{seed}"
     results = Path(run_set["results"]) if run.title else None
@@ -178,13 +202,16 @@ def jobs_of_run(run: Run, fold: int, seed: int, run_set: dict[str, Any], replace
     overrides = {**run_set.get("arguments", {}), **run.arguments, "output": str(output / name), "protocol": protocol}
     if run.recipe != "baseline":  # which is deterministic
         overrides["seed"] = seed
-    needs = f"{run.teacher}-fold-{fold}-seed-{seed}" if run.teacher else None
-    if needs:
-        overrides["teacher"] = str(output / needs)
+    needs = {key: f"{each}-fold-{fold}-seed-{runs[each].seed_for(seed)}" for key, each in run.needed.items()}
+    overrides |= {key: str(output / each) for key, each in needs.items()}
     values = {key: replace_values(value, replacements) for key, value in {**from_file, **overrides}.items()}
     passed = {key: value for key, value in values.items() if key in overrides or value != from_file[key]}
     flags = [*(["--config", run.config] if run.config else []), *as_flags(passed)]
-    jobs = [Job(name, run.recipe, tuple(flags), output / name, results / name if results else None, needs)]
+    copied, files = (
+        results / name if results else None,
+        FILES_OF_PRETRAINING if run.recipe == "pretrain_student" else FILES,
+    )
+    jobs = [Job(name, run.recipe, tuple(flags), output / name, copied, tuple(needs.values()), files)]
     if results is None or run.recipe in WITHOUT_CHECKPOINT:
         return jobs
 
@@ -197,7 +224,7 @@ def jobs_of_run(run: Run, fold: int, seed: int, run_set: dict[str, Any], replace
         passed |= {"model": str(output / name / "checkpoints" / "last"), "plots": False}
         passed |= {"output": str(output / evaluation / name)}
         folder, copied = output / evaluation / name, results / evaluation / name
-        jobs.append(Job(f"{evaluation}/{name}", "evaluate", tuple(as_flags(passed)), folder, copied, name))
+        jobs.append(Job(f"{evaluation}/{name}", "evaluate", tuple(as_flags(passed)), folder, copied, (name,)))
     return jobs
 
 
@@ -237,12 +264,13 @@ def is_finished(job: Job) -> bool:
 
 
 def run_jobs(jobs: list[Job], parallel: int, threads: int) -> dict[str, str]:
-    """Run jobs, each after the one that it needs; returns the reasons of the failed ones by name."""
+    """Run jobs, each after those that it needs; returns the reasons of the failed ones by name."""
     futures: dict[str, Future[str]] = {}
 
     def run(number: int, job: Job) -> str:
-        if job.needs in futures and futures[job.needs].result():  # starts earlier, so that it can be waited for
-            return f"was not run, because it needs {job.needs}."
+        for name in job.needs:
+            if name in futures and futures[name].result():  # starts earlier, so that it can be waited for
+                return f"was not run, because it needs {name}."
         begin = time.monotonic()
         reason = execute(job, threads)
         outcome = "failed" if reason else f"{time.monotonic() - begin:.0f} s, {copy_results(job)}"

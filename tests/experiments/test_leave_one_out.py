@@ -40,12 +40,12 @@ def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypat
     for job in jobs.values():
         flags = dict(zip(job.flags[::2], job.flags[1::2], strict=False))
         if job.recipe == "evaluate":
-            training = list(jobs[job.needs].flags)
+            training = list(jobs[job.needs[0]].flags)
             begin = training.index("--corpus") + 1
             mix = training[training.index("--mix") + 1 :] if "--mix" in training else []
             trained_on = {training[begin], *(name.partition("=")[0] for name in mix if "=" in name)}
             assert flags["--corpus"] not in {name.split("/")[0] for name in trained_on}
-            tested.setdefault(job.needs.rpartition("-seed-")[0], set()).add(flags["--corpus"])
+            tested.setdefault(job.needs[0].rpartition("-seed-")[0], set()).add(flags["--corpus"])
     assert tested["lite-without-nemo"] == {"nemo"}
     assert tested["lite-all"] == {"emotale"}
     assert tested["lite-only-nemo"] == {"crema-d", "ravdess", "emospeech-commands", "emotale"}

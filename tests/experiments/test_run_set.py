@@ -43,17 +43,18 @@ class Arguments:
     encoder: str = ""
     model: str = ""
     teacher: str = ""
+    initial_model: str = ""
     wait_for: str = ""
     epochs: int = 20
     seed: int = 0
     breaks: bool = False
     plots: bool = True
 
-BaselineArguments = TeacherArguments = DistillArguments = EvaluateArguments = Arguments
+BaselineArguments = TeacherArguments = PretrainArguments = DistillArguments = EvaluateArguments = Arguments
 
 def main():
     flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-    text = {"output", "protocol", "model", "teacher"}
+    text = {"output", "protocol", "model", "teacher", "initial_model"}
     values = {name[2:]: value if name[2:] in text else yaml.safe_load(value) for name, value in flags.items()}
     run = pathlib.Path(flags["--output"])
     run.mkdir(parents=True, exist_ok=True)
@@ -65,12 +66,13 @@ def main():
     while "--wait_for" in flags and not (here / f"{flags['--wait_for']}.started").exists():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
-    if "--teacher" in flags:
-        assert (pathlib.Path(flags["--teacher"]) / "results.json").exists()
+    for needed in {"--teacher", "--initial_model"} & set(flags):
+        assert (pathlib.Path(flags[needed]) / "results.json").exists()
     if (here / "broken").exists() and "--breaks" in flags:
         sys.exit("this is why it broke")
     (run / "config.yaml").write_text(yaml.safe_dump(asdict(Arguments(**values))))
-    (run / "predictions.parquet").write_bytes(b"predictions of " + run.name.encode())
+    if here.joinpath(sys.argv[0]).stem != "pretrain_student":
+        (run / "predictions.parquet").write_bytes(b"predictions of " + run.name.encode())
     (run / "results.json").write_text(json.dumps({"flags": flags, "test": {"uar": 0.5}}))
 
 if __name__ == "__main__":
@@ -87,7 +89,7 @@ def stubs(tmp_path):
         recipe = runpy.run_path(str(RECIPES / "experiments" / "run_set.py"))
 
         def __init__(self) -> None:
-            for name in ("baseline", "train_teacher", "distill", "evaluate"):
+            for name in ("baseline", "train_teacher", "pretrain_student", "distill", "evaluate"):
                 (tmp_path / f"{name}.py").write_text(STUB)
             self.recipe["main"].__globals__["RECIPES"] = tmp_path
 
@@ -145,6 +147,17 @@ def test_list_prints_the_commands_of_unfinished_runs_and_runs_nothing(stubs, cap
     assert stubs.run(folds=[1], seeds=[0]) == 0  # runs nothing again, and copies the results
     assert len(stubs.order()) == 2
     assert (stubs.folder / "results" / "b-fold-1-seed-0.json").exists()
+
+
+def test_a_pretraining_of_one_seed_serves_the_students_of_all_seeds(stubs):
+    pretrained = {"recipe": "pretrain_student", "seeds": [0]}
+    stubs.write({"b": {"recipe": "distill", "initial_model": "p"}, "p": pretrained, "c": pretrained})
+
+    stubs.run(seeds=[1], folds=[2])
+    assert stubs.order() == ["p-fold-2-seed-0", "b-fold-2-seed-1"]
+    assert stubs.flags("b-fold-2-seed-1")["--initial_model"] == str(stubs.folder / "runs" / "p-fold-2-seed-0")
+    stubs.run(seeds=[1], folds=[2])
+    assert len(stubs.order()) == 2  # finished
 
 
 def test_a_student_has_the_teacher_of_its_own_fold_and_seed(stubs):
@@ -262,7 +275,10 @@ def test_the_first_seed_is_evaluated_with_corruptions(stubs):
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ({"recipe": "distill", "teacher": "t", "folds": [1, 2]}, r"folds \[1, 2\] and seeds \[0, 1\], got 't'"),
+        (
+            {"recipe": "distill", "teacher": "t", "folds": [1, 2]},
+            r"folds \[1, 2\] with one seed or seeds \[0, 1\], got 't'",
+        ),
         ({"recipe": "distill", "teacher": "missing"}, "got 'missing'"),
         ({"recipe": "bake"}, "got 'bake'"),
     ],
