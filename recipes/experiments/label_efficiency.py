@@ -13,8 +13,9 @@ trained on. Each arm is a run of `distill.py` with the same arguments, in its ow
     random-probe     logistic regression on the embedding of an untrained student
     speech-teacher, face-teacher, both-teachers     the teachers themselves, the last as the product of both
 
-`-convolutional` after an arm selects the convolutional trunk. Pendyala et al. 2025 (LiSER) claim label efficiency in
-their abstract; their protocol is not known to us, and this one is our own.
+`-convolutional` after the arm of a student selects the convolutional trunk; `-regression` replaces the student by a
+logistic regression on the frozen encoder, which also receives one clip. Pendyala et al. 2025 (LiSER) claim label
+efficiency in their abstract; their protocol is not known to us, and this one is our own.
 
 Finished arms are skipped, so the same command resumes an interrupted experiment, and one with more arms, fractions or
 seeds extends it. Writes `results.json`, `table.md` and `curve.png`. Runs in one process.
@@ -29,7 +30,16 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from label_efficiency_arms import CONVOLUTIONAL, EXTENDED, OTHER_ARMS, STUDENT_ARMS, Arms, Experiment
+from label_efficiency_arms import (
+    CONVOLUTIONAL,
+    EXTENDED,
+    FACES,
+    OTHER_ARMS,
+    REGRESSION,
+    STUDENT_ARMS,
+    Arms,
+    Experiment,
+)
 from label_efficiency_report import (
     Point,
     compared_points,
@@ -56,6 +66,7 @@ class LabelEfficiencyArguments:
     student: str = option("recipes/configs/distill_ravdess.yaml", "YAML file of arguments of distill.py for all arms.")
     fractions: list[float] = option([0.01, 0.05, 0.1, 0.25, 0.5, 1.0], "Fractions of the labels.")
     seeds: list[int] = option([0, 1, 2], "Random seeds of label lists and training.")
+    corpus: str = option("", "Corpus. Empty: the student's.")
     protocol: str = option("", "Name of the protocol. Empty: the student's.")
     folds: list[int] = option([], "Folds, for a protocol with {fold} in its name.")
     arms: list[str] = option(["scratch", "both"], "Arms to run at every fraction.")
@@ -63,6 +74,11 @@ class LabelEfficiencyArguments:
     other_fraction: float = option(0.1, "Fraction of the labels for the other arms.")
     labeled_fraction: float = option(0.25, "Minimum fraction of labeled clips in a batch: they are sampled more.")
     encoder: str = option("openai/whisper-tiny.en", "Encoder of the speech teacher: Hub id, folder, log-mel.")
+    layers: list[int] = option([], "Layers of the encoder that are pooled. Empty: all.")
+    frames_per_step: int = option(1, "Frames of the encoder that are averaged before.")
+    faces: str = option(
+        "action-units", "Face teacher: action-units (see face_teacher.py), or votes of raters who saw the face alone."
+    )
     cache: str = option("runs/cache", "Folder of cached encoder states.")
     cross_fit: int = option(4, "Number of folds of the training speakers.")
     by_speaker: bool = option(False, "Standardize the teachers' features per speaker, without labels.")
@@ -75,14 +91,17 @@ class LabelEfficiencyArguments:
 def main(args: LabelEfficiencyArguments) -> dict:
     """Run the unfinished arms, and write scores, table and plot; returns the content of `results.json`."""
     for arm in args.arms + args.other_arms:
-        if arm.removesuffix(CONVOLUTIONAL) not in STUDENT_ARMS and arm not in OTHER_ARMS:
+        if arm.removesuffix(CONVOLUTIONAL).removesuffix(REGRESSION) not in STUDENT_ARMS and arm not in OTHER_ARMS:
             raise ValueError(
-                f"Expected arms among {[*STUDENT_ARMS, *OTHER_ARMS]}, or with `{CONVOLUTIONAL}`, got {arm!r}."
+                f"Expected arms among {[*STUDENT_ARMS, *OTHER_ARMS]}, or with `{CONVOLUTIONAL}` or `{REGRESSION}`, "
+                f"got {arm!r}."
             )
+    if args.faces not in FACES:
+        raise ValueError(f"Expected `--faces` among {list(FACES)}, got {args.faces!r}.")
     run = RunFolder(args.output, args, restart=args.restart, extends=EXTENDED)
     distill = runpy.run_path(str(Path(__file__).parents[1] / "distill.py"))
     student = distill["DistillArguments"](**yaml.safe_load(find_file(args.student).read_text()))
-    student = replace(student, protocol=args.protocol or student.protocol)
+    student = replace(student, corpus=args.corpus or student.corpus, protocol=args.protocol or student.protocol)
     if ("{fold}" in student.protocol) != bool(args.folds):
         raise ValueError(
             f"Expected `--folds` for a protocol with {{fold}} and for no other, got {student.protocol!r}."

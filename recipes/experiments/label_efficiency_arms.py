@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import concatenate_datasets
-from linear_classifiers import as_predictions, cross_fit, fit_log_probabilities, normalize_by_speaker, pool_states
+from linear_classifiers import (
+    as_predictions,
+    cross_fit,
+    fit_log_probabilities,
+    fit_soft_log_probabilities,
+    normalize_by_speaker,
+    pool_states,
+)
 
 from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.registry import apply_protocol, corpus_info, corpus_table, select_speakers, shard_files
@@ -22,7 +29,8 @@ from audio_emotion.data.training_set import read_list
 from audio_emotion.evaluation.predictions import Predictions, predict, save_predictions
 from audio_emotion.evaluation.report import measure
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
-from audio_emotion.teachers.outputs import TeacherOutputs
+from audio_emotion.teachers.outputs import Clip, TeacherOutputs
+from audio_emotion.teachers.votes import VotesTeacher
 from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.feature_statistics import set_log_mel_statistics
 from audio_emotion.training.teacher_ensemble import fit_exponents, product_of_teachers
@@ -36,7 +44,8 @@ STUDENT_ARMS = {  # arm: its teachers
     "both-shuffled": ("speech", "face-shuffled"),
 }
 OTHER_ARMS = ("random-probe", "speech-teacher", "face-teacher", "both-teachers")
-CONVOLUTIONAL = "-convolutional"
+CONVOLUTIONAL, REGRESSION = "-convolutional", "-regression"
+FACES = ("action-units", "votes")  # of the face teacher
 # Arguments in which a later experiment in the same folder may differ.
 EXTENDED = ("arms", "other_arms", "other_fraction", "fractions", "seeds", "folds", "results", "repeats")
 
@@ -50,6 +59,11 @@ class ClassifierArguments:
     labels: str
     inverse_penalty: float
     encoder: str = ""
+    layers: list[int] = field(default_factory=list)
+    frames_per_step: int = 1
+    faces: str = ""
+    teachers: list[str] = field(default_factory=list)
+    labeled_fraction: float = 0.0
     cross_fit: int = 0
     by_speaker: bool = False
     seed: int = 0
@@ -78,10 +92,17 @@ class Experiment:
     def speech_features(self) -> np.ndarray:
         """Pooled layers of the frozen encoder, `(N, F)` for all rows; NaN for clips that cannot be decoded."""
         set_seed(0)
-        model = FusedEmotionForAudioClassification.from_encoders([self.args.encoder], emotions=self.emotions)
-        cache = EncoderStateCache(self.args.cache, model)
+        args = self.args
+        model = FusedEmotionForAudioClassification.from_encoders(
+            [args.encoder],
+            {args.encoder: args.layers} if args.layers else None,
+            emotions=self.emotions,
+            frames_per_step=args.frames_per_step,
+        )
+        cache = EncoderStateCache(args.cache, model)
         cache.fill(ClipStream(self.rows, self.files))
-        features = {name: pool_states(cache[name][0]) for name in self.rows["id"] if name in cache}
+        with_input = bool(args.layers)
+        features = {name: pool_states(cache[name][0], with_input) for name in self.rows["id"] if name in cache}
         unknown = np.full_like(next(iter(features.values())), np.nan)
         return np.stack([features.get(name, unknown) for name in self.rows["id"]])
 
@@ -104,6 +125,8 @@ class Arms:
             self.score_both_teachers(folder)
         elif arm == "random-probe":
             self.random_probe(folder)
+        elif arm.endswith(REGRESSION):
+            self.train_regression(arm, folder)
         else:
             self.train_student(arm, folder)
         return folder
@@ -134,6 +157,54 @@ class Arms:
         )
         self.experiment.distill["main"](arguments)
 
+    def train_regression(self, arm: str, folder: Path) -> None:
+        """A logistic regression on the frozen encoder, from labels and the product of the teachers of an arm.
+
+        A labeled clip has its label, and as much weight as in the training of a student; any other training clip has
+        the product, or is left out where the arm has no teacher. No clip is standardized by its speaker.
+        """
+        experiment, args = self.experiment, self.experiment.args
+        names, labeled = STUDENT_ARMS[arm.removesuffix(REGRESSION)], set(read_list(self.labels))
+        facts = {"encoder": args.encoder, "layers": args.layers, "frames_per_step": args.frames_per_step}
+        facts |= {"teachers": list(names), "labeled_fraction": args.labeled_fraction, "faces": args.faces}
+        run = self.classifier_run(folder, **facts, seed=self.seed)
+        if run.finished is not None:
+            return
+        rows, emotions, features = experiment.training, experiment.emotions, experiment.speech_features
+        is_labeled = np.isin(rows["id"], sorted(labeled))
+        labels = [
+            emotions.index(name) if known else -100 for name, known in zip(rows["emotion"], is_labeled, strict=True)
+        ]
+        targets = np.zeros((len(rows), len(emotions)))
+        if names:
+            teachers = [self.outputs(name).align(rows["id"]) for name in names]
+            exponents = (
+                fit_exponents(teachers, emotions, torch.tensor(labels)) if experiment.student.product_fit else None
+            )
+            targets = product_of_teachers(teachers, emotions, 1.0, exponents).double().numpy()
+        targets[is_labeled] = np.eye(len(emotions))[[label for label in labels if label >= 0]]
+        fraction = len(labeled) / len(rows)
+        weights = np.where(is_labeled, labeled_sampling_weight(fraction, args.labeled_fraction), 1.0)
+        used = np.isfinite(features[: len(rows)]).all(1) & (targets.sum(1) > 0)
+        logits = fit_soft_log_probabilities(
+            features[: len(rows)][used],
+            targets[used],
+            weights[used],
+            np.nan_to_num(features[len(rows) :]),
+            args.inverse_penalty,
+        )
+        test = list(experiment.test["id"])
+        outputs = TeacherOutputs(
+            test,
+            torch.tensor(logits, dtype=torch.float32),
+            torch.zeros(len(test), 0),
+            torch.zeros(len(test), 0),
+            torch.zeros(len(test), dtype=torch.long),
+            emotions,
+            [],
+        )
+        self.write_scores(run, as_predictions(outputs, experiment.test))
+
     def teacher(self, name: str) -> Path:
         """Folder of `speech`, `face` or `face-shuffled`, with its `teacher_outputs/`."""
         train = {"speech": self.train_speech, "face": self.train_face, "face-shuffled": self.shuffle_face}[name]
@@ -147,7 +218,8 @@ class Arms:
     def train_speech(self, folder: Path) -> None:
         """A logistic regression on a frozen encoder."""
         experiment, args = self.experiment, self.experiment.args
-        facts = {"encoder": args.encoder, "cross_fit": args.cross_fit, "by_speaker": args.by_speaker}
+        facts = {"encoder": args.encoder, "layers": args.layers, "frames_per_step": args.frames_per_step}
+        facts |= {"cross_fit": args.cross_fit, "by_speaker": args.by_speaker}
         run = self.classifier_run(folder, **facts)
         if run.finished is not None:
             return
@@ -167,13 +239,42 @@ class Arms:
         self.write_scores(run, as_predictions(outputs, experiment.test))
 
     def train_face(self, folder: Path) -> None:
-        """Run `face_teacher.py` on the corpus of the student."""
+        """Run `face_teacher.py` on the corpus of the student, or take the votes of raters."""
         args, student = self.experiment.args, self.experiment.student
+        if args.faces == "votes":
+            self.take_face_votes(folder)
+            return
         recipe = runpy.run_path(str(Path(__file__).with_name("face_teacher.py")))
         from_student = ("corpus", "corpus_path", "corpus_count", "protocol", "train_on_validation")
         arguments = {name: getattr(student, name) for name in from_student}
         arguments |= {name: getattr(args, name) for name in ("cross_fit", "by_speaker", "inverse_penalty", "restart")}
         recipe["main"](recipe["FaceTeacherArguments"](output=str(folder), labeled_list=self.labels, **arguments))
+
+    def take_face_votes(self, folder: Path) -> None:
+        """The votes of raters who saw the face alone, as the outputs of a teacher that needs no training."""
+        experiment = self.experiment
+        run = self.classifier_run(folder, faces="votes")
+        if run.finished is not None:
+            return
+        teacher = VotesTeacher("face", f"{experiment.info.name}/face", experiment.student.corpus_path or None)
+        ids = list(experiment.rows["id"])
+        logits = [teacher.predict(Clip(name, np.zeros(0, np.float32))).logits for name in ids]
+        known = [each is not None for each in logits]
+        unknown = np.zeros(len(teacher.info.classes), np.float32)
+        outputs = TeacherOutputs(
+            ids,
+            torch.tensor(np.stack([unknown if each is None else each for each in logits])),
+            torch.zeros(len(ids), 0),
+            torch.zeros(len(ids), 0),
+            torch.zeros(len(ids), dtype=torch.long),
+            teacher.info.classes,
+            [],
+            name="face",
+            mask=torch.tensor(known, dtype=torch.float32),
+            license=teacher.info.license,
+        )
+        outputs.save(run.path / "teacher_outputs")
+        self.write_scores(run, as_predictions(outputs, experiment.test))
 
     def shuffle_face(self, folder: Path) -> None:
         """The outputs of the face teacher, permuted among the training clips."""

@@ -28,6 +28,11 @@ TITLES = {  # of arms, in the order of the tables
     "both-shuffled": "student of both, faces shuffled",
     "scratch-convolutional": "convolutional student, labels alone",
     "both-convolutional": "convolutional student of both",
+    "scratch-regression": "regression, labels alone",
+    "speech-regression": "regression of the speech teacher",
+    "face-regression": "regression of the face teacher",
+    "both-regression": "regression of both teachers",
+    "both-shuffled-regression": "regression of both, faces shuffled",
     "random-probe": "regression on an untrained student",
     "speech-teacher": "speech teacher",
     "face-teacher": "face teacher",
@@ -39,6 +44,11 @@ COMPARED_ARMS = [  # at the same fraction
     ("both", "both-shuffled"),
     ("both-convolutional", "both"),
     ("both-convolutional", "scratch-convolutional"),
+]
+COMPARED_ARMS += [
+    (f"{one}-regression", f"{other}-regression")
+    for one, other in COMPARED_ARMS
+    if "-" not in one.removesuffix("-shuffled")
 ]
 TEACHER_ARMS = ("speech-teacher", "face-teacher", "both-teachers")
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GRAY, "#000000")  # Okabe & Ito's
@@ -64,7 +74,8 @@ def mean_scores(
 def compared_points(fractions: Sequence[float]) -> list[tuple[Point, Point]]:
     """Pairs to compare: arms at the same fraction, and students with teachers against all labels alone."""
     pairs = [((one, fraction), (other, fraction)) for one, other in COMPARED_ARMS for fraction in fractions]
-    return pairs + [((arm, fraction), ("scratch", 1.0)) for arm in ("both", "speech") for fraction in fractions]
+    all_labels = [(f"{arm}{kind}", f"scratch{kind}") for kind in ("", "-regression") for arm in ("both", "speech")]
+    return pairs + [((one, fraction), (other, 1.0)) for one, other in all_labels for fraction in fractions]
 
 
 def paired_differences(

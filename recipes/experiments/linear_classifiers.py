@@ -17,15 +17,16 @@ from audio_emotion.data.training_set import training_data
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.teachers.outputs import TeacherOutputs
 
+LOWEST = 0.01  # probability of a class below which a clip is no example of it
 EMBEDDING_SIZE = 64  # wider features are projected on this many principal components
 
 
-def pool_states(states: Tensor) -> np.ndarray:
+def pool_states(states: Tensor, with_input: bool = False) -> np.ndarray:
     """Statistics pooling of encoder layers `(L, T, H)`: means over time, then standard deviations, `(L * 2H,)`.
 
-    If there are several layers, the first, which is the input of the encoder's layers, is left out.
+    If there are several layers, the first is left out unless `with_input`: it is the input of the encoder's layers.
     """
-    layers = (states[1:] if len(states) > 1 else states).float()
+    layers = (states[1:] if len(states) > 1 and not with_input else states).float()
     return torch.cat([layers.mean(1), layers.std(1)], 1).flatten().numpy()
 
 
@@ -124,6 +125,28 @@ def fit_log_probabilities(
         predicted = np.ones((len(test_features), len(present)))
     probabilities[:, present] = np.maximum(predicted, 1e-9) * total / (total + absent)
     return np.log(probabilities)
+
+
+def fit_soft_log_probabilities(
+    features: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray,
+    test_features: np.ndarray,
+    inverse_penalty: float,
+) -> np.ndarray:
+    """Train on `(M, F)` with probabilities `(M, C)` and weights `(M,)`, and predict log probabilities `(N, C)`.
+
+    Each clip is an example of every class with more than `LOWEST` of its probability, which is its weight. A class
+    that no clip has gets `LOWEST`.
+    """
+    scaler = StandardScaler().fit(features)
+    rows, classes = np.nonzero(probabilities > LOWEST)
+    classifier = LogisticRegression(C=inverse_penalty, max_iter=3000)
+    examples = scaler.transform(features).astype(np.float32)[rows]
+    classifier.fit(examples, classes, sample_weight=weights[rows] * probabilities[rows, classes])
+    result = np.full((len(test_features), probabilities.shape[1]), LOWEST)
+    result[:, classifier.classes_] = classifier.predict_proba(scaler.transform(test_features).astype(np.float32))
+    return np.log(np.maximum(result, LOWEST))
 
 
 def as_predictions(outputs: TeacherOutputs, rows: Dataset) -> Predictions:
