@@ -5,14 +5,17 @@
 Every model predicts all clips of a corpus, scored over angry, happy, neutral (calm with it) and sad. A corpus is
 sampled in proportion to its clips to the power 1 / `sampling_temperature`, so that the largest one does not decide
 everything (as in multilingual training: Conneau et al. 2020, arXiv 1911.02116, section 3.1); which temperature is our
-choice. The corpora under `also_trained_on` of a model are in each of its trainings. Finished runs are skipped and
-interrupted ones resumed; `--list` prints the commands of the others. The scores go to the `results` file of the set,
-from which `table.py` renders docs/results.md; those of runs that are not in the output folder are kept.
+choice. The corpora under `also_trained_on` of a model are in each of its trainings. A model is trained by
+`train_teacher.py`, or by its `recipe`; its `teacher` and `initial_model`, with keys like its own, are trained before
+it on the same corpora. Finished runs are skipped and interrupted ones resumed; `--list` prints the commands of the
+others. The scores go to the `results` file of the set, from which `table.py` renders docs/results.md; those of runs
+that are not in the output folder are kept.
 """
 
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from audio_emotion.evaluation.predictions import Predictions, load_predictions
 from audio_emotion.hub.card_sections import markdown_table
 from audio_emotion.training.arguments import argument_group, option, parse_arguments
 
+NEEDED = ("teacher", "initial_model")  # keys of a model: runs that come before it, on the same corpora
 MEANS = ("accuracy", "ece", "over_confidence", "surest_half_accuracy")
 
 
@@ -107,20 +111,22 @@ def plan_jobs(run_set: dict[str, Any], args: LeaveOneOutArguments) -> list[Job]:
         for name, model in run_set["models"].items():
             if args.only and name not in args.only:
                 continue
-            from_file = yaml.safe_load(Path(model["config"]).read_text())
             kinds = model.get("trained_on", [*planned])
             for kind in (each for each in planned if each in (args.trained_on or kinds)):
                 (first, *others), tested = planned[kind]
-                folder = Path(run_set["output"]) / run_folder(name, kind, seed)
-                values = from_file | run_set.get("arguments", {}) | model.get("arguments", {})
-                values |= {"corpus": first, "protocol": run_set["corpora"][first], "train_on_validation": False}
-                values |= {"seed": seed, "output": str(folder)}
                 mix = mixture(first, others, sizes, run_set["sampling_temperature"]) + model.get("also_trained_on", [])
-                if mix:
-                    values["mix"] = mix
-                values = {key: replace_values(value, replacements) for key, value in values.items()}
-                train = Job(folder.name, "train_teacher", tuple(as_flags(values)), folder, None, (), ("results.json",))
-                jobs.append(train)
+                shared = {"corpus": first, "protocol": run_set["corpora"][first], "train_on_validation": False}
+                shared |= {"seed": seed, **({"mix": mix} if mix else {})}
+                folder = Path(run_set["output"]) / run_folder(name, kind, seed)
+                before = {
+                    key: training_job(model[key], shared, folder.with_name(f"{key}-{folder.name}"), replacements)
+                    for key in NEEDED
+                    if key in model
+                }
+                needs = {key: str(job.folder) for key, job in before.items()}
+                train = training_job(model, shared | needs, folder, replacements)
+                train = replace(train, needs=tuple(job.name for job in before.values()))
+                jobs += [*before.values(), train]
                 for corpus in tested:
                     output = Path(run_set["output"]) / corpus / folder.name
                     values = {"model": str(folder / "checkpoints" / "last"), "corpus": corpus, "protocol": "all"}
@@ -128,6 +134,14 @@ def plan_jobs(run_set: dict[str, Any], args: LeaveOneOutArguments) -> list[Job]:
                     flags = tuple(as_flags(values))
                     jobs.append(Job(f"{corpus}/{folder.name}", "evaluate", flags, output, None, (train.name,)))
     return jobs
+
+
+def training_job(model: dict[str, Any], shared: dict[str, Any], folder: Path, replacements: dict[str, str]) -> Job:
+    """The job that trains a model, or what it needs, in a folder, with arguments that all of its jobs share."""
+    values = yaml.safe_load(Path(model["config"]).read_text()) | model.get("arguments", {}) | shared
+    values = {key: replace_values(value, replacements) for key, value in (values | {"output": str(folder)}).items()}
+    recipe = model.get("recipe", "train_teacher")
+    return Job(folder.name, recipe, tuple(as_flags(values)), folder, None, (), ("results.json",))
 
 
 def run_folder(name: str, kind: str, seed: int) -> str:

@@ -57,6 +57,28 @@ def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypat
     assert "--mix" not in jobs["lite-only-crema-d-seed-0"].flags
 
 
+def test_what_a_model_needs_is_trained_before_it_on_the_same_corpora():
+    run_set = yaml.safe_load(CONFIG.read_text())
+
+    jobs = plan_jobs(run_set, LeaveOneOutArguments(seeds=[0], only=["small"], trained_on=["without-nemo"]))
+
+    teacher, pretraining, student, evaluation = jobs
+    assert [job.recipe for job in jobs] == ["train_teacher", "pretrain_student", "distill", "evaluate"]
+    assert student.needs == (teacher.name, pretraining.name)
+    assert evaluation.needs == (student.name,)
+    flags = student.flags
+    assert flags[flags.index("--teacher") + 1] == str(teacher.folder)
+    assert flags[flags.index("--initial_model") + 1] == str(pretraining.folder)
+    for job in (teacher, pretraining, student):
+        assert job.flags[job.flags.index("--corpus") + 1] == "crema-d/pad"
+        assert not any("nemo" in flag for flag in job.flags[: job.flags.index("--output")])
+        mixed = job.flags[job.flags.index("--mix") + 1 :]
+        assert {each.partition("=")[0] for each in mixed if "/pad=" in each} == {
+            "ravdess/pad",
+            "emospeech-commands/pad",
+        }
+
+
 def test_new_scores_replace_old_ones_and_those_of_absent_runs_are_kept():
     known = {"lite": {"title": "lite", "trained_on": {"all": {"emotale": 1, "nemo": 2}, "only-nemo": {"ravdess": 3}}}}
     found = {"lite": {"title": "new", "trained_on": {"all": {"emotale": 4}}}, "other": {"title": "", "trained_on": {}}}
