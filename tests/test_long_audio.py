@@ -23,7 +23,7 @@ from audio_emotion.audio_io import read_audio
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.onnx_export import export_onnx
 from audio_emotion.long_audio import predict_windows, read_blocks, summarize, windows_of_blocks
-from audio_emotion.pipeline_outputs import window_bounds
+from audio_emotion.pipeline_segments import window_bounds
 from audio_emotion.runtime import EmotionRuntime
 from audio_emotion_cli import EXIT_OK, EXIT_USAGE, main
 from audio_emotion_cli.timeline_formats import WRITERS

@@ -16,7 +16,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import audio_emotion
 from audio_emotion import AudioEmotionPipeline, EmotionFeatureExtractor, StudentEmotionForAudioClassification
-from audio_emotion.pipeline_outputs import window_bounds
+from audio_emotion.pipeline_segments import window_bounds
 
 
 def pipe_of(model) -> AudioEmotionPipeline:

@@ -88,7 +88,7 @@ def count_channels(path: str | Path) -> int:
 def windows_of_blocks(
     blocks: Iterable[np.ndarray], window: float, hop: float, sampling_rate: int = 16000
 ) -> Iterator[Window]:
-    """The windows of [`audio_emotion.pipeline_outputs.window_bounds`], as the blocks arrive.
+    """The windows of [`audio_emotion.pipeline_segments.window_bounds`], as the blocks arrive.
 
     Args:
         blocks: `(S,)` each.

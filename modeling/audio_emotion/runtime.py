@@ -17,15 +17,9 @@ from .audio_decoding import MAX_DURATION
 from .audio_io import AudioClip, read_audio
 from .audio_sources import public_name
 from .live_emotion import LiveEmotion, Outputs, SlidingWindow
-from .pipeline_outputs import (
-    MATCH,
-    OutputFormatter,
-    Span,
-    SpeakerSegments,
-    segments_within,
-    validate_parameters,
-    windows_of,
-)
+from .pipeline_outputs import OutputFormatter
+from .pipeline_parameters import validate_parameters
+from .pipeline_segments import MATCH, Span, SpeakerSegments, segments_within, windows_of
 
 FORMAT = "audio-emotion 1"
 FACTS = ("emotions", "dimensions", "sampling_rate", "predict_variance", "frames_per_step", "license")
