@@ -30,6 +30,7 @@ SHARED = {
     "configuration_emotion.py",
     "feature_extraction_emotion.py",
     "layers.py",
+    "trunk_layers.py",
     "live_emotion.py",
     "log_mel.py",
     "losses.py",
@@ -42,9 +43,9 @@ SHARED = {
 }
 OF_MODEL_TYPE = {
     "student-emotion": {"modeling_student_emotion.py", "streaming_emotion.py"},
-    "fused-emotion": {"encoders.py", "modeling_fused_emotion.py"},
+    "fused-emotion": {"encoders.py", "layer_fusion.py", "modeling_fused_emotion.py", "whisper_states.py"},
 }
-MOST_FILES = {"student-emotion": 20, "fused-emotion": 20}
+MOST_FILES = {"student-emotion": 21, "fused-emotion": 23}
 
 # Run where `import audio_emotion` fails: loads each folder in every way and prints the outputs.
 WITHOUT_THE_PACKAGE = """

@@ -30,10 +30,9 @@ from audio_emotion.encoders import (
     load_encoder,
     normalize_waveform,
     resample_to_grid,
-    whisper_hidden_states,
-    whisper_log_mel,
 )
 from audio_emotion.modeling_fused_emotion import FusedEmotionForAudioClassification
+from audio_emotion.whisper_states import whisper_hidden_states, whisper_log_mel
 
 TOLERANCE = 1e-4  # DESIGN: padding and batching change nothing, float32
 # Weights ten times the default 0.02: with smaller ones, the leakage of padding would be below the tolerance.

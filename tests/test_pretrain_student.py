@@ -13,8 +13,8 @@ from transformers import AutoModel
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification, StudentEmotionModel
 from audio_emotion.data.registry import apply_protocol, corpus_table
-from audio_emotion.encoders import LayerStatistics
 from audio_emotion.evaluation.provenance import training_speakers
+from audio_emotion.layer_fusion import LayerStatistics
 from audio_emotion.training.state_regression import StateRegression
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .configuration_emotion import FusedEmotionConfig
-from .encoders import POSITIONS, EncoderStream, LayerStatistics, LogMelStream, average_steps, load_encoder
+from .encoders import POSITIONS, EncoderStream, LogMelStream, average_steps, load_encoder
+from .layer_fusion import LayerStatistics
 from .layers import EmotionTrunk
 from .log_mel import frame_mask
 from .pretrained_emotion import EmotionBaseModel, EmotionForAudioClassification, EmotionPreTrainedModel, check_batch

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from audio_emotion.data.dataset import ClipStream
-from audio_emotion.encoders import LayerStatistics
+from audio_emotion.layer_fusion import LayerStatistics
 from audio_emotion.log_mel import LogMel
 from audio_emotion.training.checksums import check_tensors, save_tensors
 from audio_emotion.training.feature_cache import FRAMES_VERSION, EncoderStateCache, digest_of

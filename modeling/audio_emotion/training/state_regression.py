@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audio_emotion.encoders import LayerStatistics
+from audio_emotion.layer_fusion import LayerStatistics
 from audio_emotion.log_mel import frame_mask, stack_frames
 from audio_emotion.modeling_student_emotion import StudentEmotionModel
 
