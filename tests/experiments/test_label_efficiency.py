@@ -6,14 +6,18 @@ import json
 import math
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 import yaml
-from label_efficiency_arms import labeled_sampling_weight
+from datasets import Dataset
+from label_efficiency_arms import Arms, labeled_sampling_weight
+from linear_classifiers import fit_soft_log_probabilities
 
+from audio_emotion.data.registry import corpus_info
 from audio_emotion.data.training_set import labeled_clips, read_list, stratified_lists, write_lists
 from audio_emotion.evaluation.predictions import load_predictions
 from audio_emotion.teachers.outputs import TeacherOutputs
@@ -21,6 +25,7 @@ from audio_emotion.teachers.outputs import TeacherOutputs
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILE = "predictions.parquet"
 ARMS = ["speech", "both-shuffled", "random-probe", "speech-teacher", "face-teacher", "both-teachers"]
+ARMS += ["scratch-regression", "both-regression"]
 
 
 def recipe(name: str) -> dict:
@@ -156,10 +161,69 @@ def test_students_and_teachers_use_only_the_labels_of_the_list(experiment):
     configs = [yaml.safe_load(path.read_text()) for path in (run / "seed-5" / "30").glob("**/config.yaml")]
     named = [config.get("labeled_list", config.get("labels")) for config in configs if "output" not in config
              or config["output"].endswith(("scratch", "speech", "both-shuffled", "face"))]  # fmt: skip
-    assert len(named) == 6  # three students, two teachers, the probe
+    assert len(named) == 8  # three students, two regressions, two teachers, the probe
     assert set(named) == {labels}
     student = json.loads((run / "seed-5" / "30" / "speech" / "results.json").read_text())
     assert student["labeled"] == len(Path(labels).read_text().split()) / 36
+
+
+def test_a_regression_learns_from_teachers_what_a_few_labels_do_not_tell(experiment):
+    run, _, _ = experiment
+    alone, both = (
+        load_predictions(run / "seed-5" / "30" / f"{name}-regression" / FILE)[0] for name in ("scratch", "both")
+    )
+
+    assert list(alone.ids) == list(both.ids)
+    assert not np.allclose(alone.logits, both.logits)
+    assert both.logits.shape == alone.logits.shape
+    assert np.isfinite(both.logits).all()
+
+
+def test_probabilities_are_learnt_as_such():
+    random = np.random.default_rng(0)
+    features, weights = random.standard_normal((400, 3)), np.ones(400)
+    of_first = 1 / (1 + np.exp(-4 * features[:, 0]))
+    soft = np.stack([of_first, 1 - of_first, np.zeros(400)], axis=1)
+
+    found = np.exp(fit_soft_log_probabilities(features, soft, weights, features, 10.0))
+
+    assert np.abs(found[:, 0] - of_first).max() < 0.05
+    assert (found[:, 2] <= 0.01).all()  # no clip has it
+    ignored = soft.copy()
+    ignored[:200] = [0, 0, 1]
+    weights[:200] = 1e-6
+    assert (
+        np.abs(np.exp(fit_soft_log_probabilities(features, ignored, weights, features, 10.0))[:, 0] - of_first).max()
+        < 0.1
+    )
+
+
+def test_the_votes_on_faces_are_outputs_of_a_teacher(tmp_path):
+    header, votes = '"","A","D","F","H","N","S","fileName"', ['"100001",9,0,0,0,1,0,"1001_DFA_ANG_XX"']
+    votes += ['"200001",0,0,0,0,6,2,"1001_DFA_ANG_XX"', '"200002",0,0,0,0,0,5,"1001_DFA_SAD_XX"']
+    (tmp_path / "tabulatedVotes.csv").write_text("\n".join([header, *votes]) + "\n")
+    names = ["crema-d/1001_DFA_ANG_XX", "crema-d/1001_DFA_SAD_XX", "crema-d/1001_DFA_HAP_XX"]
+    rows = Dataset.from_dict(
+        {"id": names, "speaker": ["crema-d/1001"] * 3, "gender": ["male"] * 3, "emotion": ["angry", "sad", "happy"]}
+    )
+    student = SimpleNamespace(corpus="crema-d", protocol="", corpus_path=str(tmp_path))
+    experiment = SimpleNamespace(
+        rows=rows,
+        test=rows,
+        emotions=list(corpus_info("crema-d").emotions),
+        info=corpus_info("crema-d"),
+        student=student,
+        args=SimpleNamespace(faces="votes", inverse_penalty=0.1, restart=False),
+    )
+    arms = Arms(experiment, tmp_path / "run", "labels.txt", seed=0)
+
+    arms.run("face-teacher")
+
+    outputs = arms.outputs("face")
+    assert outputs.has_output.tolist() == [True, True, False]
+    chosen = [outputs.emotions[number] for number in outputs.logits.argmax(1).tolist()[:2]]
+    assert chosen == ["neutral", "sad"]  # of those who saw the face, and not of those who were given the voice
+    assert torch.allclose(outputs.logits.softmax(1)[0].max(), torch.tensor(0.75), atol=0.01)
 
 
 def test_shuffled_face_outputs_are_a_permutation(experiment):
