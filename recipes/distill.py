@@ -21,6 +21,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from audio_emotion import StudentEmotionConfig, StudentEmotionForAudioClassification, StudentEmotionModel
+from audio_emotion.checkpoint_loading import loading_options
 from audio_emotion.data.augmentation import AugmentationStrengths
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.feature_augmentation import mask_spectrogram
@@ -35,7 +36,6 @@ from audio_emotion.data.training_set import (
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.log_mel import LogMel, stack_frames
 from audio_emotion.losses import supervised_terms
-from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.load import (
     find_checkpoint,
     find_teacher,

@@ -27,6 +27,7 @@ SHARED = {
     "audio_io.py",
     "audio_resampling.py",
     "audio_sources.py",
+    "checkpoint_loading.py",
     "configuration_emotion.py",
     "feature_extraction_emotion.py",
     "layers.py",
@@ -45,7 +46,7 @@ OF_MODEL_TYPE = {
     "student-emotion": {"modeling_student_emotion.py", "streaming_emotion.py"},
     "fused-emotion": {"encoders.py", "layer_fusion.py", "modeling_fused_emotion.py", "whisper_states.py"},
 }
-MOST_FILES = {"student-emotion": 21, "fused-emotion": 23}
+MOST_FILES = {"student-emotion": 22, "fused-emotion": 24}
 
 # Run where `import audio_emotion` fails: loads each folder in every way and prints the outputs.
 WITHOUT_THE_PACKAGE = """

@@ -70,13 +70,14 @@ if _HAS_MODELS:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .audio_io import AudioClip, read_audio
+    from .checkpoint_loading import require_checkpoint
     from .configuration_emotion import EmotionConfig, FusedEmotionConfig, StudentEmotionConfig
     from .feature_extraction_emotion import EmotionFeatureExtractor
     from .layers import EmotionOutput
     from .modeling_fused_emotion import FusedEmotionForAudioClassification, FusedEmotionModel
     from .modeling_student_emotion import StudentEmotionForAudioClassification, StudentEmotionModel
     from .pipeline_audio_emotion import AudioEmotionPipeline
-    from .pretrained_emotion import auto_map, require_checkpoint
+    from .pretrained_emotion import auto_map
 
 
 def __getattr__(name: str) -> Any:

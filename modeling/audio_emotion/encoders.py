@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, FeatureExtractionMixin
 from transformers import initialization as init
 
+from .checkpoint_loading import loading_options
 from .layer_fusion import LayerConcatenation, LayerMix
 from .log_mel import LogMel, frame_mask, stack_frames
-from .pretrained_emotion import loading_options
 from .whisper_states import whisper_hidden_states, whisper_log_mel
 
 GRID = 50.0  # frames per second of every stream

@@ -100,7 +100,7 @@ def load_pipeline(model: str | None, revision: str | None, device: str | None) -
     from transformers.utils import logging
 
     import audio_emotion  # noqa: F401 - registers the task
-    from audio_emotion.pretrained_emotion import loading_options
+    from audio_emotion.checkpoint_loading import loading_options
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

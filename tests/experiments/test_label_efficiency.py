@@ -167,7 +167,7 @@ def test_students_and_teachers_use_only_the_labels_of_the_list(experiment):
     assert student["labeled"] == len(Path(labels).read_text().split()) / 36
 
 
-def test_a_regression_learns_from_teachers_what_a_few_labels_do_not_tell(experiment):
+def test_a_regression_is_trained_on_the_outputs_of_teachers_for_unlabeled_clips(experiment):
     run, _, _ = experiment
     alone, both = (
         load_predictions(run / "seed-5" / "30" / f"{name}-regression" / FILE)[0] for name in ("scratch", "both")
@@ -179,7 +179,7 @@ def test_a_regression_learns_from_teachers_what_a_few_labels_do_not_tell(experim
     assert np.isfinite(both.logits).all()
 
 
-def test_probabilities_are_learnt_as_such():
+def test_a_regression_on_probabilities_predicts_them():
     random = np.random.default_rng(0)
     features, weights = random.standard_normal((400, 3)), np.ones(400)
     of_first = 1 / (1 + np.exp(-4 * features[:, 0]))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
+from audio_emotion.checkpoint_loading import loading_options
 from audio_emotion.configuration_emotion import EmotionConfig, FusedEmotionConfig
 from audio_emotion.data.training_set import NEAREST
 from audio_emotion.evaluation.external_models import ExternalModel, external_model
 from audio_emotion.layers import EmotionOutput
-from audio_emotion.pretrained_emotion import loading_options
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     # names of one emotion in corpora and public models, in any case

@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
+from audio_emotion.checkpoint_loading import ADAPTER
 from audio_emotion.hub.checkpoint import BASE_ENCODERS
 from audio_emotion.hub.checks import load_strictly
-from audio_emotion.pretrained_emotion import ADAPTER
 
 
 def record_base_encoders(model: PreTrainedModel, checkpoint: Path) -> None:

@@ -15,10 +15,11 @@ from torch import nn
 from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from audio_emotion.checkpoint_loading import ADAPTER, weights_digest
 from audio_emotion.encoders import POSITIONS
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
 from audio_emotion.pipeline_audio_emotion import AudioEmotionPipeline
-from audio_emotion.pretrained_emotion import ADAPTER, auto_map, weights_digest
+from audio_emotion.pretrained_emotion import auto_map
 
 BASE_ENCODERS = "base_encoders.json"  # beside an adapter: the digest of the encoder of each stream
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 from transformers import AutoModelForAudioClassification, PreTrainedModel
 
-from audio_emotion.pretrained_emotion import ADAPTER, loading_options
+from audio_emotion.checkpoint_loading import ADAPTER, loading_options
 
 RepositoryType = Literal["model", "dataset", "space"]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz"}

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi, RepoCard
 
+from audio_emotion.checkpoint_loading import ADAPTER
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
 from audio_emotion.evaluation.provenance import hashed_speaker
 from audio_emotion.feature_extraction_emotion import EmotionFeatureExtractor
@@ -26,7 +27,6 @@ from audio_emotion.hub.checks import RepositoryType, check_published, load_stric
 from audio_emotion.hub.onnx_export import can_export, export_onnx
 from audio_emotion.hub.published_scores import add_report, write_eval_results
 from audio_emotion.hub.space import assemble_space, holds_model
-from audio_emotion.pretrained_emotion import ADAPTER
 
 ROWS_PER_FILE = 100_000  # of a data set
 # In a card, what precedes the id that the model or data set is loaded from.

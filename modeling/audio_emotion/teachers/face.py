@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.special import softmax
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
+from audio_emotion.checkpoint_loading import loading_options
 from audio_emotion.evaluation.label_matching import canonical_labels, load_complete
-from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.load import MODEL_FILES, TeacherDescription, get_revision, public_source, read_description
 from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction, logits_from_probabilities
 

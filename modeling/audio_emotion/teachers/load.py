@@ -15,10 +15,10 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoModelForAudioClassification
 
+from audio_emotion.checkpoint_loading import loading_options
 from audio_emotion.data.dataset import ClipStream, batches
 from audio_emotion.data.sampler import ResumableSampler
 from audio_emotion.evaluation.predictions import predict
-from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.outputs import TeacherOutputs, version_id
 from audio_emotion.teachers.pseudo_labels import read_teacher_outputs
 

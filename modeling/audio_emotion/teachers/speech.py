@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
+from audio_emotion.checkpoint_loading import loading_options
 from audio_emotion.configuration_emotion import DIMENSIONS, EmotionConfig
 from audio_emotion.evaluation.label_matching import MatchedClassifier, canonical_labels, dimension_columns
-from audio_emotion.pretrained_emotion import loading_options
 from audio_emotion.teachers.load import get_revision, public_source, read_description
 from audio_emotion.teachers.outputs import Clip, TeacherInfo, TeacherPrediction
 
