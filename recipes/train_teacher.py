@@ -100,6 +100,7 @@ class TeacherArguments(TeacherAugmentationArguments, NetworkArguments, EncoderAr
     output: str = option("runs/teacher_synthetic", "Run folder: as of other recipes, and teacher outputs.")
     mix: list[str] = option([], "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch.")
     soft_labels: bool = option(False, "Train on the distribution of the raters' votes, where the corpus has one.")
+    vote_weight: float = option(1.0, "Weight of the votes in such a target, 0 to 1; the rest is that of the label.")
     cross_fit: int = option(0, "Cross-fitted teachers for the outputs on training clips; 0: the teacher itself.")
     epochs: int = option(15, "Number of training epochs.")
 
@@ -222,7 +223,7 @@ def train(
     write_best = partial(write_checkpoint, model, data.run.path / "checkpoints" / "best")
     for batch in loop.batches(augment, waveforms=not forward.caches):
         if soft:
-            batch.labels = distributions(batch, len(data.emotions), soft)
+            batch.labels = distributions(batch, len(data.emotions), soft, args.vote_weight)
         with accelerator.autocast():
             output = forward(loop.model, batch, seed=args.seed + loop.step_number)
         gather_output(accelerator, output)
@@ -345,8 +346,13 @@ def outputs_of_versions(
     return replace(joined, teacher=torch.zeros_like(joined.teacher))  # all of the one teacher
 
 
-def distributions(batch: Batch, count: int, soft: Mapping[str, Sequence[float]] | None = None) -> Tensor:
-    """Labels of a batch as distributions `(B, C)`, NaN for -100; those of the clips named in `soft` are its values."""
+def distributions(
+    batch: Batch, count: int, soft: Mapping[str, Sequence[float]] | None = None, weight: float = 1.0
+) -> Tensor:
+    """Labels of a batch as distributions `(B, C)`, NaN for -100.
+
+    Those of the clips named in `soft` are its values, by `weight`, and the label, by the rest if there is one.
+    """
     if batch.labels.is_floating_point():
         return batch.labels
     labels = batch.labels
@@ -354,7 +360,8 @@ def distributions(batch: Batch, count: int, soft: Mapping[str, Sequence[float]] 
     targets = one_hot.masked_fill(labels[:, None] < 0, torch.nan)
     for target, name in zip(targets, batch.ids, strict=True):
         if soft and name in soft:
-            target[:] = torch.tensor(soft[name])
+            votes = torch.tensor(soft[name])
+            target[:] = votes if target.isnan().any() else weight * votes + (1 - weight) * target
     return targets
 
 

@@ -93,6 +93,10 @@ def test_targets_are_the_votes_of_a_clip_and_its_label_where_it_has_none():
 
     assert targets[:2].tolist() == [[0.5, 0.25, 0.25], [0, 0, 1]]
     assert targets[2].isnan().all()
+    mixed = namespace["distributions"](batch, 3, {"a": [0.5, 0.25, 0.25], "c": [0.0, 0.5, 0.5]}, weight=0.5)
+    label = batch.labels[0].item()
+    assert mixed[0].tolist() == [0.5 * vote + 0.5 * (place == label) for place, vote in enumerate([0.5, 0.25, 0.25])]
+    assert mixed[1:].tolist() == [[0, 0, 1], [0.0, 0.5, 0.5]]  # no votes, and no label
     batch.labels = targets  # which augmentation by mixing clips asks for again
     assert namespace["distributions"](batch, 3) is targets
 

@@ -5,7 +5,7 @@
 
 No number is typed by hand: all are computed from `recipes/results/`. The first command writes the tables of the README
 (short), docs/results.md (claims), docs/mitra2022.md (hints), docs/robustness.md (corruptions) and docs/few_labels.md,
-and the plot of the latter. The second command prints. The results of a set are copied by
+and the plots of the latter. The second command prints. The results of a set are copied by
 `recipes/experiments/run_set.py`: `<name>-fold-<k>-seed-<s>.json`, and `.parquet` with the predictions.
 """
 
@@ -42,6 +42,7 @@ STUDENT_TITLES = {  # students with all labels: of the first paper and of the la
     "both-100-percent": "`small` student of both teachers",
 }
 RESULTS_ARMS = ("scratch", "speech", "both", "both-teachers")  # of the label-efficiency experiment, in docs/results.md
+CREMA_D_ARMS = ("scratch-regression", "speech-regression", "both-regression", "both-teachers")
 OWN_FOLDS = {  # corpus and fold predictions of each embedded model
     "student": ("RAVDESS", "folds/default-fold-*-seed-*.parquet"),
     "lite": ("CREMA-D", "crema_d/lite-fold-*-seed-*.parquet"),
@@ -178,8 +179,8 @@ def replace_table(text: str, marker: str, rendered: str) -> str:
 def render_pages(repeats: int = 2000) -> dict[Path, str]:
     """The text of all pages with tables; with other `repeats` the intervals differ."""
     folder, run_set = RECIPES / "results" / "folds", read_set(MAIN_SET)
-    fixed, folds = (
-        json.loads((RECIPES / "results" / f"few_labels{name}.json").read_text()) for name in ("", "_folds")
+    fixed, folds, crema_d = (
+        json.loads((RECIPES / "results" / f"few_labels{name}.json").read_text()) for name in ("", "_folds", "_crema_d")
     )
 
     # Rows of priority 0 and their comparisons are claims, the others hints.
@@ -217,13 +218,19 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "reslstm": set_pages("reslstm", repeats),
             "lite-ravdess": set_pages("lite_ravdess", repeats),
             "students-ravdess": set_pages("students_ravdess", repeats),
+            "students-crema-d": set_pages("students_crema_d", repeats),
+            "few-labels-crema-d": [render_table(select_results(crema_d, CREMA_D_ARMS, (0.1, 1.0)))],
             "prompts": [prompts_table(json.loads((RECIPES / "results" / "prompts.json").read_text()))],
             "distance": [distance_table(RECIPES / "results")],
             "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],
             "votes": [vote_target_table(json.loads((RECIPES / "results" / "crema_d_votes.json").read_text()))],
         },
         HINTS: {"table": hint_tables, "emotale": emotale_tables(repeats)},
-        FEW_LABELS: {"table": [render_table(fixed)], "folds": [render_table(folds).strip(), *student_tables]},
+        FEW_LABELS: {
+            "table": [render_table(fixed)],
+            "folds": [render_table(folds).strip(), *student_tables],
+            "crema-d": [render_table(crema_d)],
+        },
         STREAMING: {"quantized": [quantized_table(RECIPES / "results")]},
         ROBUSTNESS: {
             "table": [corruption_table(folder, run_set, repeats)],
@@ -246,8 +253,9 @@ def main(args: TableArguments) -> None:
     for page, text in render_pages().items():
         page.write_text(text)
         print("\n".join(re.findall(r"<!-- [a-z-]+:begin -->\n(.*?)<!-- [a-z-]+:end -->", text, re.DOTALL)))
-    fixed = json.loads((RECIPES / "results" / "few_labels.json").read_text())
-    save_figure(label_efficiency_plot(fixed), FEW_LABELS.with_suffix(".png"))
+    for name in ("few_labels", "few_labels_crema_d"):
+        results = json.loads((RECIPES / "results" / f"{name}.json").read_text())
+        save_figure(label_efficiency_plot(results), FEW_LABELS.with_name(f"{name}.png"))
 
 
 if __name__ == "__main__":
