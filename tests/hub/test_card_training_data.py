@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from audio_emotion.data.training_set import without_repetitions
 from audio_emotion.hub.card_sections import contamination_note, find_contamination, training_data_rows
 
 SCORES = {"speakers": ["ravdess/17", "ravdess/18"]}
@@ -90,3 +91,15 @@ def test_consecutive_speakers_are_shown_as_a_range():
     rows = training_data_rows([ENTRY | {"speakers": speakers}])
 
     assert rows[0]["speakers"] == ["01 to 05", "08", "09", "12"]
+    prefixed = [f"ravdess/s{number:03d}" for number in [1, 2, 3, 4, 6]] + ["ravdess/EB0", "ravdess/s1"]
+    assert training_data_rows([ENTRY | {"speakers": prefixed}])[0]["speakers"] == ["EB0", "s001 to s004", "s006", "s1"]
+
+
+def test_a_teacher_of_the_same_speakers_is_not_listed_again():
+    speakers = [f"ravdess/{number:02d}" for number in (1, 3, 5, 7)]
+    same, fewer = {"corpus": "ravdess", "speakers": speakers}, {"corpus": "ravdess", "speakers": speakers[:1]}
+
+    rows = training_data_rows([ENTRY | {"speakers": speakers, "teachers": [same, fewer, same]}])
+
+    assert rows[0]["teachers"] == ["trained on ravdess (the same speakers)", "trained on ravdess (01)"]
+    assert without_repetitions([same, fewer, same]) == [same, fewer]

@@ -119,6 +119,15 @@ def combine_licenses(licenses: Iterable[str | None]) -> str:
     return " AND ".join(f"({each})" if " OR " in each and len(whole) > 1 else each for each in whole)
 
 
+def without_repetitions(training_data: Iterable[dict]) -> list[dict]:
+    """Records of training data, each once: the teacher and the pretraining of a student often have the same."""
+    kept: list[dict] = []
+    for each in training_data:
+        if each not in kept:
+            kept.append(each)
+    return kept
+
+
 def training_data(speakers: Sequence[str], teachers: Sequence[dict] = ()) -> list[dict]:
     """Record of the training data in a checkpoint's configuration: `corpus`, `speakers`, `teachers` of each corpus.
 
@@ -127,6 +136,7 @@ def training_data(speakers: Sequence[str], teachers: Sequence[dict] = ()) -> lis
         teachers: `training_data` of the teachers.
     """
     corpora = sorted({speaker.split("/")[0] for speaker in speakers})
+    teachers = without_repetitions(teachers)
     return [
         {
             "corpus": corpus,

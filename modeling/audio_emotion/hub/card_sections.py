@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -37,8 +38,9 @@ def training_data_rows(
     """
     undocumented = [f"{name} (training data not documented)" for name in undocumented_teachers]
     rows = []
+    own = {entry["corpus"]: speaker_names(entry) for entry in training_data if entry.get("corpus")}
     for entry in training_data:
-        teachers = list(dict.fromkeys(_describe_teacher(each) for each in entry.get("teachers") or ()))
+        teachers = list(dict.fromkeys(_describe_teacher(each, own) for each in entry.get("teachers") or ()))
         row = {"corpus": entry.get("corpus"), "speakers": speaker_names(entry), "teachers": teachers or undocumented}
         if entry.get("model"):
             row |= {"model": entry["model"], "corpus": f"training data of the public model {entry['model']}"}
@@ -135,12 +137,13 @@ def join_names(names: Collection[str]) -> str:
     return ", ".join(shown[:MAX_NAMES]) + more
 
 
-def _describe_teacher(teacher: dict[str, Any]) -> str:
-    """What a teacher was trained on, with its own teachers."""
-    own = [_describe_teacher(each) for each in teacher.get("teachers") or ()]
+def _describe_teacher(teacher: dict[str, Any], known: Mapping[str, list[str]]) -> str:
+    """What a teacher was trained on, with its own teachers; `known` are the speakers of the student by corpus."""
+    own = [_describe_teacher(each, known) for each in teacher.get("teachers") or ()]
     text = describe_training_data(teacher)
     if not teacher.get("model"):
-        text = f"trained on {text}"
+        is_known = len(known.get(teacher["corpus"], ())) > 1 and known[teacher["corpus"]] == speaker_names(teacher)
+        text = f"trained on {teacher['corpus']} (the same speakers)" if is_known else f"trained on {text}"
     return text + (f", distilled from: {'; '.join(own)}" if own else "")
 
 
@@ -152,11 +155,17 @@ def speaker_names(entry: dict[str, Any]) -> list[str]:
     if hashed := sum(name.startswith(HASHED) for name in names):
         return [f"{hashed} speakers, hashed", *(name for name in names if not name.startswith(HASHED))]
     ranges: list[str] = []
-    numbered = enumerate(names)
-    for _, members in groupby(numbered, lambda each: int(each[1]) - each[0] if each[1].isdecimal() else each[1]):
+    for _, members in groupby(enumerate(names), _place_in_range):
         group = [name for _, name in members]
         ranges += [f"{group[0]} to {group[-1]}"] if len(group) > 3 else group
     return ranges
+
+
+def _place_in_range(numbered: tuple[int, str]) -> tuple[str, int]:
+    """What names have in common that differ by one in their number at the end, in sorted order."""
+    place, name = numbered
+    found = re.fullmatch(r"(.*?)(\d+)", name)
+    return (name, -1) if found is None else (f"{found[1]} {len(found[2])}", int(found[2]) - place)
 
 
 # Scores
