@@ -1,10 +1,11 @@
 """Copy a trained model into the package, the `lite` model as its default or a distilled student, and render its card.
 
 python recipes/experiments/embed.py
-python recipes/experiments/embed.py --run runs/embedded --scored "recipes/results/folds/default-fold-*-seed-*.parquet"
+python recipes/experiments/embed.py --run runs/leave_one_out/small-all-seed-0
 
-The temperature of the `lite` model's emotions is the one with the least cross-entropy over its held-out speakers and
-over corpora that its runs were not trained on, each counted once (`--calibration`); docs/results.md has the commands.
+The temperature of a model's emotions is the one with the least cross-entropy over predictions of models of the same
+recipe for speakers and corpora that they were not trained on, each set counted once (`--calibration`); docs/results.md
+has the commands.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from elsewhere import TITLES
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
 import audio_emotion
-from audio_emotion.data.training_set import combine_licenses
+from audio_emotion.data.training_set import combine_licenses, without_repetitions
 from audio_emotion.evaluation.bootstrap import aggregate
 from audio_emotion.evaluation.metrics import expected_calibration_error
 from audio_emotion.evaluation.predictions import Predictions, load_predictions, pool_folds
@@ -34,6 +36,22 @@ from audio_emotion.hub.onnx_export import export_onnx
 EMBEDDED = Path(audio_emotion.__file__).parent / "embedded"
 RESULTS = Path(__file__).parents[1] / "results"
 CARRIED_ONLY = ("auto_map", "custom_pipelines")  # the package itself is the code
+TEMPERATURES_FILE = {"lite": "default_temperature.json", "student": "student_temperature.json"}
+CALIBRATION = {  # patterns of predictions for held-out speakers, and for corpora that were left out
+    "lite": [
+        "recipes/results/crema_d/lite-fold-*-seed-0.parquet",
+        "runs/lite_ravdess/predictions.parquet",
+        "runs/lite_nemo/predictions.parquet",
+    ],
+    "student": [
+        "runs/leave_one_out/ravdess/small-without-ravdess-seed-0/predictions.parquet",
+        "runs/leave_one_out/nemo/small-without-nemo-seed-0/predictions.parquet",
+    ],
+}
+RECIPE_OF_STUDENT = (
+    "python recipes/experiments/leave_one_out.py --only small --trained_on all --seeds 0\n"
+    "python recipes/experiments/embed.py --run runs/leave_one_out/small-all-seed-0"
+)
 TEMPERATURES = np.geomspace(0.5, 5.0, 231)  # steps of one percent
 
 
@@ -41,12 +59,16 @@ def main(args: argparse.Namespace) -> None:
     """Calibrate and write weights, configuration and feature extractor; render the card."""
     model = AutoModelForAudioClassification.from_pretrained(Path(args.run) / "checkpoints" / "last")
     is_lite = model.config.model_type == "fused-emotion"
+    calibration = fit_temperature(args.calibration or CALIBRATION["lite" if is_lite else "student"])
+    (RESULTS / TEMPERATURES_FILE["lite" if is_lite else "student"]).write_text(
+        json.dumps(calibration, indent=2) + "\n"
+    )
+    with torch.no_grad():
+        for parameter in model.heads.emotions.parameters():
+            parameter /= calibration["temperature"]
+    for entry in model.config.training_data:
+        entry["teachers"] = without_repetitions(entry["teachers"])
     if is_lite:
-        calibration = fit_temperature(args.calibration)
-        (RESULTS / "default_temperature.json").write_text(json.dumps(calibration, indent=2) + "\n")
-        with torch.no_grad():
-            for parameter in model.heads.emotions.parameters():
-                parameter /= calibration["temperature"]
         model.config.license = combine_licenses([model.config.license, "MIT"])  # Whisper's
     folder = EMBEDDED / ("lite" if is_lite else "student")
     with tempfile.TemporaryDirectory() as written:
@@ -55,10 +77,8 @@ def main(args: argparse.Namespace) -> None:
     model = AutoModelForAudioClassification.from_pretrained(folder)
     AutoFeatureExtractor.from_pretrained(folder)
     export_onnx(model.float(), folder / "onnx")
-    scored = load_fold_predictions(args.scored)
-    (folder / "README.md").write_text(
-        render_lite_card(model, *scored) if is_lite else render_student_card(model, *scored)
-    )
+    card = render_lite_card(model, *load_fold_predictions(args.scored)) if is_lite else render_student_card(model)
+    (folder / "README.md").write_text(card)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.2f} MB")
 
 
@@ -108,13 +128,8 @@ def fit_temperature(patterns: list[str]) -> dict[str, Any]:
     return {"temperature": temperature, "sets": scores}
 
 
-def card_facts(
-    model: PreTrainedModel, seeds: list[Predictions], dimensions: list[str], folder: Path
-) -> dict[str, Any]:
-    """Facts of a card, with the scores of models that were trained on folds by the same recipe."""
-    scores: dict[str, Any] = {"intervals": {}}
-    for name in ("uar", "accuracy", "macro_f1", *(f"ccc_{dimension}" for dimension in dimensions)):
-        scores[name], scores["intervals"][name] = aggregate(seeds, name, dimensions)
+def card_facts(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+    """Facts of a card, without scores."""
     return {
         "model_id": "embedded",
         "license": model.config.license,
@@ -124,32 +139,41 @@ def card_facts(
         "parameters": model.num_parameters(),
         "megabytes": (folder / "model.safetensors").stat().st_size / 1e6,
         "training_data": training_data_rows(model.config.training_data),
-        "results_table": results_table(scores, dimensions),
-        "results_note": "These weights were trained on all actors of the corpus and cannot be evaluated on them. The "
-        f"scores are those of models trained by the same recipe on folds: {len(seeds[0].ids):,} clips of "
-        f"{len(set(seeds[0].speakers))} actors, each predicted by a model that was not trained on the actor; mean "
-        f"over {len(seeds)} seed(s). Intervals: bootstrap over speakers.",
     }
+
+
+def calibration_note(file: str) -> str:
+    """The temperature of the emotions, and a table of what it does."""
+    calibration = json.loads((RESULTS / file).read_text())
+    header = ["Clips", "Accuracy", "Mean confidence", "Without temperature"]
+    names = ("accuracy", "confidence_after", "confidence_before")
+    rows = [[each["set"], *(f"{each[name]:.2f}" for name in names)] for each in calibration["sets"]]
+    return (
+        f" The logits of the emotions are divided by a temperature of {calibration['temperature']:.2f}, chosen on the "
+        "corpora below, with models of the same recipe that were not trained on these speakers, so that recordings "
+        "unlike the training corpora are not scored too confidently.\n\n" + markdown_table(header, rows)
+    )
 
 
 def render_lite_card(model: PreTrainedModel, seeds: list[Predictions], dimensions: list[str]) -> str:
     """The card of the default model, with its scores on other corpora and its calibration."""
-    facts = card_facts(model, seeds, dimensions, EMBEDDED / "lite")
+    facts = card_facts(model, EMBEDDED / "lite")
+    scores: dict[str, Any] = {"intervals": {}}
+    for name in ("uar", "accuracy", "macro_f1", *(f"ccc_{dimension}" for dimension in dimensions)):
+        scores[name], scores["intervals"][name] = aggregate(seeds, name, dimensions)
+    facts["results_table"] = results_table(scores, dimensions)
     elsewhere = json.loads((RESULTS / "default_elsewhere.json").read_text())["corpora"]
     rows = [[each["corpus"], f"{each['uar']:.3f}", f"{1 / each['classes']:.3f}"] for each in elsewhere]
     facts["results_table"] += "\n\nOn corpora that it was not trained on:\n\n"
     facts["results_table"] += markdown_table(["Corpus", "Unweighted average recall", "Chance"], rows)
-    calibration = json.loads((RESULTS / "default_temperature.json").read_text())
-    facts["results_note"] += (
-        f" The logits of the emotions are divided by a temperature of {calibration['temperature']:.2f}, chosen on the "
-        "corpora below, with models of the folds, so that recordings unlike the training corpus are not scored too "
-        "confidently. No single temperature fits all: within its own corpus the model is more often right than its "
-        "confidence.\n\n"
+    facts["results_note"] = (
+        "These weights were trained on all actors of the corpus and cannot be evaluated on them. The "
+        f"scores are those of models trained by the same recipe on folds: {len(seeds[0].ids):,} clips of "
+        f"{len(set(seeds[0].speakers))} actors, each predicted by a model that was not trained on the actor; mean "
+        f"over {len(seeds)} seed(s). Intervals: bootstrap over speakers. No single temperature fits all: within its "
+        "own corpus the model is more often right than its confidence."
     )
-    header = ["Clips", "Accuracy", "Mean confidence", "Without temperature"]
-    names = ("accuracy", "confidence_after", "confidence_before")
-    rows = [[each["set"], *(f"{each[name]:.2f}" for name in names)] for each in calibration["sets"]]
-    facts["results_note"] += markdown_table(header, rows)
+    facts["results_note"] += calibration_note(TEMPERATURES_FILE["lite"])
     return render_card(
         model_kind(model.config),
         facts
@@ -165,17 +189,34 @@ def render_lite_card(model: PreTrainedModel, seeds: list[Predictions], dimension
     )
 
 
-def render_student_card(model: PreTrainedModel, seeds: list[Predictions], dimensions: list[str]) -> str:
-    """The card of the embedded student."""
+def render_student_card(model: PreTrainedModel) -> str:
+    """The card of the embedded student, with the scores of students that were not trained on the corpus."""
+    left_out = json.loads((RESULTS / "leave_one_out.json").read_text())["models"]["small"]["trained_on"]
+    scores = {corpus: score for by_corpus in left_out.values() for corpus, score in by_corpus.items()}
+    rows = [
+        [
+            TITLES[corpus],
+            f"{score['uar']:.3f}",
+            "{:.2f} to {:.2f}".format(*score["interval"]),
+            f"{score['chance']:.3f}",
+        ]
+        for corpus, score in ((name, scores[name]) for name in TITLES if name in scores)
+    ]
+    header = ["Corpus that it was not trained on", "Unweighted average recall", "95 % interval", "Chance"]
     return render_card(
         "student",
-        card_facts(model, seeds, dimensions, EMBEDDED / "student")
+        card_facts(model, EMBEDDED / "student")
         | {
             "model_name": "audio-emotion small student",
             "constant": "audio_emotion.STUDENT",
-            "license_note": "CC BY-NC-SA 4.0, the terms of its training corpus RAVDESS: non-commercial use only, with "
-            "attribution; derivatives under the same license.",
-            "recipe_command": "accelerate launch recipes/distill.py --config recipes/configs/embedded.yaml",
+            "license_note": f"{model.config.license}, the terms of its training corpora: non-commercial use only, "
+            "with attribution as in the file `LICENSE`; derivatives under the same licenses.",
+            "recipe_command": RECIPE_OF_STUDENT,
+            "results_table": markdown_table(header, rows),
+            "results_note": "Over angry, happy, neutral (calm with it) and sad. Each corpus but EmoTale is in the "
+            "training data of these weights, and its score is that of a student trained by the same recipe on the "
+            "other corpora; the score on EmoTale is that of these weights. One seed; intervals: bootstrap over "
+            "speakers." + calibration_note(TEMPERATURES_FILE["student"]),
         },
     )
 
@@ -204,16 +245,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--scored",
         default="recipes/results/crema_d/lite-fold-*-seed-*.parquet",
-        help="predictions of models of the same recipe that were trained on folds",
+        help="predictions of `lite` models that were trained on folds",
     )
     parser.add_argument(
         "--calibration",
         nargs="+",
-        default=[
-            "recipes/results/crema_d/lite-fold-*-seed-0.parquet",
-            "runs/lite_ravdess/predictions.parquet",
-            "runs/lite_nemo/predictions.parquet",
-        ],
-        help="predictions of held-out speakers, and on a left-out corpus: one pattern of files each",
+        help="predictions of held-out speakers, and on left-out corpora: one pattern of files each",
     )
     main(parser.parse_args())
