@@ -24,6 +24,7 @@ SHARED = {
     "audio_containers.py",
     "audio_decoding.py",
     "audio_flags.py",
+    "audio_frames.py",
     "audio_io.py",
     "audio_resampling.py",
     "audio_sources.py",
@@ -46,7 +47,7 @@ OF_MODEL_TYPE = {
     "student-emotion": {"modeling_student_emotion.py", "streaming_emotion.py"},
     "fused-emotion": {"encoders.py", "layer_fusion.py", "modeling_fused_emotion.py", "whisper_states.py"},
 }
-MOST_FILES = {"student-emotion": 22, "fused-emotion": 24}
+MOST_FILES = {"student-emotion": 23, "fused-emotion": 25}
 
 # Run where `import audio_emotion` fails: loads each folder in every way and prints the outputs.
 WITHOUT_THE_PACKAGE = """

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio_containers import MISSING, split_joined
+from .audio_containers import split_joined
 from .audio_flags import FRAME
+from .audio_frames import MISSING
 
 try:  # optional: a checkpoint loads without it, and reading audio reports that it is missing
     import soundfile
