@@ -29,9 +29,15 @@ def run_set() -> dict:
     return yaml.safe_load(CONFIG.read_text())
 
 
-def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypatch):
+@pytest.fixture
+def sizes(monkeypatch) -> None:
+    """The sizes of the corpora, which need not be at hand."""
     sizes = {"crema-d/pad": 7442, "ravdess/pad": 1200, "nemo/pad": 1120, "emospeech-commands/pad": 1031}
     monkeypatch.setattr(leave_one_out, "corpus_table", lambda name: range(sizes[name]))
+
+
+@pytest.mark.usefixtures("sizes")
+def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypatch):
     monkeypatch.chdir(CONFIG.parents[2])
 
     jobs = {job.name: job for job in plan_jobs(run_set, LeaveOneOutArguments(seeds=[0], replace=["a=b"]))}
@@ -57,8 +63,9 @@ def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypat
     assert "--mix" not in jobs["lite-only-crema-d-seed-0"].flags
 
 
-def test_what_a_model_needs_is_trained_before_it_on_the_same_corpora():
-    run_set = yaml.safe_load(CONFIG.read_text())
+@pytest.mark.usefixtures("sizes")
+def test_what_a_model_needs_is_trained_before_it_on_the_same_corpora(run_set, monkeypatch):
+    monkeypatch.chdir(CONFIG.parents[2])
 
     jobs = plan_jobs(run_set, LeaveOneOutArguments(seeds=[0], only=["small"], trained_on=["without-nemo"]))
 
