@@ -49,7 +49,7 @@ CALIBRATION = {  # patterns of predictions for held-out speakers, and for corpor
     ],
 }
 RECIPE_OF_STUDENT = (
-    "python recipes/experiments/leave_one_out.py --only small --trained_on all --seeds 0\n"
+    "python recipes/experiments/leave_one_out.py --only small --seeds 0\n"
     "python recipes/experiments/embed.py --run runs/leave_one_out/small-all-seed-0"
 )
 TEMPERATURES = np.geomspace(0.5, 5.0, 231)  # steps of one percent
@@ -59,10 +59,9 @@ def main(args: argparse.Namespace) -> None:
     """Calibrate and write weights, configuration and feature extractor; render the card."""
     model = AutoModelForAudioClassification.from_pretrained(Path(args.run) / "checkpoints" / "last")
     is_lite = model.config.model_type == "fused-emotion"
-    calibration = fit_temperature(args.calibration or CALIBRATION["lite" if is_lite else "student"])
-    (RESULTS / TEMPERATURES_FILE["lite" if is_lite else "student"]).write_text(
-        json.dumps(calibration, indent=2) + "\n"
-    )
+    name = "lite" if is_lite else "student"
+    calibration = fit_temperature(args.calibration or CALIBRATION[name])
+    (RESULTS / TEMPERATURES_FILE[name]).write_text(json.dumps(calibration, indent=2) + "\n")
     with torch.no_grad():
         for parameter in model.heads.emotions.parameters():
             parameter /= calibration["temperature"]
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
         entry["teachers"] = without_repetitions(entry["teachers"])
     if is_lite:
         model.config.license = combine_licenses([model.config.license, "MIT"])  # Whisper's
-    folder = EMBEDDED / ("lite" if is_lite else "student")
+    folder = EMBEDDED / name
     with tempfile.TemporaryDirectory() as written:
         write_checkpoint(model, written, half_precision=is_lite)
         copy_checkpoint(Path(written), folder)
@@ -142,8 +141,8 @@ def card_facts(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
     }
 
 
-def calibration_note(file: str) -> str:
-    """The temperature of the emotions, and a table of what it does."""
+def calibration_note(file: str, remark: str = "") -> str:
+    """The temperature of the emotions with a remark, and a table of what it does."""
     calibration = json.loads((RESULTS / file).read_text())
     header = ["Clips", "Accuracy", "Mean confidence", "Without temperature"]
     names = ("accuracy", "confidence_after", "confidence_before")
@@ -151,7 +150,7 @@ def calibration_note(file: str) -> str:
     return (
         f" The logits of the emotions are divided by a temperature of {calibration['temperature']:.2f}, chosen on the "
         "corpora below, with models of the same recipe that were not trained on these speakers, so that recordings "
-        "unlike the training corpora are not scored too confidently.\n\n" + markdown_table(header, rows)
+        f"unlike the training corpora are not scored too confidently.{remark}\n\n" + markdown_table(header, rows)
     )
 
 
@@ -170,10 +169,11 @@ def render_lite_card(model: PreTrainedModel, seeds: list[Predictions], dimension
         "These weights were trained on all actors of the corpus and cannot be evaluated on them. The "
         f"scores are those of models trained by the same recipe on folds: {len(seeds[0].ids):,} clips of "
         f"{len(set(seeds[0].speakers))} actors, each predicted by a model that was not trained on the actor; mean "
-        f"over {len(seeds)} seed(s). Intervals: bootstrap over speakers. No single temperature fits all: within its "
-        "own corpus the model is more often right than its confidence."
+        f"over {len(seeds)} seed(s). Intervals: bootstrap over speakers."
+    ) + calibration_note(
+        TEMPERATURES_FILE["lite"],
+        " No single temperature fits all: within its own corpus the model is more often right than its confidence.",
     )
-    facts["results_note"] += calibration_note(TEMPERATURES_FILE["lite"])
     return render_card(
         model_kind(model.config),
         facts

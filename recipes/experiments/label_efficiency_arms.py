@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -193,16 +194,7 @@ class Arms:
             np.nan_to_num(features[len(rows) :]),
             args.inverse_penalty,
         )
-        test = list(experiment.test["id"])
-        outputs = TeacherOutputs(
-            test,
-            torch.tensor(logits, dtype=torch.float32),
-            torch.zeros(len(test), 0),
-            torch.zeros(len(test), 0),
-            torch.zeros(len(test), dtype=torch.long),
-            emotions,
-            [],
-        )
+        outputs = outputs_of_emotions(experiment.test["id"], logits, emotions)
         self.write_scores(run, as_predictions(outputs, experiment.test))
 
     def teacher(self, name: str) -> Path:
@@ -261,14 +253,10 @@ class Arms:
         logits = [teacher.predict(Clip(name, np.zeros(0, np.float32))).logits for name in ids]
         known = [each is not None for each in logits]
         unknown = np.zeros(len(teacher.info.classes), np.float32)
-        outputs = TeacherOutputs(
+        outputs = outputs_of_emotions(
             ids,
-            torch.tensor(np.stack([unknown if each is None else each for each in logits])),
-            torch.zeros(len(ids), 0),
-            torch.zeros(len(ids), 0),
-            torch.zeros(len(ids), dtype=torch.long),
+            np.stack([unknown if each is None else each for each in logits]),
             teacher.info.classes,
-            [],
             name="face",
             mask=torch.tensor(known, dtype=torch.float32),
             license=teacher.info.license,
@@ -336,3 +324,12 @@ class Arms:
 def labeled_sampling_weight(fraction: float, target: float) -> float:
     """Sampling weight of the labeled clips, a fraction of all, that makes them the target fraction of an epoch."""
     return round(max(1.0, target * (1 - fraction) / ((1 - target) * fraction)), 2)
+
+
+def outputs_of_emotions(ids: Iterable[str], logits: np.ndarray, emotions: list[str], **facts: Any) -> TeacherOutputs:
+    """Outputs with logits `(N, C)` alone: without dimensions, embedding and training data."""
+    names, empty = list(ids), torch.zeros(len(logits), 0)
+    teacher = torch.zeros(len(logits), dtype=torch.long)
+    return TeacherOutputs(
+        names, torch.tensor(logits, dtype=torch.float32), empty, empty, teacher, emotions, [], **facts
+    )

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 from elsewhere import TITLES, cell, class_scores, only_four
-from run_set import Job, as_flags, is_finished, replace_values, run_jobs
+from run_set import FILES_WITHOUT_TEST, Job, as_flags, is_finished, replace_values, run_jobs
 
 from audio_emotion.data.registry import corpus_info, corpus_table
 from audio_emotion.evaluation.bootstrap import aggregate
@@ -141,7 +141,7 @@ def training_job(model: dict[str, Any], shared: dict[str, Any], folder: Path, re
     values = yaml.safe_load(Path(model["config"]).read_text()) | model.get("arguments", {}) | shared
     values = {key: replace_values(value, replacements) for key, value in (values | {"output": str(folder)}).items()}
     recipe = model.get("recipe", "train_teacher")
-    return Job(folder.name, recipe, tuple(as_flags(values)), folder, None, (), ("results.json",))
+    return Job(folder.name, recipe, tuple(as_flags(values)), folder, None, (), FILES_WITHOUT_TEST)
 
 
 def run_folder(name: str, kind: str, seed: int) -> str:

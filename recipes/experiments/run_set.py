@@ -43,7 +43,7 @@ ARGUMENTS = {  # recipe: the class of its arguments
     "evaluate": "EvaluateArguments",
 }
 FILES = ("predictions.parquet", "results.json")  # of a finished run
-FILES_OF_PRETRAINING = ("results.json",)
+FILES_WITHOUT_TEST = ("results.json",)  # of one that is not tested
 LAST_LINES = 15  # of the log of a failed run, printed at the end
 PRINTED_METRICS = ("uar", "ccc_activation", "ccc_valence", "ccc_dominance")
 
@@ -73,9 +73,7 @@ class Run:
     title: str = ""  # row name in the table; a run without title has no row
     config: str = ""  # file of its arguments
     arguments: dict = field(default_factory=dict)  # override those of the file
-    teacher: str = (
-        ""  # name of the run that trains its teacher, on the same fold with the same seed or with its only one
-    )
+    teacher: str = ""  # name of the run that trains its teacher, on the same fold, with the same seed or its only one
     initial_model: str = ""  # name of the run that pretrains it, in the same way
     folds: list[int]
     seeds: list[int]
@@ -207,10 +205,8 @@ def jobs_of_run(
     values = {key: replace_values(value, replacements) for key, value in {**from_file, **overrides}.items()}
     passed = {key: value for key, value in values.items() if key in overrides or value != from_file[key]}
     flags = [*(["--config", run.config] if run.config else []), *as_flags(passed)]
-    copied, files = (
-        results / name if results else None,
-        FILES_OF_PRETRAINING if run.recipe == "pretrain_student" else FILES,
-    )
+    copied = results / name if results else None
+    files = FILES_WITHOUT_TEST if run.recipe == "pretrain_student" else FILES
     jobs = [Job(name, run.recipe, tuple(flags), output / name, copied, tuple(needs.values()), files)]
     if results is None or run.recipe in WITHOUT_CHECKPOINT:
         return jobs

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import leave_one_out
 import numpy as np
 import pytest
 import yaml
+from embed import CALIBRATION, RECIPE_OF_STUDENT
 from leave_one_out import (
     LeaveOneOutArguments,
     corpus_scores,
@@ -18,8 +20,10 @@ from leave_one_out import (
     updated,
 )
 
+import audio_emotion
 from audio_emotion.evaluation.metrics import unweighted_average_recall
 from audio_emotion.evaluation.predictions import Predictions, save_predictions
+from audio_emotion.training.arguments import parse_arguments
 
 CONFIG = Path(__file__).parents[2] / "recipes" / "configs" / "leave_one_out.yaml"
 
@@ -61,6 +65,18 @@ def test_no_model_is_tested_on_a_corpus_that_it_is_trained_on(run_set, monkeypat
     also = run_set["models"]["lite_prompts"]["also_trained_on"]
     assert list(training[training.index("--mix") + 1 :])[: len(also)] == also
     assert "--mix" not in jobs["lite-only-crema-d-seed-0"].flags
+
+
+@pytest.mark.usefixtures("sizes")
+def test_the_commands_on_the_student_card_run_what_its_calibration_needs(run_set, monkeypatch):
+    monkeypatch.chdir(CONFIG.parents[2])
+    train, copy = (shlex.split(line)[2:] for line in RECIPE_OF_STUDENT.splitlines())
+
+    folders = [str(job.folder) for job in plan_jobs(run_set, parse_arguments(LeaveOneOutArguments, train))]
+
+    needed = [copy[copy.index("--run") + 1], *(str(Path(each).parent) for each in CALIBRATION["student"])]
+    assert set(needed) <= set(folders)
+    assert RECIPE_OF_STUDENT in Path(audio_emotion.STUDENT, "README.md").read_text()
 
 
 @pytest.mark.usefixtures("sizes")
