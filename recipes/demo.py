@@ -131,7 +131,8 @@ def draw(prediction: dict[str, Any], clip: dict[str, str], config, waveform: np.
         if right:
             draw_emotions(right.subplots(), emotions)
         if dimensions and (config.dimensions_source or "").startswith("norm-derived"):
-            note = "Dimensions are norm-derived: from published ratings of emotion words, not of speech."
+            rated = "felt emotions" if config.dimensions_source == "norm-derived-pad" else "emotion words"
+            note = f"Dimensions are norm-derived: from published ratings of {rated}, not of speech."
             figure.supxlabel(note, x=0.012, ha="left", fontsize=8.5, color=NOTE)
     return figure
 

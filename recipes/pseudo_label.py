@@ -28,7 +28,7 @@ from audio_emotion.data.registry import corpus_info, corpus_table, shard_files
 from audio_emotion.data.shards import parquet_features, read_shard, read_videos, write_atomically
 from audio_emotion.hub.card import render_card
 from audio_emotion.hub.card_facts import audio_visual_label_facts
-from audio_emotion.hub.publish import without_private_names
+from audio_emotion.hub.private_names import without_private_names
 from audio_emotion.teachers.face import FaceTeacher
 from audio_emotion.teachers.faces import Detector, HaarDetector, NoFaceError, find_speaking_face
 from audio_emotion.teachers.outputs import Clip

@@ -23,7 +23,8 @@ from audio_emotion import StudentEmotionForAudioClassification
 from audio_emotion.evaluation.provenance import contamination
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.hub.checks import check_folder
-from audio_emotion.hub.publish import assemble, without_private_names
+from audio_emotion.hub.private_names import without_private_names
+from audio_emotion.hub.publish import assemble
 from audio_emotion.teachers.outputs import TeacherOutputs
 from audio_emotion_cli import EXIT_OK, EXIT_USAGE, main
 
