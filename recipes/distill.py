@@ -44,7 +44,7 @@ from audio_emotion.teachers.load import (
     training_data_of_teachers,
 )
 from audio_emotion.teachers.outputs import version_id
-from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
+from audio_emotion.training.arguments import TrainingArguments, argument_group, fraction, option, parse_arguments
 from audio_emotion.training.distillation import DistillationLoss, StudentWithProjections
 from audio_emotion.training.experiment import (
     ExperimentData,
@@ -67,7 +67,7 @@ class LabelArguments:
     """Which corpora and labels the student is trained on."""
 
     mix: list[str] = option([], "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch.")
-    labeled: float = option(1.0, "Fraction of the labels that are used, 0 to 1; a random subset of the clips.")
+    labeled: float = fraction(1.0, "Fraction of the labels that are used, 0 to 1; a random subset of the clips.")
     labeled_list: str = option("", "File with one clip id per line: use the labels of these clips instead.")
     labeled_weight: float = option(1.0, "Sampling weight of labeled clips: how often each is sampled per epoch.")
     unlabeled_weight: float = option(1.0, "Sampling weight of unlabeled clips; 0 excludes them.")
@@ -93,9 +93,9 @@ class StudentArguments:
 class AugmentationArguments:
     """Augmentation of the student's input; teachers receive clean audio, or with --consistent the same."""
 
-    augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each; also masks frames.")
-    telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
-    pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
+    augment: float = fraction(0.0, "Probability of noise, reverberation, speed and gain, each; also masks frames.")
+    telephone: float = fraction(0.0, "Probability of telephone bandwidth, 0 to 1.")
+    pauses: float = fraction(0.0, "Probability of silence before or after the clip, 0 to 1.")
     augment_versions: int = option(0, "Number of cached augmented versions per clip; 0: augment anew in every epoch.")
     consistent: bool = option(
         True, "Train on the augmented versions for which the teachers have outputs, in place of --augment_versions."

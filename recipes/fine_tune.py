@@ -19,7 +19,7 @@ from audio_emotion.data.training_set import combine_licenses, require_training_l
 from audio_emotion.hub.checkpoint import write_checkpoint
 from audio_emotion.losses import supervised_terms
 from audio_emotion.teachers.load import find_checkpoint
-from audio_emotion.training.arguments import TrainingArguments, argument_group, option, parse_arguments
+from audio_emotion.training.arguments import TrainingArguments, argument_group, fraction, option, parse_arguments
 from audio_emotion.training.experiment import (
     ExperimentData,
     augmentation_strengths,
@@ -41,7 +41,7 @@ class CheckpointArguments:
     revision: str = option("main", "Revision of a checkpoint on the Hub.")
     tuning: str = option("full", "Trained parameters: frozen (heads only), lora (teachers only) or full.")
     encoder_learning_rate: float = option(5e-5, "Peak learning rate of the encoders with --tuning full or lora.")
-    augment: float = option(0.3, "Probability of noise, reverberation, speed and gain, each, 0 to 1.")
+    augment: float = fraction(0.3, "Probability of noise, reverberation, speed and gain, each, 0 to 1.")
 
 
 @argument_group()

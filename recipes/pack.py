@@ -11,15 +11,14 @@ import io
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import soundfile
 import yaml
-from huggingface_hub.dataclasses import strict
 from tqdm.auto import tqdm
 
 from audio_emotion.audio_io import read_audio
@@ -35,15 +34,12 @@ from audio_emotion.data.shards import (
     read_shard,
     write_atomically,
 )
-from audio_emotion.training.arguments import parse_arguments
+from audio_emotion.training.arguments import argument_group, fraction, parse_arguments
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("data")
 class PackedCorpusArguments:
     """The corpus that is packed."""
-
-    group: ClassVar[str] = "data"
 
     corpus: str = field(default="synthetic", metadata={"help": "Name of a corpus, or YAML file that describes one."})
     corpus_path: str = field(
@@ -54,17 +50,12 @@ class PackedCorpusArguments:
     resample: int = field(
         default=0, metadata={"help": "Sampling rate of mono 16-bit FLAC to convert to. 0: keep the files as they are."}
     )
-    max_bad_fraction: float = field(
-        default=0.05, metadata={"help": "Fraction of unreadable clips, 0 to 1, above which the run stops."}
-    )
+    max_bad_fraction: float = fraction(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group("shards")
 class ShardArguments:
     """The shards that are written."""
-
-    group: ClassVar[str] = "shards"
 
     output: str = field(default="runs/packed", metadata={"help": "Folder of the shards and their `corpus.yaml`."})
     format: str = field(default="parquet", metadata={"help": "parquet or webdataset."})
@@ -74,8 +65,7 @@ class ShardArguments:
     )
 
 
-@strict
-@dataclass(kw_only=True)
+@argument_group()
 class PackArguments(PackedCorpusArguments, ShardArguments):
     """Pack a corpus into shards."""
 

@@ -36,7 +36,7 @@ from audio_emotion.teachers.pseudo_labels import CLIP_COLUMNS, build_row, summar
 from audio_emotion.teachers.speech import SpeechTeacher
 from audio_emotion.teachers.video import NoVideoStreamError, Video, VideoError
 from audio_emotion.teachers.votes import VotesTeacher
-from audio_emotion.training.arguments import CorpusArguments, argument_group, option, parse_arguments
+from audio_emotion.training.arguments import CorpusArguments, argument_group, fraction, option, parse_arguments
 from audio_emotion.training.trainer_state import RunFolder
 
 RESERVED_NAMES = {name for name, _ in CLIP_COLUMNS}
@@ -48,8 +48,8 @@ class InputArguments(CorpusArguments):
     """The clips and the teachers."""
 
     teachers: list[str] = option([], "Teachers as kind:source or name=kind:source; kinds are speech, face and votes.")
-    min_face_rate: float = option(0.5, "Smallest fraction of the searched frames with the speaker's face, 0 to 1.")
-    max_bad_fraction: float = option(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
+    min_face_rate: float = fraction(0.5, "Smallest fraction of the searched frames with the speaker's face, 0 to 1.")
+    max_bad_fraction: float = fraction(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
 
 
 @argument_group("run")

@@ -32,6 +32,7 @@ from audio_emotion.training.arguments import (
     TrainingArguments,
     WaveformAugmentationArguments,
     argument_group,
+    fraction,
     option,
     parse_arguments,
 )
@@ -88,8 +89,8 @@ class TeacherAugmentationArguments(WaveformAugmentationArguments):
     """Augmentation of waveforms and of encoder states."""
 
     crop: float = option(0.0, "Longest random crop in seconds, 0: whole clips; with cached states only.")
-    stream_dropout: float = option(0.0, "Probability that a stream is dropped in training.")
-    time_mask: float = option(0.2, "Largest masked span, as a fraction of the clip; with cached states only.")
+    stream_dropout: float = fraction(0.0, "Probability that a stream is dropped in training.")
+    time_mask: float = fraction(0.2, "Largest masked span, as a fraction of the clip; with cached states only.")
     mixup: float = option(0.0, "Alpha of mixup; 0: no mixup; with cached states only.")
 
 
@@ -100,7 +101,7 @@ class TeacherArguments(TeacherAugmentationArguments, NetworkArguments, EncoderAr
     output: str = option("runs/teacher_synthetic", "Run folder: as of other recipes, and teacher outputs.")
     mix: list[str] = option([], "Other corpora to train on, NAME=WEIGHT: each clip is sampled WEIGHT times per epoch.")
     soft_labels: bool = option(False, "Train on the distribution of the raters' votes, where the corpus has one.")
-    vote_weight: float = option(1.0, "Weight of the votes in such a target, 0 to 1; the rest is that of the label.")
+    vote_weight: float = fraction(1.0, "Weight of the votes in such a target, 0 to 1; the rest is that of the label.")
     cross_fit: int = option(0, "Cross-fitted teachers for the outputs on training clips; 0: the teacher itself.")
     epochs: int = option(15, "Number of training epochs.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import runpy
 from pathlib import Path
 
@@ -26,6 +27,22 @@ def test_a_value_of_another_type_is_refused_by_its_name(recipe: str):
 
     with pytest.raises(Exception, match="corpus_count"):
         arguments(output="runs/x", corpus="synthetic", corpus_count="many")
+
+
+@pytest.mark.parametrize("recipe", CLASSES)
+def test_a_probability_or_fraction_above_1_is_refused_by_its_name(recipe: str):
+    arguments = runpy.run_path(str(RECIPES / f"{recipe}.py"))[CLASSES[recipe]]
+    helps = {
+        each.name: each.metadata["help"]
+        for each in dataclasses.fields(arguments)
+        if each.type == "float" or each.type is float
+    }
+    fractions = [name for name, text in helps.items() if "0 to 1" in text or "robability" in text or "raction" in text]
+    assert fractions or recipe == "evaluate"
+
+    for name in fractions:
+        with pytest.raises(Exception, match=f"'{name}'(.|\n)*0 to 1, got 1.5"):
+            arguments(output="runs/x", corpus="synthetic", **{name: 1.5})
 
 
 def test_a_list_flag_without_values_overrides_that_of_the_file(tmp_path):

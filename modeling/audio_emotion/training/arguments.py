@@ -13,6 +13,8 @@ from transformers import HfArgumentParser
 
 Arguments = TypeVar("Arguments")
 
+FRACTION = "0..1"  # shown by `--help`, and the mark of a field that is checked
+
 
 def option(default: Any, help: str) -> Any:
     """A field of a class of arguments with its default, which is copied if it is a list, and its text for `--help`."""
@@ -21,14 +23,28 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(field, option))
+def fraction(default: float, help: str) -> Any:
+    """A field like [`option`] for a probability or another fraction: a value outside 0 to 1 is an error."""
+    return field(default=default, metadata={"help": help, "metavar": FRACTION})
+
+
+def _require_fraction(value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"Expected 0 to 1, got {value:g}.")
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(field, option, fraction))
 def argument_group(title: str = "") -> Callable[[type[Arguments]], type[Arguments]]:
-    """Make a class a dataclass that checks the types of its values, and list its flags by `--help` under a title."""
+    """Make a class a dataclass that checks types and fractions, and list its flags by `--help` under a title."""
 
     def decorate(cls: type) -> Any:
         if title:
             cls.group = title  # type: ignore[attr-defined]
-        return strict(dataclass(kw_only=True)(cls))
+        checked: Any = strict(dataclass(kw_only=True)(cls))
+        for each in dataclasses.fields(checked):
+            if each.metadata.get("metavar") == FRACTION:  # argparse refuses a key `validator` beside it
+                checked.__validators__[each.name].append(_require_fraction)
+        return checked
 
     return decorate
 
@@ -127,7 +143,7 @@ class DataArguments(CorpusArguments):
     protocol: str = option("", "Name of the protocol, which assigns speakers to splits. Empty: the corpus's default.")
     train_on_validation: bool = option(False, "Add the validation speakers to the training speakers; no validation.")
     balance_classes: bool = option(False, "Sample every class equally often per epoch; otherwise every clip.")
-    max_bad_fraction: float = option(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
+    max_bad_fraction: float = fraction(0.05, "Fraction of unreadable clips, 0 to 1, above which the run stops.")
     num_workers: int = option(0, "Worker processes that load batches, per training process.")
 
 
@@ -139,7 +155,7 @@ class OptimizationArguments:
     batch_size: int = option(32, "Clips per optimizer step, over all processes; the CCC loss is taken over them.")
     learning_rate: float = option(1e-3, "Peak learning rate of the one-cycle schedule.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
-    dropout: float = option(0.2, "Dropout probability in the trunk and the heads.")
+    dropout: float = fraction(0.2, "Dropout probability in the trunk and the heads.")
 
 
 @argument_group("supervised loss")
@@ -148,7 +164,7 @@ class LossArguments:
 
     dimensions_weight: float = option(1.0, "Weight of the CCC loss with rated dimensions.")
     emotions_weight: float = option(1.0, "Weight of the cross-entropy with emotion labels.")
-    label_smoothing: float = option(0.1, "Label smoothing of the cross-entropy, 0 (none) to 1.")
+    label_smoothing: float = fraction(0.1, "Label smoothing of the cross-entropy, 0 (none) to 1.")
 
 
 @argument_group()
@@ -160,9 +176,9 @@ class TrainingArguments(LossArguments, OptimizationArguments, DataArguments, Run
 class WaveformAugmentationArguments:
     """Augmentation of waveforms, in cached versions of each clip."""
 
-    augment: float = option(0.0, "Probability of noise, reverberation, speed and gain, each, in augmented versions.")
-    telephone: float = option(0.0, "Probability of telephone bandwidth, 0 to 1.")
-    pauses: float = option(0.0, "Probability of silence before or after the clip, 0 to 1.")
+    augment: float = fraction(0.0, "Probability of noise, reverberation, speed and gain, each, in augmented versions.")
+    telephone: float = fraction(0.0, "Probability of telephone bandwidth, 0 to 1.")
+    pauses: float = fraction(0.0, "Probability of silence before or after the clip, 0 to 1.")
     gain: list[float] = option([-15.0, 10.0], "Lowest and highest gain of augmented versions, in dB.")
     noise_folder: str = option("", "Folder of recorded noise, maybe in $AUDIO_EMOTION_DATA, beside simulated noise.")
     rooms_folder: str = option("", "Folder of room impulse responses, in the same way, beside simulated ones.")
