@@ -45,6 +45,7 @@ from audio_emotion.training.experiment import (
 )
 from audio_emotion.training.feature_cache import EncoderStateCache
 from audio_emotion.training.feature_statistics import (
+    SpeakerStatistics,
     copy_statistics,
     set_layer_statistics,
     set_log_mel_statistics,
@@ -91,6 +92,9 @@ class TeacherAugmentationArguments(WaveformAugmentationArguments):
     crop: float = option(0.0, "Longest random crop in seconds, 0: whole clips; with cached states only.")
     stream_dropout: float = fraction(0.0, "Probability that a stream is dropped in training.")
     time_mask: float = fraction(0.2, "Largest masked span, as a fraction of the clip; with cached states only.")
+    speaker_adaptation: float = fraction(
+        0.0, "Probability that a clip is standardized for its speaker in training; with cached states only."
+    )
     mixup: float = option(0.0, "Alpha of mixup; 0: no mixup; with cached states only.")
 
 
@@ -154,7 +158,10 @@ def main(args: TeacherArguments) -> dict:
     sample = [name for name in sample if name in state_cache]
     set_layer_statistics(model, state_cache, sample)
     caches = [state_cache, *augmented] if is_cached else []
-    forward = TeacherForward(args, data, accelerator, caches, padding=sample[0])
+    speakers = None
+    if args.speaker_adaptation and caches:
+        speakers = SpeakerStatistics(state_cache, dict(zip(rows["id"], rows["speaker"], strict=True)))
+    forward = TeacherForward(args, data, accelerator, caches, sample[0], speakers)
 
     # The teacher.
     model.config.training_data = training_data(data.train_speakers)
@@ -250,6 +257,7 @@ class TeacherForward:
     accelerator: Accelerator
     caches: list[EncoderStateCache]  # states of all clips, and of augmented training clips; none to run the encoders
     padding: str  # id of a clip whose states fill a batch up, at weight 0
+    speakers: SpeakerStatistics | None = None  # to standardize training clips
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int | None = None) -> EmotionOutput:
         """Run a batch through the model; with a seed, cached states and their labels are augmented."""
@@ -257,11 +265,16 @@ class TeacherForward:
             return self.data.forward(model, batch)
         cache = self.caches[0 if seed is None else seed % len(self.caches)]
         states, lengths = cache.batch([name or self.padding for name in batch.ids])
+        if seed is not None and self.speakers is not None:
+            targets = [stream_statistics(each) for each in self.accelerator.unwrap_model(model).teacher.streams]
+            probability = self.args.speaker_adaptation
+            states = self.speakers.standardize(states, batch.speakers, targets, probability, seed)
         if seed is not None and self.args.crop:
             longest = round(self.args.crop * GRID / self.args.frames_per_step)
             states, lengths = crop_time(states, lengths, longest, seed)
         if seed is not None and self.args.time_mask:
-            values = [mask_value(each) for each in self.accelerator.unwrap_model(model).teacher.streams]
+            streams = self.accelerator.unwrap_model(model).teacher.streams
+            values = [stream_statistics(each)[0] for each in streams]
             states = mask_time(states, lengths, values, seed, self.args.time_mask)
         if seed is not None and self.args.mixup:
             states, lengths, batch.labels, batch.dimension_labels = mix_clips(
@@ -366,11 +379,12 @@ def distributions(
     return targets
 
 
-def mask_value(stream: nn.Module) -> Tensor:
-    """States of a masked frame, `(L, H)`: the mean that the stream subtracts; cached log-mel frames have mean 0."""
+def stream_statistics(stream: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(L, H)` with which a stream standardizes: 0 and 1 for cached log-mel frames."""
     if isinstance(stream, LogMelStream):
-        return torch.zeros(1, stream.projection.in_features)
-    return stream.layer_mix.mean
+        size = stream.projection.in_features
+        return torch.zeros(1, size), torch.ones(1, size)
+    return stream.layer_mix.mean, stream.layer_mix.deviation
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def test_teacher_outputs_have_dimension_names_a_license_and_training_speakers(te
 
 def test_a_student_learns_from_outputs_for_the_version_that_it_is_given(tmp_path):
     arguments = {"corpus_count": 40, "hidden_size": 16, "convolution_size": 16, "augment": 0.9, "telephone": 0.5}
-    arguments |= {"epochs": 1, "augment_versions": 3, "time_mask": 0.0}
+    arguments |= {"epochs": 1, "augment_versions": 3, "time_mask": 0.0, "speaker_adaptation": 0.5}
     namespace = recipe("train_teacher")
     given = namespace["TeacherArguments"](output=str(tmp_path / "teacher"), cache=str(tmp_path / "cache"), **arguments)
     namespace["main"](given)

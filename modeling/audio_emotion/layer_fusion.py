@@ -33,6 +33,10 @@ class LayerStatistics(nn.Module):
         self.mean.copy_(mean)
         self.deviation.copy_(std)
 
+    def features_of_clip(self, states: torch.Tensor) -> torch.Tensor:
+        """What is standardized of the states `(1, L, T, H)` of one clip: `(T, L, H)`."""
+        return states[0].transpose(0, 1)
+
 
 class LayerMix(LayerStatistics):
     """Weighted mean of the layers, with a softmax over one learned weight per layer, equal at initialization.

@@ -103,6 +103,10 @@ class LogMel(nn.Module):
         self.mean.copy_(mean)
         self.deviation.copy_(std)
 
+    def features_of_clip(self, waveform: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What is normalized of the samples `(1, S)` of one clip: `(T, M)`."""
+        return self.compute_log_mel(waveform)[0]
+
 
 def mel_power(waveform: torch.Tensor, window: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     """Mel power of the frames that are entirely inside waveforms `(B, S)`: `(B, T, M)`.

@@ -2,7 +2,8 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .pipeline_inputs import PredictionIterator, as_clip, as_clips, is_stream_of
 from .pipeline_outputs import OutputFormatter, as_array
 from .pipeline_parameters import validate_parameters
 from .pipeline_segments import MATCH, Span, SpeakerSegments, positive_integer, segments_within, windows_of
+from .speaker_adaptation import PRIOR_CLIPS, adapted_model
 
 MODELS = ("fused-emotion", "student-emotion")
 TEACHER_FRAME_RATE = 50.0  # hertz
@@ -156,6 +158,25 @@ class AudioEmotionPipeline(Pipeline):
         """
         super().save_pretrained(save_directory, **kwargs)
         custom_object_save(self, save_directory)
+
+    def adapt(self, clips: Sequence[Any], prior: float = PRIOR_CLIPS) -> "AudioEmotionPipeline":
+        """A pipeline for one speaker and microphone, from a few unlabeled clips of them; this one is not changed.
+
+        The features are standardized with the statistics of these clips, see [`adapted_model`]. Take clips of several
+        emotions: those of a single one would make it the speaker's normal state.
+
+        Args:
+            clips: as for a call; five to twenty clips are enough.
+            prior: number of clips that the statistics of the training set count for.
+
+        Raises:
+            ValueError: without clips, on a clip that cannot be processed, or for a negative prior.
+        """
+        read = [self.preprocess(clip) for clip in clips]
+        inputs = [{name: each[name].to(self.device) for name in ("input_values", "attention_mask")} for each in read]
+        adapted = copy.copy(self)
+        adapted.model = adapted_model(self.model, inputs, prior)
+        return adapted
 
     def stream(
         self, sampling_rate: int = 16000, window: float = 4.0, hop: float = 0.5, **parameters: Any

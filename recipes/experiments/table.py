@@ -21,6 +21,7 @@ from intervals import interval_table
 from label_efficiency_report import label_efficiency_plot, render_table, select_results
 from leave_one_out import leave_one_out_table
 from set_tables import DIMENSIONS, comparison_table, corruption_table, fold_table, set_tables
+from speaker_adaptation import adaptation_table
 from vote_targets import vote_target_table
 
 from audio_emotion.evaluation.bootstrap import aggregate
@@ -220,6 +221,9 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "students-ravdess": set_pages("students_ravdess", repeats),
             "students-crema-d": set_pages("students_crema_d", repeats),
             "few-labels-crema-d": [render_table(select_results(crema_d, CREMA_D_ARMS, (0.1, 1.0)))],
+            "adaptation": [
+                adaptation_table(json.loads((RECIPES / "results" / "speaker_adaptation.json").read_text()))
+            ],
             "prompts": [prompts_table(json.loads((RECIPES / "results" / "prompts.json").read_text()))],
             "distance": [distance_table(RECIPES / "results")],
             "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],

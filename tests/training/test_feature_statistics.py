@@ -11,7 +11,7 @@ from audio_emotion.data.dataset import ClipReader, ClipStream
 from audio_emotion.data.registry import corpus_table
 from audio_emotion.log_mel import LogMel
 from audio_emotion.training import feature_statistics
-from audio_emotion.training.feature_statistics import set_log_mel_statistics, statistics_sample
+from audio_emotion.training.feature_statistics import SpeakerStatistics, set_log_mel_statistics, statistics_sample
 
 BAD = "synthetic/bad"
 
@@ -115,3 +115,46 @@ def test_damaged_statistics_are_an_error(table, tmp_path):
 
     with pytest.raises(ValueError, match=rf"{file.name}.*Delete"):
         set_log_mel_statistics(front_end(), ClipStream(table), tmp_path)
+
+
+class States:
+    """Two streams of cached states of three clips."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(2, 6, 4), (1, 6, 3)]  # (L, T, H)
+        self.caches = shapes
+        self.of = {
+            name: [3 + 2 * torch.randn(shape, generator=generator) for shape in shapes] for name in ("a1", "a2", "b1")
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.of
+
+    def __getitem__(self, name: str) -> list[torch.Tensor]:
+        return self.of[name]
+
+
+def standardized(probability: float) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """States of a1, a2 and of a clip of an unknown speaker, before and after."""
+    states = States()
+    speakers = SpeakerStatistics(states, {"a1": "a", "a2": "a", "b1": "b", "c1": "c"})
+    batch = [torch.stack([states[name][stream] for name in ("a1", "a2", "b1")]) for stream in (0, 1)]
+    targets = [(torch.full((2, 4), 5.0), torch.full((2, 4), 0.5)), (torch.zeros(1, 3), torch.ones(1, 3))]
+    return batch, speakers.standardize(batch, ["a", "a", ""], targets, probability, seed=0)
+
+
+def test_standardized_clips_of_a_speaker_have_the_statistics_of_the_training_set():
+    before, after = standardized(1.0)
+
+    for stream, (mean, std) in enumerate([(5.0, 0.5), (0.0, 1.0)]):
+        frames = after[stream][:2].transpose(1, 2).flatten(0, 1)  # (2 T, L, H)
+        torch.testing.assert_close(frames.mean(0), torch.full(frames.shape[1:], mean), atol=1e-4, rtol=0)
+        torch.testing.assert_close(frames.std(0, correction=0), torch.full(frames.shape[1:], std), atol=1e-4, rtol=0)
+        torch.testing.assert_close(after[stream][2], before[stream][2])  # of an unknown speaker
+
+
+def test_clips_are_standardized_with_the_probability():
+    before, after = standardized(0.0)
+
+    torch.testing.assert_close(after, before)

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.layer_fusion import LayerStatistics
 from audio_emotion.log_mel import LogMel
+from audio_emotion.speaker_adaptation import mean_and_std
 from audio_emotion.training.checksums import check_tensors, save_tensors
 from audio_emotion.training.feature_cache import FRAMES_VERSION, EncoderStateCache, digest_of
 
 SAMPLE_CLIPS = 500  # clips from which statistics are computed; of a smaller corpus, all clips
+SPEAKER_CLIPS = 30  # clips from which the statistics of a speaker are computed
 SAMPLE_SEED = 0  # not the seed of the training: runs with different seeds share the cached statistics
 
 
@@ -66,7 +68,7 @@ def _compute_log_mel_statistics(
     """Mean and standard deviation `(M,)` over the frames of some clips, and the clips that could not be decoded."""
     device = front_end.window.device
     waveforms = (torch.as_tensor(example["waveform"])[None].to(device) for example in clips.clips(rows))
-    mean, std = _mean_and_std(front_end.compute_log_mel(waveform)[0] for waveform in waveforms)
+    mean, std = mean_and_std(front_end.compute_log_mel(waveform)[0] for waveform in waveforms)
     sample = set(clips.table.select(rows)["id"])
     bad = {name: reason for name, reason in clips.quarantine.items() if name in sample}
     return {"mean": mean, "std": std}, bad
@@ -97,7 +99,7 @@ def set_layer_statistics(model: nn.Module, cache: EncoderStateCache, ids: Sequen
     for number, stream in enumerate(model.teacher.streams):  # type: ignore[union-attr, arg-type]
         for module in stream.modules():
             if isinstance(module, LayerStatistics):
-                module.set_statistics(*_mean_and_std(cache[name][number].transpose(0, 1) for name in ids))
+                module.set_statistics(*mean_and_std(cache[name][number].transpose(0, 1) for name in ids))
 
 
 def copy_statistics(source: nn.Module, target: nn.Module) -> None:
@@ -107,11 +109,50 @@ def copy_statistics(source: nn.Module, target: nn.Module) -> None:
             target_module.set_statistics(source_module.mean, source_module.deviation)  # type: ignore[arg-type]
 
 
-def _mean_and_std(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the first axis of parts `(N_i, ...)`, computed in float64; at least 0.001."""
-    count, total, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for part in parts:
-        wide = part.cpu().double()
-        count, total, square = count + len(wide), total + wide.sum(0), square + wide.square().sum(0)
-    mean = total / count
-    return mean.float(), (square / count - mean.square()).clamp(min=1e-6).sqrt().float()
+class SpeakerStatistics:
+    """Mean and standard deviation of the cached states of every speaker, per stream.
+
+    Args:
+        cache: states of the clips; at most `SPEAKER_CLIPS` of a speaker are read.
+        speakers: speaker of each clip, by its id; a clip of an unknown speaker, `""`, is left out.
+    """
+
+    def __init__(self, cache: EncoderStateCache, speakers: Mapping[str, str]) -> None:
+        clips: dict[str, list[str]] = {}
+        for name, speaker in speakers.items():
+            if speaker and name in cache:
+                clips.setdefault(speaker, []).append(name)
+        self.of: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for speaker, names in clips.items():
+            states = [cache[name] for name in names[:: -(-len(names) // SPEAKER_CLIPS)]]  # per clip and stream
+            streams = zip(*states, strict=True)
+            self.of[speaker] = [mean_and_std(each.transpose(0, 1) for each in stream) for stream in streams]
+
+    def standardize(
+        self,
+        states: Sequence[Tensor],
+        speakers: Sequence[str],
+        targets: Sequence[tuple[Tensor, Tensor]],
+        probability: float,
+        seed: int,
+    ) -> list[Tensor]:
+        """Give the states of random clips of a batch the mean and standard deviation of the training set.
+
+        Args:
+            states: per stream `(B, L, T, H)`.
+            speakers: of each clip.
+            targets: mean and standard deviation `(L, H)` per stream, as the model subtracts and divides by them.
+            probability: of each clip.
+            seed: of the choice of clips.
+
+        Returns:
+            per stream `(B, L, T, H)`; other clips, and those of speakers without statistics, are unchanged.
+        """
+        chosen = torch.rand(len(speakers), generator=torch.Generator().manual_seed(seed)) < probability
+        standardized = [each.clone() for each in states]
+        for row, speaker in enumerate(speakers):
+            if chosen[row] and speaker in self.of:
+                for each, own, (mean, std) in zip(standardized, self.of[speaker], targets, strict=True):
+                    scale = std / own[1]  # (L, H)
+                    each[row] = each[row] * scale[:, None] + (mean - own[0] * scale)[:, None]
+        return standardized
