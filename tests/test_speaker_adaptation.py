@@ -93,3 +93,12 @@ def test_no_clips_and_a_negative_prior_are_refused(tiny_student, clips):
         emotion.adapt([])
     with pytest.raises(ValueError, match="prior"):
         adapted_model(tiny_student, clips, prior=-1)
+
+
+def test_a_single_clip_is_the_same_as_a_list_of_it(tiny_student, speech):
+    emotion = pipeline("audio-emotion", model=tiny_student, feature_extractor=EmotionFeatureExtractor())
+    clip = (16000, speech)
+
+    results = [emotion.adapt(clips)(clip) for clips in (clip, [clip], iter([clip]))]
+
+    assert results[0] == results[1] == results[2] != emotion(clip)

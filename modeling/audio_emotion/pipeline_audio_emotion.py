@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -159,20 +159,22 @@ class AudioEmotionPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         custom_object_save(self, save_directory)
 
-    def adapt(self, clips: Sequence[Any], prior: float = PRIOR_CLIPS) -> "AudioEmotionPipeline":
+    def adapt(self, clips: Any, prior: float = PRIOR_CLIPS) -> "AudioEmotionPipeline":
         """A pipeline for one speaker and microphone, from a few unlabeled clips of them; this one is not changed.
 
         The features are standardized with the statistics of these clips, see [`adapted_model`]. Take clips of several
         emotions: those of a single one would make it the speaker's normal state.
 
         Args:
-            clips: as for a call; five to twenty clips are enough.
+            clips: one or more, as for a call; five to ten are enough.
             prior: number of clips that the statistics of the training set count for.
 
         Raises:
             ValueError: without clips, on a clip that cannot be processed, or for a negative prior.
         """
-        read = [self.preprocess(clip) for clip in clips]
+        clips = as_clips(clips, self.feature_extractor.sampling_rate)
+        several = is_stream_of_clips(clips) or isinstance(clips, (list, Dataset))
+        read = [self.preprocess(clip) for clip in (clips if several else [clips])]
         inputs = [{name: each[name].to(self.device) for name in ("input_values", "attention_mask")} for each in read]
         adapted = copy.copy(self)
         adapted.model = adapted_model(self.model, inputs, prior)

@@ -205,7 +205,10 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
 
     elsewhere = json.loads((RECIPES / "results" / "default_elsewhere.json").read_text())
     intervals_set = read_set(RECIPES / "configs" / "emotale_intervals.yaml")
-    left_out = json.loads((RECIPES / "results" / "leave_one_out.json").read_text())
+    left_out, adapted = (
+        json.loads((RECIPES / "results" / f"{name}.json").read_text())
+        for name in ("leave_one_out", "speaker_adaptation")
+    )
     default = default_table(RECIPES / "results", repeats)
     tables: dict[Path, dict[str, list[str]]] = {
         README: {"default": [default]},
@@ -221,9 +224,7 @@ def render_pages(repeats: int = 2000) -> dict[Path, str]:
             "students-ravdess": set_pages("students_ravdess", repeats),
             "students-crema-d": set_pages("students_crema_d", repeats),
             "few-labels-crema-d": [render_table(select_results(crema_d, CREMA_D_ARMS, (0.1, 1.0)))],
-            "adaptation": [
-                adaptation_table(json.loads((RECIPES / "results" / "speaker_adaptation.json").read_text()))
-            ],
+            "adaptation": [adaptation_table(adapted)],
             "prompts": [prompts_table(json.loads((RECIPES / "results" / "prompts.json").read_text()))],
             "distance": [distance_table(RECIPES / "results")],
             "intervals": [interval_table(RECIPES / "results" / "emotale_intervals", intervals_set, repeats)],
