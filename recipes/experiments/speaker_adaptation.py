@@ -87,7 +87,9 @@ def measure_corpus(models: Sequence[Any], corpus: str, args: AdaptationArguments
         return {}
     plain = joined([part.predict(part.model, part.ids) for part in parts])
     found: dict[str, Any] = {"none": class_scores(plain, parts[0].emotions, args.repeats)}
-    kinds: dict[str, tuple[int, str | None]] = {f"{count} clips": (count, None) for count in args.clips}
+    kinds: dict[str, tuple[int, str | None]] = {
+        ("1 clip" if count == 1 else f"{count} clips"): (count, None) for count in args.clips
+    }
     for kind, (count, emotion) in (kinds | {"10 neutral clips": (10, "neutral")}).items():
         runs = [joined([part.predict_adapted(count, emotion, seed) for part in parts]) for seed in args.seeds]
         each = [class_scores(run, parts[0].emotions, 0) for run in runs]
@@ -185,20 +187,33 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     return every.take(np.argsort(ids))
 
 
+def kind_order(kind: str) -> tuple[bool, int]:
+    """Key by which the columns of the table are sorted: none, numbers of any clips, then those of one emotion."""
+    return kind.endswith(" neutral clips"), 0 if kind == "none" else int(kind.split()[0])
+
+
 def adaptation_table(results: dict[str, Any]) -> str:
-    """UAR over four emotions of every model and corpus, a column each number of clips, in Markdown."""
+    """UAR of every model and corpus, a column for each number of clips, in Markdown."""
     kinds = [kind for model in results["models"].values() for row in model.values() for kind in row]
-    columns = list(dict.fromkeys(kinds))
+    columns = sorted(dict.fromkeys(kinds), key=kind_order)
     lines = []
-    for name, corpora in results["models"].items():
-        for corpus, row in corpora.items():
+    for corpus in TITLES:
+        for name, row in ((name, corpora[corpus]) for name, corpora in results["models"].items() if corpus in corpora):
             cells = [f"{row[kind]['uar']:.3f}" if kind in row else "" for kind in columns]
             best = row.get("10 clips", {})
             low, high = best.get("difference_interval", (np.nan, np.nan))
             gain = f"{best['difference']:+.3f} ({low:+.3f} to {high:+.3f})" if best else ""
             over = f"{row['none']['over_confidence']:+.2f}, {best['over_confidence']:+.2f}" if best else ""
-            lines.append([TITLES.get(corpus, corpus), name, *cells, gain, over])
-    header = ["tested on", "model", *columns, "10 clips, difference", "confidence minus accuracy, none and 10 clips"]
+            chance = f"{row['none']['chance']:.2f}"
+            lines.append([TITLES.get(corpus, corpus), name, chance, *cells, gain, over])
+    header = [
+        "tested on",
+        "model",
+        "chance",
+        *columns,
+        "10 clips, difference",
+        "confidence minus accuracy, none and 10 clips",
+    ]
     return markdown_table(header, lines)
 
 
