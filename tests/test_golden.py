@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 MAKER = runpy.run_path(str(Path(__file__).parent / "assets" / "make_golden.py"))
-TOLERANCE = 1e-6  # of the largest value of an output, in float32; at least 1
+# Of the largest value of an output, in float32; at least 1. Processors sum in different orders: outputs of the default
+# model differ by up to 1.4e-5 between two of them.
+TOLERANCE = 3e-5
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

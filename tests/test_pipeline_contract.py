@@ -449,7 +449,7 @@ def test_invalid_segments_are_refused(segments, message, tiny_student, speech):
         pipe_of(tiny_student)(clip_of(speech), segments=segments, on_error="skip")
 
 
-@pytest.mark.parametrize(("page", "count"), [("using.md", 7), ("dimensions.md", 2)])
+@pytest.mark.parametrize(("page", "count"), [("using.md", 8), ("dimensions.md", 2)])
 def test_every_example_of_the_page_runs(page, count, tiny_student, speech, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
     soundfile.write(tmp_path / "clip.wav", speech, 16000)

@@ -58,7 +58,9 @@ def parts(samples: torch.Tensor, chunks) -> list[torch.Tensor]:
     return found
 
 
-def require_equal(output, expected, tolerance: float = 1e-5) -> None:
+def require_equal(
+    output, expected, tolerance: float = 5e-5
+) -> None:  # up to 1.7e-5 with AVX-512: sums in another order
     for name in NAMES:
         assert (name in output) == (name in expected), name
         if name in expected:
