@@ -6,7 +6,6 @@ Flags override values of the file: `--seed 1`. Without a file, a small teacher i
 Start a killed run again with the same command: it resumes at its last saved state.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -14,14 +13,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 
 from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.data.dataset import Batch
 from audio_emotion.data.feature_augmentation import crop_time, mask_time, mix_clips
 from audio_emotion.data.registry import select_speakers
-from audio_emotion.data.training_set import require_training_labels, soft_labels, training_data
-from audio_emotion.encoders import GRID, LogMelStream
+from audio_emotion.data.training_set import distributions, require_training_labels, soft_labels, training_data
+from audio_emotion.encoders import GRID
 from audio_emotion.evaluation.predictions import Predictions
 from audio_emotion.evaluation.report import headline
 from audio_emotion.hub.checkpoint import write_checkpoint
@@ -50,6 +49,7 @@ from audio_emotion.training.feature_statistics import (
     set_layer_statistics,
     set_log_mel_statistics,
     statistics_sample,
+    stream_statistics,
 )
 from audio_emotion.training.loop import TrainingLoop
 from audio_emotion.training.lora import add_lora
@@ -358,33 +358,6 @@ def outputs_of_versions(
         parts.append(replace(outputs, ids=[version_id(name, version) for name in outputs.ids]))
     joined = TeacherOutputs.concatenate(parts)
     return replace(joined, teacher=torch.zeros_like(joined.teacher))  # all of the one teacher
-
-
-def distributions(
-    batch: Batch, count: int, soft: Mapping[str, Sequence[float]] | None = None, weight: float = 1.0
-) -> Tensor:
-    """Labels of a batch as distributions `(B, C)`, NaN for -100.
-
-    Those of the clips named in `soft` are its values, by `weight`, and the label, by the rest if there is one.
-    """
-    if batch.labels.is_floating_point():
-        return batch.labels
-    labels = batch.labels
-    one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), count).float()  # (B, C)
-    targets = one_hot.masked_fill(labels[:, None] < 0, torch.nan)
-    for target, name in zip(targets, batch.ids, strict=True):
-        if soft and name in soft:
-            votes = torch.tensor(soft[name])
-            target[:] = votes if target.isnan().any() else weight * votes + (1 - weight) * target
-    return targets
-
-
-def stream_statistics(stream: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `(L, H)` with which a stream standardizes: 0 and 1 for cached log-mel frames."""
-    if isinstance(stream, LogMelStream):
-        size = stream.projection.in_features
-        return torch.zeros(1, size), torch.ones(1, size)
-    return stream.layer_mix.mean, stream.layer_mix.deviation
 
 
 if __name__ == "__main__":

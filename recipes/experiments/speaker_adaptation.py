@@ -12,7 +12,6 @@ Scored over angry, happy, neutral (calm with it) and sad, or over all emotions o
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from audio_emotion import FusedEmotionForAudioClassification
 from audio_emotion.data.dataset import ClipStream
 from audio_emotion.data.registry import corpus_info, corpus_table, select_speakers, shard_files
 from audio_emotion.evaluation.bootstrap import aggregate, compare
-from audio_emotion.evaluation.predictions import Predictions
+from audio_emotion.evaluation.predictions import Predictions, pool_folds
 from audio_emotion.evaluation.provenance import training_speakers
 from audio_emotion.hub.card_sections import markdown_table
 from audio_emotion.speaker_adaptation import adapted_model
@@ -85,13 +84,13 @@ def measure_corpus(models: Sequence[Any], corpus: str, args: AdaptationArguments
             left -= unseen
     if not parts:
         return {}
-    plain = joined([part.predict(part.model, part.ids) for part in parts])
+    plain = pool_folds([part.predict(part.model, part.ids) for part in parts])
     found: dict[str, Any] = {"none": class_scores(plain, parts[0].emotions, args.repeats)}
     kinds: dict[str, tuple[int, str | None]] = {
         ("1 clip" if count == 1 else f"{count} clips"): (count, None) for count in args.clips
     }
     for kind, (count, emotion) in (kinds | {"10 neutral clips": (10, "neutral")}).items():
-        runs = [joined([part.predict_adapted(count, emotion, seed) for part in parts]) for seed in args.seeds]
+        runs = [pool_folds([part.predict_adapted(count, emotion, seed) for part in parts]) for seed in args.seeds]
         each = [class_scores(run, parts[0].emotions, 0) for run in runs]
         difference = compare(runs, [plain] * len(runs), "uar", [], args.repeats)
         row = {name: float(np.mean([one[name] for one in each])) for name in MEANS}
@@ -162,7 +161,7 @@ class Unseen:
             model = adapted_model(self.model, enrolled) if enrolled else self.model
             if ids:
                 predicted.append(self.predict(model, ids))
-        return joined(predicted)
+        return pool_folds(predicted)
 
 
 def as_one_of_four(emotion: str) -> str:
@@ -174,17 +173,6 @@ def features_of(states: Sequence[Tensor]) -> dict[str, Any]:
     """Cached states of one clip, per stream `(L, T, H)`, as arguments of a forward pass."""
     time = min(each.shape[1] for each in states)
     return {"features": [each[None, :, :time].float() for each in states], "lengths": torch.tensor([time])}
-
-
-def joined(parts: Sequence[Predictions]) -> Predictions:
-    """Predictions of several models or speakers as one set, sorted by clip."""
-    values: dict[str, Any] = {}
-    for each in fields(Predictions):
-        columns = [getattr(part, each.name) for part in parts]
-        values[each.name] = None if columns[0] is None else np.concatenate([np.asarray(one) for one in columns])
-    ids = values["ids"]
-    every = Predictions(**{**values, "ids": list(ids)})
-    return every.take(np.argsort(ids))
 
 
 def kind_order(kind: str) -> tuple[bool, int]:

@@ -63,7 +63,7 @@ def test_clips_of_the_emotion_alone_adapt_the_model(experiment, unseen, monkeypa
         namespace, "adapted_model", lambda model, clips: read.extend(c["name"] for c in clips) or model
     )
     monkeypatch.setattr(type(unseen), "predict", lambda self, model, ids: self.empty(ids), raising=False)
-    monkeypatch.setitem(namespace, "joined", lambda parts: parts)
+    monkeypatch.setitem(namespace, "pool_folds", lambda parts: parts)
     monkeypatch.setattr(type(unseen), "empty", lambda self, ids: ids, raising=False)
     emotion = unseen.emotions[0]
 

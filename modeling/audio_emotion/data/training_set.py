@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset, concatenate_datasets
+from torch import Tensor, nn
 
 from audio_emotion.data.corpora.corpus_info import CorpusInfo
+from audio_emotion.data.dataset import Batch
 from audio_emotion.data.registry import corpus_info, corpus_table, features, shard_files
 
 NEAREST = {"calm": "neutral", "neutral": "calm"}  # counts as the other where only that one is known
@@ -206,6 +209,25 @@ def soft_labels(rows: Dataset) -> dict[str, list[float]]:
             "such as `crema-d/voice-votes` or `msp-podcast/votes` (docs/corpora.md), or leave `--soft_labels` out."
         )
     return found
+
+
+def distributions(
+    batch: Batch, count: int, soft: Mapping[str, Sequence[float]] | None = None, weight: float = 1.0
+) -> Tensor:
+    """Labels of a batch as distributions `(B, C)`, NaN for -100.
+
+    Those of the clips named in `soft` are its values, by `weight`, and the label, by the rest if there is one.
+    """
+    if batch.labels.is_floating_point():
+        return batch.labels
+    labels = batch.labels
+    one_hot = nn.functional.one_hot(labels.clamp(min=0), count).float()  # (B, C)
+    targets = one_hot.masked_fill(labels[:, None] < 0, torch.nan)
+    for target, name in zip(targets, batch.ids, strict=True):
+        if soft and name in soft:
+            votes = torch.tensor(soft[name])
+            target[:] = votes if target.isnan().any() else weight * votes + (1 - weight) * target
+    return targets
 
 
 def labeled_clips(ids: Sequence[str], fraction: float, file: str = "", seed: int = 0) -> set[str]:

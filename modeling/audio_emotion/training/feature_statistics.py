@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from audio_emotion.data.dataset import ClipStream
+from audio_emotion.encoders import LogMelStream
 from audio_emotion.layer_fusion import LayerStatistics
 from audio_emotion.log_mel import LogMel
 from audio_emotion.speaker_adaptation import mean_and_std
@@ -100,6 +101,14 @@ def set_layer_statistics(model: nn.Module, cache: EncoderStateCache, ids: Sequen
         for module in stream.modules():
             if isinstance(module, LayerStatistics):
                 module.set_statistics(*mean_and_std(cache[name][number].transpose(0, 1) for name in ids))
+
+
+def stream_statistics(stream: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(L, H)` with which a stream standardizes: 0 and 1 for cached log-mel frames."""
+    if isinstance(stream, LogMelStream):
+        size = stream.projection.in_features
+        return torch.zeros(1, size), torch.ones(1, size)
+    return stream.layer_mix.mean, stream.layer_mix.deviation
 
 
 def copy_statistics(source: nn.Module, target: nn.Module) -> None:
